@@ -1,0 +1,1 @@
+"""Text in, typed facts out: no I/O, no clock, no logging."""

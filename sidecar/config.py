@@ -1,0 +1,188 @@
+"""Every setting, its default and its meaning, and the reading of the one TOML file that holds them."""
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+DEFAULT_PATH = Path("/etc/sidecar/sidecar.toml")
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used: says the file, the key, what is wrong and what would be right."""
+
+
+class Mode(StrEnum):
+    OBSERVE = "observe"
+    """Say what would be done; hands off the queue. The default of a fresh installation."""
+    ACT = "act"
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    source: str = "/var/log/mail.log"
+    """Path of a file, "journal", or "-" for standard input."""
+    syslog_names: tuple[str, ...] = ()
+    """Instances whose `syslog_name` does not begin with "postfix"."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    listen: tuple[str, ...] = ("unix:private/sidecar",)
+    """unix:PATH (below the Postfix queue directory unless absolute) or inet:ADDRESS:PORT."""
+    milters_quarantine: bool = False
+    """A milter may quarantine: arriving mail is then never answered HOLD."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    path: str = "/var/lib/sidecar"
+    """Directory of core.db, outside.db and the helper's record."""
+    redis: str = ""
+    clickhouse: str = ""
+    retention_days: int = 30
+    """How long single events stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostfixConfig:
+    config_directory: str = "/etc/postfix"
+    """The primary instance; those of multi_instance_directories come with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesConfig:
+    directory: str = ""
+    """A directory of the admin's own provider rules; same format, asked first."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebConfig:
+    listen: str = "127.0.0.1:8025"
+
+
+@dataclass(frozen=True, slots=True)
+class SubqueuesConfig:
+    hold_max_hours: float = 24.0
+    """No message is held longer than this, nor longer than half its lifetime in the queue."""
+    failsafe_after_minutes: float = 15.0
+    """Without a heartbeat of core for so long, `sidecar failsafe` releases everything of ours."""
+    scale: float = 1.0
+    """Divides every pause, window and step: for labs, where an hour must pass in a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    provider: str
+    transport: str
+    """Name of a transport in master.cf."""
+    maxproc: int = 20
+    """Cap on connections: process limit of the transport."""
+    options: tuple[str, ...] = ()
+    """`-o` overrides of smtp(8), as "smtp_bind_address=192.0.2.7"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    mode: Mode = Mode.OBSERVE
+    runtime_directory: str = "/run/sidecar"
+    """Where the control and helper sockets are."""
+    log: LogConfig = field(default_factory=LogConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    postfix: PostfixConfig = field(default_factory=PostfixConfig)
+    rules: RulesConfig = field(default_factory=RulesConfig)
+    web: WebConfig = field(default_factory=WebConfig)
+    subqueues: SubqueuesConfig = field(default_factory=SubqueuesConfig)
+    route: tuple[Route, ...] = ()
+    """[[route]]: provider -> transport."""
+
+    @property
+    def control_socket(self) -> Path:
+        return Path(self.runtime_directory) / "control"
+
+    @property
+    def helper_socket(self) -> Path:
+        return Path(self.runtime_directory) / "helper"
+
+    @property
+    def core_database(self) -> Path:
+        return Path(self.store.path) / "core.db"
+
+    @property
+    def held_record(self) -> Path:
+        """The helper's own append-only record of what it held."""
+        return Path(self.store.path) / "held.record"
+
+
+def load(path: Path | None) -> Config:
+    """Read a configuration; None means the default place, where a missing file gives the defaults.
+
+    Raises ConfigError.
+    """
+    if path is None:
+        if not DEFAULT_PATH.exists():
+            return Config()
+        path = DEFAULT_PATH
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        table = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return _section(Config, table, file=path, prefix="")
+
+
+T = typing.TypeVar("T")
+
+
+def _section(kind: type[T], table: dict[str, Any], *, file: Path, prefix: str) -> T:
+    """Fill the dataclass `kind` from a TOML table; unknown keys are refused with the nearest known one."""
+    hints = typing.get_type_hints(kind)
+    names = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
+    for name in table:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            remedy = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(names)}"
+            raise ConfigError(f"{file}: {prefix}{name}: unknown key; {remedy}")
+    missing = [
+        entry.name
+        for entry in dataclasses.fields(kind)  # type: ignore[arg-type]  # as above
+        if entry.name not in table
+        and entry.default is dataclasses.MISSING
+        and entry.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{file}: {prefix}{missing[0]}: missing; it has no default")
+    return kind(**{name: _value(hints[name], table[name], file=file, key=prefix + name) for name in table})
+
+
+def _value(wanted: Any, value: Any, *, file: Path, key: str) -> Any:
+    """Check one value against the type its field declares."""
+    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{file}: {key}: found {value!r}, wanted a table [{key}]")
+        return _section(wanted, value, file=file, prefix=f"{key}.")
+    if typing.get_origin(wanted) is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{file}: {key}: found {value!r}, wanted a list")
+        element = typing.get_args(wanted)[0]
+        return tuple(_value(element, entry, file=file, key=f"{key}[{i}]") for i, entry in enumerate(value))
+    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
+        if value not in list(wanted):
+            raise ConfigError(f"{file}: {key}: found {value!r}, wanted one of {', '.join(wanted)}")
+        return wanted(value)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not wanted:
+        raise ConfigError(f"{file}: {key}: found {value!r}, wanted {_SAID[wanted]}")
+    return value
+
+
+_SAID = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
