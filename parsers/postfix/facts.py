@@ -45,6 +45,8 @@ class DeliveryAttempt(NamedTuple):
     """Everything between `status=S (` and the line's final `)`."""
     reply: Reply | None
     """What a remote server said; None where Postfix itself speaks."""
+    extra: tuple[tuple[str, str], ...] = ()
+    """Keys between relay and dsn that this version does not know, as logged."""
 
 
 class ClientIdentified(NamedTuple):

@@ -1,0 +1,44 @@
+# Everything here works in a fresh clone on Debian 12 or later, as root for what needs a real Postfix.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What the lab and the tests start for real; installed by name when it is missing and we are root.
+PACKAGES := postfix iproute2 python3-venv procps
+BENCH_PACKAGES := postfwd pflogsumm gcc libc6-dev
+
+.PHONY: venv run test lint bench soak system clean
+
+$(VENV)/installed: pyproject.toml
+	$(MAKE) system
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+venv: $(VENV)/installed ## the package and its test extra, in .venv
+
+system:
+	@missing=$$(for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || printf '%s ' $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" != 0 ]; then echo "missing: $$missing(install as root: apt-get install $$missing)" >&2; exit 1; fi; \
+	  echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+run: venv ## a private Postfix, simulated providers, a sending fleet, the sidecar: Ctrl-C ends it all
+	$(BIN)/sidecar lab
+
+test: venv lint ## all checks
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: venv ## the figures of benchmarks/README.md
+	$(BIN)/python benchmarks/ramp.py
+	$(BIN)/python benchmarks/replies.py
+	$(BIN)/python benchmarks/policyd.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

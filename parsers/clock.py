@@ -1,0 +1,189 @@
+"""The stamps that syslog daemons write, and the point in time they mean.
+
+A BSD stamp (RFC 3164) has neither year nor zone; both are settled by what is near: a time that the caller knows to be
+close to the newest line, and the lines before, as a log goes forward.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Final
+
+STAMP: Final = (
+    r"(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d(?::?\d\d)?)?"
+    r"|[^\W\d]{3,12}\.? {1,2}\d{1,2} (?:\d{4} )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: \d{4})?"
+    r"|\d{4} [A-Z][a-z]{2} {1,2}\d{1,2} \d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+    r"|\d{9,10}\.\d{1,9})"
+)
+"""Any stamp that `Clock.read` understands: ISO 8601, BSD with and without a year, seconds since the epoch."""
+
+_ISO: Final = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:(Z)|([+-])(\d\d):?(\d\d)?)?", re.ASCII
+)
+_BSD: Final = re.compile(
+    r"(?:(?P<before>\d{4}) )?(?P<month>[^\W\d]{3,12})\.? {1,2}(?P<day>\d{1,2}) (?:(?P<between>\d{4}) )?"
+    r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?(?: (?P<behind>\d{4}))?"
+)
+_EPOCH: Final = re.compile(r"\d{9,10}\.\d{1,9}", re.ASCII)
+
+_MONTHS: Final = {
+    name: number
+    for number, name in enumerate(
+        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), start=1
+    )
+}
+_SECONDS: Final = {f":{second:02}": float(second) for second in range(60)}
+
+_DAY: Final = 86400.0
+_HALF_YEAR: Final = 182 * _DAY
+_DISORDER: Final = 7 * _DAY
+"""Lines of several hosts are not quite in order, but not further out than this."""
+_JITTER: Final = 60.0
+"""The same within one hour: further back means that the clock was set back for winter."""
+
+
+class Clock:
+    """Turns stamps of one source into seconds since the epoch, in the order of its lines."""
+
+    __slots__ = (
+        "_bsd_minute", "_bsd_minute_time", "_iso_minute", "_iso_minute_time", "_iso_zone", "_last", "_reference",
+        "_stamp", "_stamp_time", "_year", "_zone",
+    )  # fmt: skip
+
+    def __init__(self, *, zone: tzinfo, reference: float | None = None, year: int | None = None) -> None:
+        """`zone` is that of stamps without one; `reference` a time near the newest lines; `year` the first line's."""
+        self._zone = zone
+        self._reference = reference
+        self._year = year
+        self._last: float | None = None
+        self._stamp = ""
+        self._stamp_time = 0.0
+        self._bsd_minute = ""
+        self._bsd_minute_time = 0.0
+        self._iso_minute = ""
+        self._iso_zone = ""
+        self._iso_minute_time = 0.0
+
+    def read(self, stamp: str) -> float | None:
+        """Seconds since the epoch, UTC; None for what is no stamp."""
+        if stamp == self._stamp:
+            return self._stamp_time
+        time = self._in_known_minute(stamp)
+        if time is None:
+            time = self._whole(stamp)
+            if time is None:
+                return None
+        self._stamp = stamp
+        self._stamp_time = self._last = time
+        return time
+
+    def _in_known_minute(self, stamp: str) -> float | None:
+        """Most lines share their minute with the line before: then only seconds are read."""
+        if stamp[:12] == self._bsd_minute:
+            if len(stamp) == 15 and (second := _SECONDS.get(stamp[12:])) is not None:
+                return self._bsd_minute_time + second
+        elif stamp[:16] == self._iso_minute and (second := _SECONDS.get(stamp[16:19])) is not None:
+            if stamp[26:] == self._iso_zone and stamp[19:20] == "." and stamp[20:26].isdecimal():
+                return self._iso_minute_time + second + int(stamp[20:26]) / 1e6
+            if stamp[19:] == self._iso_zone:
+                return self._iso_minute_time + second
+        return None
+
+    def _whole(self, stamp: str) -> float | None:
+        try:
+            if match := _ISO.fullmatch(stamp):
+                return self._iso(stamp, match)
+            if match := _BSD.fullmatch(stamp):
+                return self._bsd(stamp, match)
+            return float(stamp) if _EPOCH.fullmatch(stamp) else None
+        except (ValueError, OverflowError):
+            return None  # the 31st of February, the 25th hour, the year 0
+
+    def _iso(self, stamp: str, match: re.Match[str]) -> float:
+        year, month, day, hour, minute, second, fraction, utc, sign, hours, minutes = match.groups()
+        start = datetime(int(year), int(month), int(day), int(hour), int(minute))  # noqa: DTZ001  # its zone comes next
+        if utc:
+            time = start.replace(tzinfo=UTC).timestamp()
+        elif sign:
+            offset = timedelta(hours=int(hours), minutes=int(minutes or 0))
+            time = start.replace(tzinfo=timezone(-offset if sign == "-" else offset)).timestamp()
+        else:
+            time = self._local(start)
+        if stamp[10] == "T":
+            self._iso_minute = stamp[:16]
+            self._iso_minute_time = time
+            self._iso_zone = stamp[20 + len(fraction) :] if fraction else stamp[19:]
+        return time + int(second) + _fraction(fraction)
+
+    def _bsd(self, stamp: str, match: re.Match[str]) -> float | None:
+        year = match["before"] or match["between"] or match["behind"]
+        month = _MONTHS.get(match["month"][:3].title())
+        clock = int(match["day"]), int(match["hour"]), int(match["minute"])
+        if int(match["second"]) > 60:
+            return None
+        if year:
+            time: float | None = self._local(datetime(int(year), month or 0, *clock))  # noqa: DTZ001  # local by intent
+        elif month:
+            time = self._in_some_year([month], clock)
+        else:
+            time = self._in_some_year(range(1, 13), clock)  # a month in the words of another language
+        if time is None:
+            return None
+        if len(stamp) == 15:
+            self._bsd_minute = stamp[:12]
+            self._bsd_minute_time = time
+        return time + int(match["second"]) + _fraction(match["fraction"])
+
+    def _in_some_year(self, months: "range | list[int]", clock: tuple[int, int, int]) -> float | None:
+        """The year (and the month, where its name is foreign) that fits the lines before, or the time given."""
+        if self._last is None and self._year is not None:
+            return next(self._times([self._year], months, clock), None)
+        if self._last is not None and len(months) == 1:
+            year = datetime.fromtimestamp(self._last, UTC).year
+            time = next(self._times([year], months, clock), None)
+            if time is not None and -_JITTER <= time - self._last <= _DAY:
+                return time  # nearly every line
+        near = self._last if self._last is not None else self._reference
+        if near is None:
+            near = 0.0
+        around = datetime.fromtimestamp(near, UTC).year
+        times = sorted(self._times(range(max(1, around - 9), min(9998, around + 9)), months, clock))
+        if len(months) > 1:
+            return min(times, key=lambda time: abs(time - near), default=None)
+        if self._last is None:
+            before = [time for time in times if time <= near + _DAY]
+            return before[-1] if before else next(iter(times), None)
+        return self._forward(times, self._last)
+
+    def _forward(self, times: list[float], last: float) -> float | None:
+        """The next such time after the last line, unless that lies more than half a year on, beyond all we know of."""
+        later = [time for time in times if time >= last - _DISORDER]
+        if not later:
+            return times[-1] if times else None
+        known = max(last, self._reference or last) + _DAY
+        if later[0] - last > _HALF_YEAR and later[0] > known:
+            earlier = [time for time in times if time < last]
+            return earlier[-1] if earlier else later[0]
+        return later[0]
+
+    def _times(
+        self, years: "range | list[int]", months: "range | list[int]", clock: tuple[int, int, int]
+    ) -> Iterator[float]:
+        for year in years:
+            for month in months:
+                try:
+                    yield self._local(datetime(year, month, *clock))  # noqa: DTZ001  # local by intent
+                except ValueError:
+                    continue  # February has no such day that year
+
+    def _local(self, wall: datetime) -> float:
+        """A wall clock's time in our zone; of the two that an autumn hour has, the one that goes forward."""
+        first = wall.replace(tzinfo=self._zone).timestamp()
+        second = wall.replace(tzinfo=self._zone, fold=1).timestamp()
+        if second > first and self._last is not None and first + 60 <= self._last - _JITTER:
+            return second
+        return first
+
+
+def _fraction(digits: str | None) -> float:
+    return int(digits) / 10.0 ** len(digits) if digits else 0.0

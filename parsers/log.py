@@ -1,0 +1,193 @@
+"""A log's lines, one after the other, to facts; and the counts of what was understood and what was not.
+
+It remembers what an envelope needs of the lines before (year, winter time, repeats) and nothing about mail.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import tzinfo
+from typing import Any, Final
+
+from parsers.postfix import grammar, parse
+from parsers.postfix.facts import Fact
+from parsers.postfix.grammar import KEY, Choice
+from parsers.record import LogRecord
+from parsers.syslog import Repeated, Syslog
+
+_REPEATED: Final = re.compile(r"message repeated (\d{1,9}) times: \[ ?(.*)\]", re.ASCII)
+_REPEATS: Final = 10_000
+"""No syslog daemon lets more than this pass before it says so; a larger number is damage."""
+_NAMES: Final = 1_000
+"""Foreign programs counted by name; further ones go under OTHER."""
+_PROCESSES: Final = 20_000
+"""Processes whose header is remembered; a log that names more is forgotten and learned again."""
+_HEADER: Final = re.compile(r" (\S{1,255}) ([^\s\[\]:]{1,128})\[(\d{1,10})", re.ASCII)
+_STAMP: Final = 15
+"""Characters of a BSD stamp."""
+
+NO_ENVELOPE: Final = "(no envelope)"
+OTHER: Final = "(other)"
+
+_make: Final = tuple.__new__
+
+Process = tuple[str, str, str, str, int, Mapping[str, Choice]]
+"""Host, instance, service, daemon, pid: the fields of its records; and the shapes of its lines."""
+
+
+class LogReader:
+    """Lines of one source -> facts; remembers what the envelope needs (year, zone) and counts what it doesn't know."""
+
+    def __init__(
+        self,
+        *,
+        zone: tzinfo,
+        reference: float | None = None,
+        year: int | None = None,
+        syslog_names: Sequence[str] = (),
+        only: Collection[type[Fact]] | None = None,
+    ) -> None:
+        """`zone`: of stamps that name none. `reference`: a time (seconds since the epoch) near the newest lines, a
+        file's modification or the present; with the order of the lines it settles the year of BSD stamps. `year`: of
+        the first line, if known. `syslog_names`: instances whose name does not begin with "postfix".
+        `only`: the facts wanted; lines of other shapes are passed over, mostly unread, which is a good part of a log.
+        """
+        self._only = None if only is None else frozenset(only)
+        self._syslog = Syslog(zone=zone, reference=reference, year=year, syslog_names=syslog_names)
+        self._processes: dict[str, Process] = {}
+        self._known: Counter[type[Fact]] = Counter()
+        self._last: Fact | None = None
+        self.lines = 0
+        """All lines, understood or not."""
+        self.unknown: Counter[str] = Counter()
+        """Lines without a fact, by daemon; by program where it is not Postfix's; empty lines are none."""
+        self.samples: dict[str, str] = {}
+        """The first unknown text of each daemon."""
+
+    @property
+    def known(self) -> Counter[str]:
+        """Facts by name."""
+        return Counter({kind.__name__: count for kind, count in self._known.items()})
+
+    def facts(self, line: bytes) -> Sequence[Fact]:
+        """What one line states, with or without its line end: usually one fact or none; N for `message repeated N
+        times`. Never raises.
+        """
+        return self.block_facts(line)
+
+    def block_facts(self, block: bytes) -> Sequence[Fact]:
+        """The same for many whole lines at once, at half the cost a line."""
+        facts: list[Fact] = []
+        keep = facts.append
+        processes, read_time = self._processes, self._syslog.clock.read
+        last, stamp, time = self._last, "", 0.0
+        lines = _lines(block)
+        self.lines += len(lines)
+        for line in lines:
+            head, _, text = line.partition("]: ")
+            end = _STAMP if head[:1] > "9" else head.find(" ")
+            # Host, tag and pid are believed only as the whole expression has once read them.
+            process = processes.get(head[end:])
+            if head[:end] != stamp:
+                stamp = head[:end]
+                time = read_time(stamp) if process else None
+            if process is None or time is None:
+                stamp = ""
+                some = self._any_line(line, last)
+                last = some[-1] if some else None
+                facts += some
+                continue
+            host, instance, service, daemon, pid, choices = process
+            colon = text.find(": ")
+            choice = choices.get(text[colon : colon + 2 + KEY]) if colon > 4 else None
+            if choice is not None and (lead := text[:colon]) < "a" and lead.isalnum():  # is_queue_id
+                start = colon + 2
+            else:
+                choice, lead, start = choices.get(text[:KEY]), "", 0
+            last = None
+            for match, make in choice or ():
+                if matched := match(text, start):
+                    record = _make(LogRecord, (time, host, instance, service, daemon, pid, text))
+                    if last := make(record, lead, matched):
+                        keep(last)
+                        break
+            if last is None and choice != ():
+                some = self._record_facts(LogRecord(time, host, instance, service, daemon, pid, text))
+                last = some[-1] if some else None
+                facts += some
+        self._last = last
+        if len(facts) == 1:
+            self._known[type(facts[0])] += 1
+        else:
+            self._known.update(map(type, facts))
+        return facts
+
+    def journal_facts(self, entry: Mapping[str, Any]) -> Sequence[Fact]:
+        """The same for one object of `journalctl -o json`."""
+        self.lines += 1
+        record = self._syslog.read_journal(entry)
+        if record is None:
+            self._count_unknown(NO_ENVELOPE, str(entry.get("MESSAGE", ""))[:2000])
+            return ()
+        facts = self._record_facts(record)
+        self._known.update(map(type, facts))
+        return facts
+
+    def _any_line(self, line: str, last: Fact | None) -> Sequence[Fact]:
+        """A line of a process that we have not seen, or with an envelope of another kind."""
+        record = self._syslog.read(line)
+        if record is None:
+            if line.strip("\0 \t"):
+                self._count_unknown(NO_ENVELOPE, line)
+            return ()
+        if isinstance(record, LogRecord):
+            self._remember(line, record)
+            return self._record_facts(record)
+        if last is None or last.record.host != record.host:
+            self._count_unknown(NO_ENVELOPE, line)
+            return ()
+        return [last._replace(record=last.record._replace(time=record.time))] * min(record.times, _REPEATS)
+
+    def _remember(self, line: str, record: LogRecord) -> None:
+        """The header of a line that the short way reads the same."""
+        head, _, text = line.partition("]: ")
+        header = head[_STAMP if head[:1] > "9" else head.find(" ") :]
+        found = _HEADER.fullmatch(header)
+        if found and text == record.text and found[1] == record.host and int(found[3]) == record.pid:
+            if len(self._processes) >= _PROCESSES:
+                self._processes.clear()
+            self._processes[header] = (*record[1:6], self._choices(record))
+
+    def _choices(self, record: LogRecord) -> Mapping[str, Choice]:
+        shapes = grammar(record.instance, record.daemon)
+        return shapes.choices if self._only is None else shapes.choices_for(self._only)
+
+    def _record_facts(self, record: LogRecord) -> Sequence[Fact]:
+        """Of a record; rsyslog's `message repeated N times: [ text]` stands under the tag of the text."""
+        times = 1
+        if record.text.startswith("message repeated ") and (match := _REPEATED.fullmatch(record.text)):
+            times = min(int(match[1]), _REPEATS)
+            record = record._replace(text=match[2])
+        fact = parse(record)
+        if fact is None:
+            self._count_unknown(record.daemon, record.text)
+            return ()
+        return [fact] * times if self._only is None or type(fact) in self._only else ()
+
+    def _count_unknown(self, daemon: str, text: str) -> None:
+        if daemon not in self.samples:
+            if len(self.samples) >= _NAMES:
+                daemon = OTHER
+            self.samples.setdefault(daemon, text)
+        self.unknown[daemon] += 1
+
+
+def _lines(block: bytes) -> list[str]:
+    """Whole lines without their ends. Bytes that are not UTF-8 become lone surrogates."""
+    if block.isascii():
+        lines = block.decode("ascii").split("\n")
+    else:
+        lines = [line.decode("utf-8", "surrogateescape") for line in block.split(b"\n")]
+    if not lines[-1]:
+        lines.pop()
+    return [line.rstrip("\r") for line in lines] if b"\r" in block else lines

@@ -1,0 +1,157 @@
+"""Lines of smtpd(8): who came, what was begun, what was refused, who failed to log in (smtpd.c, smtpd_check.c).
+
+HELO names, addresses, SASL names and the texts of refusals are strangers' words. Client, action, stage and codes
+stand before them and are read from the left.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from parsers.postfix.agents import DELIVERY
+from parsers.postfix.facts import (
+    ClientConnected,
+    ClientDisconnected,
+    ClientIdentified,
+    ConnectionLost,
+    Filtered,
+    Held,
+    Rejected,
+    SaslFailed,
+)
+from parsers.postfix.grammar import Grammar, plain, queued, warned
+from parsers.postfix.tokens import PEER, QUEUE_ID, queue_id
+from parsers.postfix.transaction import read_transaction
+from parsers.record import LogRecord
+
+_make: Final = tuple.__new__
+
+
+def client(record: LogRecord, lead: str, match: re.Match[str]) -> ClientIdentified:
+    host, address, _, orig_queue_id = match.groups()
+    return _make(ClientIdentified, (record, queue_id(lead), host, address, "", "", orig_queue_id or ""))
+
+
+def client_logged_in(record: LogRecord, lead: str, match: re.Match[str]) -> ClientIdentified:
+    """After a SASL name, and after what MAIL FROM's AUTH= says, `orig_queue_id=` may be a stranger's: not believed."""
+    host, address, _, method, username = match.groups()
+    return _make(
+        ClientIdentified,
+        (record, queue_id(lead), host, address, method, username.partition(", sasl_sender=")[0], ""),
+    )
+
+
+_CODES: Final = re.compile(r"(?:([2-5]\d\d) )?(?:([245]\.\d{1,3}\.\d{1,3}) )?", re.ASCII)
+_TRIGGER: Final = re.compile(
+    r'<(?:"(?:[^"\\]|\\.)*+"[^<>"]*+|[^<>]*+|<[^<>]*+>)>: '
+    r"(?:(?:Unverified )?Client host|Client certificate|Helo command|SASL login name|Sender address|Recipient address"
+    r"|Etrn command|Data command|End-of-data) ",
+    re.ASCII,
+)
+
+
+def action(record: LogRecord, lead: str, match: re.Match[str]) -> Held | Filtered | Rejected:
+    """`ACTION: STAGE from H[I]: text; from=<> to=<> proto= helo=<>` (log_whatsup in smtpd_check.c)."""
+    stage, host, address, _, rest = match.groups()
+    verb = match[0].partition(": ")[0]
+    text, transaction = read_transaction(rest)
+    if verb in {"hold", "milter-hold"}:
+        return Held(
+            record,
+            queue_id(lead),
+            by="policy" if verb == "hold" else "milter",
+            stage=stage,
+            text=_TRIGGER.sub("", text, count=1),
+            sender=transaction.sender,
+            recipient=transaction.recipient,
+        )
+    if verb == "filter":
+        return Filtered(
+            record,
+            queue_id(lead),
+            stage=stage,
+            destination=text.rpartition("triggers FILTER ")[2],
+            sender=transaction.sender,
+            recipient=transaction.recipient,
+        )
+    codes = _CODES.match(text)
+    assert codes is not None  # every part of it is optional
+    return Rejected(
+        record,
+        queue_id(lead),
+        action=verb,
+        stage=stage,
+        code=codes[1] or "",
+        enhanced=codes[2] or "",
+        text=text[codes.end() :],
+        sender=transaction.sender,
+        recipient=transaction.recipient,
+        client_host=host,
+        client_address=address,
+        helo=transaction.helo,
+        sasl_username=transaction.sasl_username,
+    )
+
+
+def connected(record: LogRecord, _lead: str, match: re.Match[str]) -> ClientConnected:
+    host, address, _ = match.groups()
+    return _make(ClientConnected, (record, "", host, address))
+
+
+def disconnected(record: LogRecord, _lead: str, match: re.Match[str]) -> ClientDisconnected:
+    host, address, _, counts = match.groups()
+    return _make(ClientDisconnected, (record, "", host, address, _counts(counts)))
+
+
+_COUNT: Final = re.compile(r" ([a-z]+)=(?:(\d{1,9})/)?(\d{1,9})", re.ASCII)
+
+
+@lru_cache(maxsize=4096)
+def _counts(text: str) -> tuple[tuple[str, int, int], ...]:
+    """` ehlo=1 rcpt=0/1`: few are different."""
+    return tuple((name, int(good or total), int(total)) for name, good, total in _COUNT.findall(text))
+
+
+def connection_lost(record: LogRecord, lead: str, match: re.Match[str]) -> ConnectionLost:
+    """`kind after STAGE from H[I]`, since 3.10 with the queue id or NOQUEUE before it."""
+    stage, host, address, _ = match.groups()
+    return ConnectionLost(record, queue_id(lead), match[0].partition(" after ")[0], stage, host, address)
+
+
+def sasl_failed(record: LogRecord, _severity: str, match: re.Match[str]) -> SaslFailed:
+    host, address, _, mechanism, rest = match.groups()
+    reason, _, username = rest.partition(", sasl_username=")
+    return SaslFailed(
+        record,
+        "",
+        client_host=host,
+        client_address=address,
+        mechanism=mechanism,
+        sasl_username=username,
+        reason=reason,
+    )
+
+
+_VERBS: Final = (
+    "reject", "reject_warning", "hold", "discard", "filter", "redirect", "bcc", "prepend", "replace", "warn", "info",
+    "delay", "permit", "milter-reject", "milter-hold", "milter-discard",
+)  # fmt: skip
+_STAGE: Final = r"([A-Z][A-Za-z-]{0,40})"
+_AFTER: Final = rf" after {_STAGE}(?: \(\d{{1,15}} bytes\))? from {PEER}"
+_LOST: Final = ("lost connection", "timeout", "too many errors")
+
+
+ACTIONS: Final = tuple(queued(verb, verb, rf": {_STAGE} from {PEER}: (.*)", action) for verb in _VERBS)
+"""smtpd's; cleanup logs what milters decide at END-OF-MESSAGE in the same form."""
+
+SMTPD: Final = Grammar(
+    queued("client", "client=", rf"{PEER}(?:, orig_queue_id=({QUEUE_ID}))?(?:, orig_client=.*)?", client),
+    queued("client-logged-in", "client=", rf"{PEER}, sasl_method=([^,\s]*+), sasl_username=(.*)", client_logged_in),
+    plain("connect", "connect from ", PEER, connected),
+    plain("disconnect", "disconnect from ", rf"{PEER}((?: [a-z]+=[\d/]+)*+)", disconnected),
+    *ACTIONS,
+    *(queued(f"{kind}-with-id".replace(" ", "-"), kind, _AFTER, connection_lost) for kind in _LOST),
+    *(plain(kind.replace(" ", "-"), kind, _AFTER, connection_lost) for kind in _LOST),
+    warned("sasl-failed", "", rf"{PEER}: SASL ([A-Za-z0-9_-]+) authentication failed: (.*)", sasl_failed),
+    *DELIVERY,
+)

@@ -1,0 +1,336 @@
+"""What Postfix is told about a message that arrives: hold it, send it over a route, or nothing.
+
+Joins smtpd's questions about one message (its recipients come one by one, before its queue id) and asks
+`Arrivals` once, at the end; which sub-queues are paused is known there, not here.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from parsers.address import domain_of
+from parsers.policy_protocol import DUNNO, Action, Filter, Hold, PolicyRequest, value_of
+
+MAX_AGE = 600.0
+"""Seconds that a message is remembered at least after smtpd last asked about it; at most twice as long."""
+MAX_MESSAGES = 50_000
+MAX_RECIPIENTS = 100_000
+"""Of a generation. Beyond either limit the older half goes: recipients of its messages are unknown then."""
+
+HOLD_PREFIX = "sidecar "
+"""Every HOLD text of ours begins with this, so that the log tells ours from an admin's."""
+
+
+def hold_text(key: str, rule: str) -> str:
+    """Write the text of a HOLD answer: `sidecar dkim-domain:example.com@google (google/rate-dkim-domain)`.
+
+    Raises ValueError for a key or rule that holds a space, which `held_key` could not read back.
+    """
+    text = f"{HOLD_PREFIX}{key} ({rule})"
+    if held_key(text) != key:
+        raise ValueError(f"key {key!a} or rule {rule!a}: wanted neither spaces nor nothing in them")
+    return text
+
+
+def held_key(text: str) -> str | None:
+    """Read the key out of a HOLD text, also as smtpd logs it ("End-of-data sidecar ..."); None if it is not ours."""
+    ours = _HELD.fullmatch(text)
+    return ours["key"] if ours else None
+
+
+# "<END-OF-MESSAGE>: End-of-data TEXT" (smtpd_check.c, log_whatsup). Anchored: the text of another policy
+# service that quotes ours is not ours.
+_HELD = re.compile(rf"(?:<END-OF-MESSAGE>: )?(?:End-of-data )?{HOLD_PREFIX}(?P<key>[^\s@]+@\S+) \(\S+\)")
+
+
+class Arrival(NamedTuple):
+    """A message that smtpd has received whole and is about to queue."""
+
+    postfix_instance: str
+    queue_id: str
+    """"" where an admin only asks."""
+    sender: str
+    """Internal form, case as sent; "" is the null sender."""
+    recipients: tuple[str, ...]
+    """Internal form, case as sent, before any rewriting. Empty where they are unknown: say None then."""
+    complete: bool
+    """These are all recipients, and no others. False: one or more of them may have been refused since,
+    so that what is true of each of them is true of the message."""
+    size: int
+    """Bytes."""
+    client_address: str
+    sasl_username: str
+    binding: bool = True
+    """Parked becomes a HOLD answer. False (observing, a milter may quarantine, an admin asks): say what
+    would be, promise and book nothing."""
+
+
+class Parked(NamedTuple):
+    """Hold this message under this sub-queue."""
+
+    key: str
+    rule: str
+    why: str
+
+
+class Arrivals(Protocol):
+    """What decisions need to know of sub-queues; implemented by the engine. Memory only, never a wait."""
+
+    def arriving(self, arrival: Arrival, *, now: float) -> Parked | None:
+        """Say under which paused sub-queue the message belongs, if any.
+
+        Called at END-OF-MESSAGE, once a message even where smtpd asks twice; after a restart of ours the
+        second question is a second call with the same queue id, which must get the same answer.
+        """
+        ...
+
+    def provider_of(self, recipient_domain: str) -> str | None:
+        """Give the mailbox provider behind a lower-case domain, None where it is not known (yet)."""
+        ...
+
+
+class Wiring(NamedTuple):
+    """What one Postfix instance allows."""
+
+    filter_allowed: bool
+    """No relayhost (an empty next hop bypasses it), no content_filter or other FILTER (the last one wins),
+    no automatic BCC (it would take the same transport)."""
+    own_domains: frozenset[str]
+    """Lower-case domains this instance delivers or aliases itself: FILTER would send them away."""
+
+
+class Decision(NamedTuple):
+    action: Action
+    key: str
+    """The sub-queue, "" where none is concerned."""
+    rule: str
+    """The provider rule or route, "" where nothing is done nor would be."""
+    why: str
+    """For our log and `sidecar ask`, never for the client."""
+
+
+def _nothing(why: str) -> Decision:
+    return Decision(DUNNO, "", "", why)
+
+
+# Made once: at RCPT an answer must not cost an allocation.
+_REMEMBERED = _nothing("a recipient is remembered; the message is decided at END-OF-MESSAGE")
+_OTHER_STATE = _nothing("only RCPT and END-OF-MESSAGE say something of use")
+_NO_QUEUE_ID = _nothing("no queue id: smtpd_proxy_filter is set, and the message is not queued here")
+_UNKNOWN = _nothing("recipients unknown: smtpd did not ask at RCPT about each that it accepted, or one was given twice")
+_SOME_REFUSED = _nothing("no route: some recipients were refused after our check, and we cannot tell which")
+_OWN_DOMAIN = _nothing("no route: a recipient's domain is delivered by this Postfix itself")
+_NO_FILTER = _nothing("no route: relayhost, content_filter or another FILTER is set for this Postfix instance")
+_CLEAR = _nothing("no paused sub-queue and no route takes this message")
+_DISAGREE = _nothing("no paused sub-queue takes it, and not all of its recipients share one route")
+
+
+_Remembered = dict[str, None] | Decision
+"""Of one SMTP transaction: recipients asked about so far, in order; or what was decided."""
+
+
+class Access:
+    """Answers smtpd's questions; remembers what it asked about messages that are not yet received whole.
+
+    Messages are joined by (Postfix instance, `instance`) and not by connection: an smtpd opens one
+    connection for each differently written check_policy_service.
+    """
+
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        *,
+        routes: Mapping[str, str],
+        milters_quarantine: bool,
+        act: bool,
+        wiring: Mapping[str, Wiring],
+    ) -> None:
+        """`routes`: provider -> transport. `wiring`: by Postfix instance; one that is missing gets no FILTER."""
+        self._arrivals = arrivals
+        # Two generations: what is asked about moves to the younger, the older is dropped as a whole.
+        self._young: dict[tuple[str, str], _Remembered] = {}
+        self._old: dict[tuple[str, str], _Remembered] = {}
+        self._recipients = 0
+        """Of the young."""
+        self._since = 0.0
+        """When the young generation began."""
+        self.configure(routes=routes, milters_quarantine=milters_quarantine, act=act, wiring=wiring)
+
+    def configure(
+        self, *, routes: Mapping[str, str], milters_quarantine: bool, act: bool, wiring: Mapping[str, Wiring]
+    ) -> None:
+        """Take other settings; what is remembered stays.
+
+        Raises ValueError for a route that FILTER cannot name, and keeps the old ones.
+        """
+        for provider, transport in routes.items():
+            try:
+                value_of(Filter(transport))
+            except ValueError as error:
+                raise ValueError(f"route for {provider}: transport {error}") from None
+        self._routes = dict(routes)
+        self._over = {
+            transport: Decision(Filter(transport), "", f"route/{transport}", f"all its recipients go over {transport}")
+            for transport in routes.values()
+        }
+        self._milters_quarantine = milters_quarantine
+        self._act = act
+        self._wiring = dict(wiring)
+
+    @property
+    def remembered(self) -> int:
+        """Messages remembered now."""
+        return len(self._young) + len(self._old)
+
+    def decide(self, request: PolicyRequest, postfix_instance: str, *, now: float) -> Decision:
+        """Answer one question of smtpd. The same question asked again gets the same answer."""
+        answer = _STATES.get(request.protocol_state)
+        return _OTHER_STATE if answer is None else answer(self, request, postfix_instance, now)
+
+    def explain(self, request: PolicyRequest, postfix_instance: str, *, now: float) -> Decision:
+        """Say what `decide` would answer, and change nothing.
+
+        A request without a state means the message as a whole; its one `recipient` is all of them then.
+        """
+        if request.protocol_state == "RCPT":
+            return _REMEMBERED
+        if request.protocol_state not in {"", "END-OF-MESSAGE"}:
+            return _OTHER_STATE
+        key = (postfix_instance, request.instance)
+        known = self._young.get(key) or self._old.get(key)
+        if isinstance(known, Decision):
+            return known
+        one = request.recipient and not request.recipient_count
+        asked = request._replace(recipient_count=1) if one else request
+        return self._decided(_arrival(asked, postfix_instance, known, binding=False), now)
+
+    def forget(self, postfix_instance: str, instance: str) -> None:
+        """The message is finished or aborted: its smtpd asks about another one on the same connection."""
+        key = (postfix_instance, instance)
+        known = self._young.pop(key, None)
+        if known is None:
+            self._old.pop(key, None)
+        elif isinstance(known, dict):
+            self._recipients -= len(known)
+
+    def _remember(self, request: PolicyRequest, postfix_instance: str, now: float) -> Decision:
+        """A RCPT query: again for the same recipient where several lists ask, or smtpd lost a connection."""
+        if not request.instance:
+            return _REMEMBERED
+        key, recipient = (postfix_instance, request.instance), request.recipient
+        known = self._young.get(key)
+        if known is None:
+            known = self._from_old(key, now)
+        if known is None:
+            self._young[key] = {recipient: None}
+        elif isinstance(known, dict) and recipient not in known:
+            known[recipient] = None
+        else:
+            return _REMEMBERED
+        self._recipients += 1
+        return _REMEMBERED
+
+    def _end_of_message(self, request: PolicyRequest, postfix_instance: str, now: float) -> Decision:
+        if not request.queue_id:
+            return _NO_QUEUE_ID
+        key = (postfix_instance, request.instance)
+        known = self._young.get(key)
+        if known is None:
+            known = self._from_old(key, now)
+        if isinstance(known, Decision):
+            return known  # smtpd lost the connection before it read our first answer
+        binding = self._act and not self._milters_quarantine
+        decision = self._decided(_arrival(request, postfix_instance, known, binding=binding), now)
+        if known is not None:
+            self._recipients -= len(known)
+        if request.instance:
+            self._young[key] = decision
+        return decision
+
+    def _from_old(self, key: tuple[str, str], now: float) -> _Remembered | None:
+        """Move a message to the young generation, None where it is in neither; let generations pass."""
+        full = len(self._young) >= MAX_MESSAGES or self._recipients >= MAX_RECIPIENTS
+        if full or not 0 <= now - self._since < MAX_AGE:  # a clock set back passes them on as well
+            self._old, self._young = self._young, {}
+            self._recipients, self._since = 0, now
+        known = self._old.pop(key, None)
+        if known is not None:
+            self._young[key] = known
+            self._recipients += len(known) if isinstance(known, dict) else 0
+        return known
+
+    def _decided(self, arrival: Arrival, now: float) -> Decision:
+        """Hold before route: only one action fits in an answer, and held mail is routed by Postfix's own maps."""
+        parked = self._arrivals.arriving(arrival, now=now)
+        if not arrival.recipients:
+            return _UNKNOWN
+        if parked is None:
+            return self._routed(arrival)
+        key, rule, why = parked
+        hold = Decision(Hold(hold_text(key, rule)), key, rule, why)
+        if not self._milters_quarantine:
+            return self._acting(hold)
+        routed = self._routed(arrival)
+        if routed.action is not DUNNO:
+            return routed
+        return hold._replace(action=DUNNO, why=f"not held on arrival, for a milter may quarantine it: {why}")
+
+    def _routed(self, arrival: Arrival) -> Decision:
+        if not self._routes:
+            return _CLEAR
+        if not arrival.complete:
+            return _SOME_REFUSED
+        wiring = self._wiring.get(arrival.postfix_instance)
+        if wiring is None or not wiring.filter_allowed:
+            return _NO_FILTER
+        agreed = None
+        for recipient in arrival.recipients:
+            domain = domain_of(recipient)
+            if domain in wiring.own_domains:
+                return _OWN_DOMAIN
+            transport = self._routes.get(self._arrivals.provider_of(domain) or "")
+            if transport is None:
+                return _CLEAR
+            if agreed not in {None, transport}:
+                return _DISAGREE
+            agreed = transport
+        return self._acting(self._over[agreed]) if agreed else _CLEAR
+
+    def _acting(self, decision: Decision) -> Decision:
+        if self._act:
+            return decision
+        would = value_of(decision.action)
+        return decision._replace(action=DUNNO, why=f"observing; would answer {would}: {decision.why}")
+
+
+def _arrival(request: PolicyRequest, postfix_instance: str, known: dict[str, None] | None, *, binding: bool) -> Arrival:
+    """Say who the recipients are, as far as `recipient_count` bears out what is remembered.
+
+    More are remembered than were accepted: some were refused after our check. Fewer: one was never asked
+    about (a bare <postmaster>, a list without our check, a restart of ours), and anything may be true of it.
+    """
+    count = request.recipient_count
+    recipients: tuple[str, ...] = ()
+    complete = False
+    if count == 1 and request.recipient:
+        recipients, complete = (request.recipient,), True
+    elif known is not None and len(known) >= count > 0:
+        recipients, complete = tuple(known), len(known) == count
+    return Arrival(
+        postfix_instance,
+        request.queue_id,
+        request.sender,
+        recipients,
+        complete,
+        request.size,
+        request.client_address,
+        request.sasl_username,
+        binding and bool(recipients),
+    )
+
+
+_STATES: dict[str, Callable[[Access, PolicyRequest, str, float], Decision]] = {
+    "RCPT": Access._remember,  # noqa: SLF001  # the table of this class's own answers
+    "END-OF-MESSAGE": Access._end_of_message,  # noqa: SLF001  # as above
+}
+"""Which states of the protocol we answer from what we know; the others get DUNNO."""

@@ -1,0 +1,267 @@
+"""The books: which messages are on hold by us, or promised to be, and which by somebody else.
+
+A HOLD answer is a promise and not a fact (design, rule 3): a message stays on the books until it is seen
+on hold, or ended. What somebody else holds is never released.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from policies.key import Key
+from policies.messages import Message, Messages, Place
+from policies.subqueues import SubQueues
+from policies.telling import Telling
+
+PROMISE_KEPT = 600.0
+"""Seconds after which a promised message that never showed up on hold is forgotten."""
+OWN_LINE_WITHIN = 60.0
+"""Seconds within which our own `hold:` line must follow our answer."""
+LISTING_MARGIN = 5.0
+"""Seconds that a hold must be older than a listing in which it is missed."""
+TRY_AGAIN = 5.0
+"""Seconds until a release that did not come about is asked for again."""
+
+
+class Books:
+    def __init__(self, messages: Messages, subqueues: SubQueues, telling: Telling) -> None:
+        self._messages = messages
+        self._subqueues = subqueues
+        self._telling = telling
+        self.ours: dict[Message, None] = {}
+        """Every message that we hold or have asked to be held."""
+        self.free: dict[Message, None] = {}
+        """Ours, but under no open sub-queue, or let go by hand: to leave at the bulk rate."""
+        self.done: dict[Message, None] = {}
+        """Ours with no recipient left: to be released at once, so that Postfix removes the file."""
+        self.changed: dict[tuple[str, str], Message | None] = {}
+        """Entries to store since the last look, by (instance, queue id); None for those that are gone."""
+        self._foreign: dict[Message, None] = {}
+
+    def park(self, message: Message, keys: Iterable[Key], place: Place, *, now: float) -> None:
+        """Write a message into the books."""
+        message.place = place
+        message.held_under = tuple(keys)
+        message.held_since = now
+        message.let_out = 0.0
+        message.seen_on_hold = False
+        self.ours[message] = None
+        self._queue_up(message)
+        self.note(message)
+
+    def restore(self, message: Message) -> None:
+        """Take back an entry as stored; call after its sub-queues are restored."""
+        self._messages.adopt(message)
+        self.ours[message] = None
+        self._queue_up(message)
+
+    def unpark(self, message: Message) -> None:
+        """Strike a message from the books: it is in Postfix's hands, or gone."""
+        for key in message.held_under:
+            sub = self._subqueues.get(key)
+            if sub is not None:
+                sub.left()
+                sub.dirty = True
+        message.place = Place.QUEUED
+        message.held_under = ()
+        message.own_line = False
+        message.seen_on_hold = False
+        message.retry_at = 0.0
+        for book in (self.free, self.done, self.ours):
+            book.pop(message, None)
+        self.changed[message.instance, message.queue_id] = None
+
+    def note(self, message: Message) -> None:
+        """An entry changed."""
+        self.changed[message.instance, message.queue_id] = message
+
+    def gone(self, message: Message) -> None:
+        """The message has left the queue."""
+        if message.on_hold:
+            self.unpark(message)
+        self._foreign.pop(message, None)
+        for sub in self._subqueues.all():
+            if sub.probe is message:
+                sub.probe = None
+        self._messages.remove(message)
+
+    def also_under(self, message: Message, key: Key) -> None:
+        """A held message waits in one more sub-queue."""
+        sub = self._subqueues.get(key)
+        if sub is not None and key not in message.held_under:
+            message.held_under = (*message.held_under, key)
+            sub.park(message)
+            self.free.pop(message, None)
+            self.note(message)
+
+    def no_longer_under(self, message: Message, key: Key) -> None:
+        """A sub-queue that it waited in has closed; with none left it is free to go."""
+        message.held_under = tuple(other for other in message.held_under if other != key)
+        if not message.held_under:
+            self.free[message] = None
+        self.note(message)
+
+    # What the log and the helper say.
+
+    def promised_line(self, message: Message, key: Key, *, line: str, now: float) -> bool:
+        """Our own `hold:` line: the promise is on record, also if we were killed after giving it.
+
+        False where somebody else's hold came first: releasing "ours" would release theirs.
+        """
+        if message.place is Place.FOREIGN:
+            return False
+        if message.place is Place.QUEUED:
+            self.park(message, [key], Place.PROMISED, now=now)
+            self._tell("adopted", "our HOLD stands in the log", key=str(key), line=line, now=now, messages=1)
+        message.own_line = True
+        self.note(message)
+        return True
+
+    def held_by_other(self, message: Message, *, now: float) -> None:
+        """Somebody else holds it; what we thought of it is forgotten."""
+        if message.on_hold:
+            self.unpark(message)
+            self._tell("forgotten", f"{message.queue_id} is held by somebody else as well", now=now, messages=1)
+        message.place = Place.FOREIGN
+        self._foreign[message] = None
+
+    def released_line(self, message: Message, *, now: float) -> None:
+        """`released from hold`: by us (the helper's answer settles that), or by an admin, whose word counts."""
+        if message.place is Place.RELEASING:
+            return
+        if message.on_hold:
+            self.unpark(message)
+            self._tell("forgotten", f"{message.queue_id} was released by an admin", now=now, messages=1)
+        self._foreign.pop(message, None)
+        message.place = Place.QUEUED
+        message.exempt = True
+
+    def held(self, instance: str, held: Iterable[str], missing: Iterable[str], *, key: str, now: float) -> None:
+        """The helper's answer to `Hold`."""
+        count = 0
+        for message in self._known(instance, held, Place.TAKING):
+            message.place = Place.HELD
+            message.held_since = now
+            message.own_line = message.seen_on_hold = True
+            self.note(message)
+            if message.finished:
+                self.done[message] = None
+            count += 1
+        for message in self._known(instance, missing, Place.TAKING):
+            self.unpark(message)
+        if count:
+            self._tell("held", "taken from the queue", key=key, now=now, messages=count)
+
+    def not_taken(self, instance: str, ids: Iterable[str]) -> None:
+        """A `Hold` was not carried out."""
+        for message in self._known(instance, ids, Place.TAKING):
+            self.unpark(message)
+
+    def released(
+        self, instance: str, released: Iterable[str], missing: Iterable[str], busy: Iterable[str], *, now: float
+    ) -> None:
+        """The helper's answer to `Release`."""
+        counts: dict[str, int] = {}
+        for message in self._known(instance, released, Place.RELEASING):
+            for key in message.held_under:
+                counts[str(key)] = counts.get(str(key), 0) + 1
+            if not message.held_under:
+                counts[""] = counts.get("", 0) + 1
+            self.unpark(message)
+            message.let_out = now
+            message.paid = True
+        for message in self._known(instance, busy, Place.RELEASING):
+            self._back(message, retry_at=now + TRY_AGAIN)
+        for message in self._known(instance, missing, Place.RELEASING):
+            self._missing(message, now=now)
+        for key_text, count in counts.items():
+            self._tell("released", "let out", key=key_text, now=now, messages=count)
+
+    def not_released(self, instance: str, ids: Iterable[str], why: str, *, now: float) -> None:
+        """A `Release` was not carried out, as far as is known."""
+        for message in self._known(instance, ids, Place.RELEASING):
+            self._back(message, retry_at=now + TRY_AGAIN)
+        self._tell("release-failed", why, now=now)
+
+    def _known(self, instance: str, ids: Iterable[str], place: Place) -> list[Message]:
+        found = (self._messages.get(instance, queue_id) for queue_id in ids)
+        return [message for message in found if message is not None and message.place is place]
+
+    def _back(self, message: Message, *, retry_at: float) -> None:
+        message.place = Place.HELD if message.own_line else Place.PROMISED
+        message.retry_at = retry_at
+        for sub in self._subqueues.all():
+            if sub.probe is message:
+                sub.probe = None
+                sub.machine.void(now=retry_at)
+
+    def _missing(self, message: Message, *, now: float) -> None:
+        """Not on hold: a promise not yet kept is asked for again; else it left by another hand."""
+        if not message.seen_on_hold and now - message.held_since < PROMISE_KEPT:
+            self._back(message, retry_at=now + 2 * TRY_AGAIN)
+            return
+        self._back(message, retry_at=now)
+        self.unpark(message)
+        self._tell("forgotten", f"{message.queue_id} is not on hold any more", now=now, messages=1)
+
+    # What the hold queue shows.
+
+    def compare(
+        self, instance: str, there: Collection[str], ours: Mapping[str, str], *, listed_at: float, now: float
+    ) -> bool:
+        """Compare what is on hold with the books; tell whether mail of ours is there that we know nothing of.
+
+        `ours`: queue id -> key, by the helper's record.
+        """
+        strangers = False
+        for queue_id in there:
+            message = self._messages.get(instance, queue_id)
+            if message is None:
+                strangers = strangers or queue_id in ours
+            else:
+                self._found(message, ours.get(queue_id), now=now)
+        for message in [message for message in self.ours if message.instance == instance]:
+            if message.held_since < listed_at - LISTING_MARGIN and message.queue_id not in there:
+                self._not_found(message, now=now)
+        for message in [message for message in self._foreign if message.instance == instance]:
+            if message.last_line < listed_at - LISTING_MARGIN and message.queue_id not in there:
+                self._foreign.pop(message)
+                message.place = Place.QUEUED
+        return strangers
+
+    def _found(self, message: Message, ours: str | None, *, now: float) -> None:
+        if message.on_hold:
+            message.seen_on_hold = True
+            if message.place in {Place.PROMISED, Place.TAKING} and (message.own_line or ours is not None):
+                message.place = Place.HELD
+                message.own_line = True
+                self.note(message)
+            elif message.place is Place.PROMISED and now - message.held_since > OWN_LINE_WITHIN:
+                self.held_by_other(message, now=now)  # our line never came: the hold is another's
+        elif message.place is Place.QUEUED and ours is not None:
+            self.park(message, [Key.read(ours)], Place.HELD, now=now)
+            message.own_line = message.seen_on_hold = True
+            self._tell("adopted", "on hold by our record", key=ours, now=now, messages=1)
+        elif message.place is Place.QUEUED:
+            message.place = Place.FOREIGN
+            self._foreign[message] = None
+
+    def _not_found(self, message: Message, *, now: float) -> None:
+        if message.place is Place.RELEASING:
+            return
+        if message.place is Place.PROMISED and now - message.held_since < PROMISE_KEPT:
+            return
+        self.unpark(message)
+        self._tell("forgotten", f"{message.queue_id} is not on hold any more", now=now, messages=1)
+
+    def _queue_up(self, message: Message) -> None:
+        waiting = False
+        for key in message.held_under:
+            sub = self._subqueues.get(key)
+            if sub is not None:
+                sub.park(message)
+                sub.dirty = True
+                waiting = True
+        if not waiting:
+            self.free[message] = None
+
+    def _tell(self, kind: str, why: str, *, now: float, key: str = "", line: str = "", messages: int = 0) -> None:
+        self._telling.tell(kind, why, now=now, key=key, line=line, messages=messages)

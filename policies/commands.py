@@ -1,0 +1,83 @@
+"""What the engine wants done to the queue, and what it tells about what it did.
+
+The whole vocabulary towards Postfix: `Hold`, `Release`, and a verdict for an arriving message.
+`Reload` is the exception for a queue manager that cannot otherwise be proved to have let go.
+"""
+
+from typing import NamedTuple
+
+
+class Hold(NamedTuple):
+    """`postsuper -h` of these, oldest first."""
+
+    instance: str
+    ids: tuple[str, ...]
+    key: str
+
+
+class Release(NamedTuple):
+    """File times set, `postsuper -H`, one kick."""
+
+    instance: str
+    ids: tuple[str, ...]
+    key: str
+    spread: float
+    """Seconds over which the file times are staggered, 0 for now."""
+
+
+class Adopt(NamedTuple):
+    """Postfix holds these by our HOLD answer: into the helper's record with them."""
+
+    instance: str
+    ids: tuple[str, ...]
+    key: str
+
+
+class Reload(NamedTuple):
+    """`postfix reload` once: no proof can come that qmgr has let go of `waiting` held messages."""
+
+    instance: str
+    waiting: int
+
+
+Command = Hold | Release | Adopt | Reload
+
+
+class Change(NamedTuple):
+    """One thing that the engine did or noticed, for the audit log and for people."""
+
+    time: float
+    key: str
+    kind: str
+    """opened, probing, ramping, closed, paused, answered (HOLD), held, released, adopted, forgotten, refused,
+    capped (left at hold_max), reload, gap, unaccounted, hold-failed, release-failed."""
+    state: str
+    why: str
+    line: str
+    """The log line that caused it, "" where none did."""
+    rule: str
+    by_whom: str
+    """"engine", or who asked by hand."""
+    messages: int
+
+
+class Attempt(NamedTuple):
+    """One delivery attempt as classified, for the store and the counters."""
+
+    time: float
+    host: str
+    instance: str
+    queue_id: str
+    sender_domain: str
+    recipient_domain: str
+    provider: str
+    relay: str
+    dsn: str
+    status: str
+    rule: str
+    detail: str
+    bounce: str
+    scope: str
+    delay: float
+    key: str
+    """The key the reply named, "" where it named none."""

@@ -1,0 +1,394 @@
+"""The sub-queue engine: facts and a time in, commands to the queue and changes to tell out.
+
+It decides whose mail waits and whose goes (design, section 3). It knows no socket, file or clock;
+replaying the same log at the same times gives the same states. The parts have one duty each; this one
+reads the facts and joins them.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from parsers.address import domain_of
+from parsers.postfix import facts
+from policies import listing as listings
+from policies.access import Arrival, Parked, held_key
+from policies.books import Books
+from policies.classify import RuleSet
+from policies.commands import Adopt, Command, Hold
+from policies.header import from_domain, signature_domain
+from policies.key import Key
+from policies.listing import Listing
+from policies.messages import Message, Messages, Place, Recipient, by_arrival
+from policies.outcomes import Outcomes
+from policies.parked import OpenSubQueue
+from policies.recipients import RecipientProviders
+from policies.releasing import Releasing
+from policies.senders import SenderHabits
+from policies.site import Settings
+from policies.subqueue import State
+from policies.subqueues import SubQueues
+from policies.taking import Taking
+from policies.telling import Telling
+
+IDLE = 60.0
+"""Seconds until `step` should be called again where nothing waits."""
+
+
+class Engine:
+    def __init__(self, rules: RuleSet, organizational: Callable[[str], str], settings: Settings) -> None:
+        self.settings = settings
+        self.behind = False
+        """Whether the log is being caught up: until then nothing is released (rule 1 needs its lines)."""
+        self.telling = Telling()
+        self.messages = Messages()
+        self.recipients = RecipientProviders(rules.providers)
+        self.habits = SenderHabits()
+        self.subqueues = SubQueues(
+            rules, organizational, self.recipients, self.habits, self.telling, scale=settings.scale
+        )
+        self.books = Books(self.messages, self.subqueues, self.telling)
+        self._taking = Taking(self.messages, self.subqueues, self.books, settings)
+        self._releasing = Releasing(self.messages, self.subqueues, self.books, self.telling, settings)
+        self._outcomes = Outcomes(
+            rules,
+            subqueues=self.subqueues,
+            recipients=self.recipients,
+            habits=self.habits,
+            telling=self.telling,
+            settings=settings,
+        )
+        self._to_adopt: dict[tuple[str, str], list[str]] = {}
+        self._qmgr_pids: dict[str, int] = {}
+        self._now = 0.0
+
+    @property
+    def parking(self) -> bool:
+        """Whether new mail may be held: in act mode, while intent can be stored."""
+        return self._taking.allowed
+
+    def allow_parking(self, *, allowed: bool) -> None:
+        """Stop or resume holding; what is held leaves as ever."""
+        self._taking.allowed = allowed and self.settings.act
+
+    # What the log says.
+
+    def observe(self, fact: facts.Fact, *, now: float) -> None:
+        """Take one fact of the log; `now` is when its line was written, as well as that is known."""
+        self._now = now
+        match fact:
+            case facts.DeliveryAttempt():
+                self._attempted(fact, now=now)
+            case facts.QueueActive():
+                self._active(fact, now=now)
+            case facts.QueueRemoved():
+                self._removed(fact, now=now)
+            case facts.ClientIdentified():
+                if fact.queue_id:
+                    self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
+            case facts.PickedUp():
+                self._picked_up(fact, now=now)
+            case facts.HeaderLogged():
+                self._header(fact, now=now)
+            case facts.DkimSigned():
+                if message := self._live(fact):
+                    message.signs_as(fact.domain.lower())
+            case facts.Held():
+                self._held(fact, now=now)
+            case facts.Released():
+                if message := self._live(fact):
+                    self.books.released_line(message, now=now)
+            case facts.Requeued():
+                if message := self._live(fact):
+                    self.books.gone(message)
+            case facts.Rejected():
+                self._rejected(fact)
+            case facts.Diagnostic():
+                self._diagnostic(fact)
+
+    def _picked_up(self, fact: facts.PickedUp, *, now: float) -> None:
+        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
+        self.messages.sent_by(message, fact.sender)
+
+    def _live(self, fact: facts.DkimSigned | facts.Released | facts.Requeued | facts.Diagnostic) -> Message | None:
+        return self.messages.get(fact.record.instance, fact.queue_id) if fact.queue_id else None
+
+    def _active(self, fact: facts.QueueActive, *, now: float) -> None:
+        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
+        self.messages.sent_by(message, fact.sender)
+        message.size = fact.size
+        self._queue_manager(fact.record.instance, fact.record.pid)
+        if not message.activation and message.sender_domain:
+            if message.dkim_domains:
+                self.habits.saw("dkim-domain", message.sender_domain, message.dkim_domains)
+            if message.from_domain:
+                self.habits.saw("from-domain", message.sender_domain, (message.from_domain,))
+        message.activated(nrcpt=fact.nrcpt)
+        self._taking.consider(message, now=now)
+
+    def _queue_manager(self, instance: str, pid: int) -> None:
+        """A new queue manager's first line: it knows nothing of what the old one had in memory."""
+        if self._qmgr_pids.get(instance, pid) != pid:
+            for message in self.messages.of_instance(instance):
+                message.left_core()
+        self._qmgr_pids[instance] = pid
+
+    def _removed(self, fact: facts.QueueRemoved, *, now: float) -> None:
+        message = self.messages.get(fact.record.instance, fact.queue_id)
+        if message is None:
+            return
+        if fact.record.daemon == "qmgr" and message.activation and message.all_known and not message.finished:
+            why = f"{message.queue_id} was removed although a recipient had no outcome"
+            self.telling.tell("unaccounted", why, now=now, line=fact.record.text, messages=1)
+        self.books.gone(message)
+
+    def _header(self, fact: facts.HeaderLogged, *, now: float) -> None:
+        name = fact.header.lower()
+        if name not in {"from", "dkim-signature"}:
+            return
+        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
+        if fact.sender and message.sender is None:
+            self.messages.sent_by(message, fact.sender)
+        if name == "from":
+            message.from_domain = from_domain(fact.value)
+        elif domain := signature_domain(fact.value):
+            message.signs_as(domain)
+
+    def _held(self, fact: facts.Held, *, now: float) -> None:
+        """Somebody's HOLD: ours where it carries our key (answered) or where we asked for it (taken)."""
+        if not fact.queue_id:
+            return
+        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
+        key = held_key(fact.text) if fact.by == "policy" else None
+        if fact.by == "admin":
+            if message.place is Place.QUEUED:
+                self.books.held_by_other(message, now=now)
+        elif key is None:
+            self.books.held_by_other(message, now=now)
+        else:
+            if fact.sender and message.sender is None:
+                self.messages.sent_by(message, fact.sender)
+            if self.books.promised_line(message, Key.read(key), line=fact.record.text, now=now):
+                self._to_adopt.setdefault((message.instance, key), []).append(message.queue_id)
+
+    def _rejected(self, fact: facts.Rejected) -> None:
+        """A milter's, or a later restriction's, refusal of the whole message ends a promise."""
+        message = self.messages.get(fact.record.instance, fact.queue_id) if fact.queue_id else None
+        if message and fact.action in _ENDS and fact.stage == "END-OF-MESSAGE" and not message.activation:
+            self.books.gone(message)
+
+    def _diagnostic(self, fact: facts.Diagnostic) -> None:
+        """`open active QID: No such file or directory`: the acknowledgement that rule 1 waits for."""
+        message = self._live(fact)
+        if message is not None and message.nrcpt == 1 and fact.text.startswith("open active "):
+            message.left_core()
+
+    def _attempted(self, fact: facts.DeliveryAttempt, *, now: float) -> None:
+        if fact.status not in _OUTCOMES:
+            return  # a probe of address verification: no mail
+        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
+        recipient = message.recipient(fact.recipient, fact.orig_to)
+        message.outcome(recipient, final=fact.status in _FINAL)
+        message.attempts += 1
+        message.paid = message.exempt = False
+        opens = self._outcomes.judge(fact, message, recipient, now=now)
+        if opens is not None:
+            key, verdict = opens
+            self.open(key, rule=verdict.rule, line=fact.record.text, now=now)
+        self._tell_states(rule=opens[1].rule if opens else "", line=fact.record.text, now=now)
+        if message.on_hold and message.finished:
+            self.books.done[message] = None
+        elif not message.finished:
+            self._taking.consider(message, now=now)
+
+    # Mail that arrives.
+
+    def provider_of(self, recipient_domain: str) -> str | None:
+        """Give the mailbox provider behind a domain, from memory."""
+        return self.recipients.of_domain(recipient_domain, now=self._now)
+
+    def arriving(self, arrival: Arrival, *, now: float) -> Parked | None:
+        """Decide about a message at END-OF-MESSAGE; counted once, however often Postfix asks.
+
+        Without a queue id somebody only asks: nothing is changed.
+        """
+        self._now = now
+        if not arrival.queue_id:
+            return self._would_park(arrival, now=now)
+        known = self.messages.get(arrival.postfix_instance, arrival.queue_id)
+        if known is not None and known.place is Place.PROMISED:
+            return self._parked(known.held_under)
+        message = known or self.messages.obtain(arrival.postfix_instance, arrival.queue_id, now=now)
+        self.messages.sent_by(message, arrival.sender)
+        message.size = arrival.size
+        if arrival.complete and not message.recipients:
+            message.recipients = [Recipient(address) for address in arrival.recipients]
+            message.nrcpt = len(message.recipients)
+        if not self.subqueues or message.let_out or message.place is not Place.QUEUED:
+            return None
+        subs = self.subqueues.covering(message, map(domain_of, arrival.recipients), now=now)
+        if subs is None or self.settings.is_verification(message):
+            return None
+        return self._park_or_pass(message, subs, arrival, now=now)
+
+    def _park_or_pass(
+        self, message: Message, subs: list[OpenSubQueue], arrival: Arrival, *, now: float
+    ) -> Parked | None:
+        if all(sub.machine.passes(now=now, held=sub.held) for sub in subs):
+            message.let_out = now
+            message.paid = True
+            for sub in subs:
+                if sub.machine.state is State.PROBING:
+                    sub.probe = message
+                sub.machine.spent(1, now=now)
+                sub.dirty = True
+            return None
+        if self.settings.act and not self.parking:
+            return None
+        keys = [sub.key for sub in subs]
+        if arrival.binding and self.settings.act:
+            self.books.park(message, keys, Place.PROMISED, now=now)
+        return self._parked(keys)
+
+    def _would_park(self, arrival: Arrival, *, now: float) -> Parked | None:
+        message = Message(arrival.postfix_instance, "", now=now)
+        message.sender = arrival.sender
+        message.sender_domain = domain_of(arrival.sender)
+        subs = self.subqueues.covering(message, map(domain_of, arrival.recipients), now=now)
+        if not subs or all(sub.machine.passes(now=now, held=sub.held) for sub in subs):
+            return None
+        return self._parked([sub.key for sub in subs])
+
+    def _parked(self, keys: Sequence[Key]) -> Parked:
+        sub = self.subqueues.get(keys[0])
+        if sub is None:
+            return Parked(str(keys[0]), "closed", "held before; its sub-queue has closed")
+        return Parked(str(sub.key), sub.rule, f"{sub.machine.state}, {sub.held} waiting")
+
+    # By hand, and by rule.
+
+    def open(self, key: Key, *, rule: str, line: str = "", by_whom: str = "engine", now: float) -> OpenSubQueue:
+        """Open a sub-queue, or find it open, and begin to take its queued mail."""
+        sub = self.subqueues.get(key)
+        if sub is None:
+            sub = self.subqueues.open(key, rule=rule, line=line, by_whom=by_whom, now=now)
+            self._taking.sweep(key)
+        return sub
+
+    def pause(self, key: Key, seconds: float | None, *, by_whom: str, now: float) -> OpenSubQueue:
+        """Pause by hand, opening the sub-queue if need be."""
+        sub = self.open(key, rule=BY_HAND, by_whom=by_whom, now=now)
+        sub.machine.pause(now=now, seconds=seconds)
+        sub.dirty = True
+        self._tell_states(by_whom=by_whom, now=now)
+        return sub
+
+    def close(self, key: Key, *, by_whom: str, now: float) -> bool:
+        """Close by hand: what waits leaves at the bulk rate, unless another sub-queue holds it too."""
+        sub = self.subqueues.get(key)
+        if sub is None:
+            return False
+        sub.machine.close(now=now)
+        self._tell_states(by_whom=by_whom, now=now)
+        return True
+
+    def release(self, key: Key | None, *, by_whom: str, now: float) -> int:
+        """Let go what is held under a key (under all where None) at the bulk rate; each message gets one attempt."""
+        chosen = [sub for sub in self.subqueues.all() if key is None or sub.key == key]
+        waiting = {message: None for sub in chosen for message in sub.oldest(sub.held)}
+        for message in sorted(waiting, key=by_arrival):
+            message.exempt = True
+            self.books.free[message] = None
+        self.telling.tell("released", "by hand", now=now, key=str(key or ""), by_whom=by_whom, messages=len(waiting))
+        return len(waiting)
+
+    # What is to be done now.
+
+    def step(self, *, now: float) -> list[Command]:
+        """Tell what is to be done to the queue now. Call it after facts, after answers, and at `next_step`."""
+        self._now = now
+        for sub in self.subqueues.all():
+            sub.machine.allowance(now=now, held=sub.held)
+        self._tell_states(now=now)
+        commands = self._taking.commands(now=now)
+        commands += [Adopt(instance, tuple(ids), key) for (instance, key), ids in self._to_adopt.items()]
+        self._to_adopt.clear()
+        if not self.behind:
+            commands += self._releasing.commands(now=now)
+        return commands
+
+    def next_step(self, *, now: float) -> float:
+        """Tell when `step` has something to do at the latest, if no fact comes before."""
+        if self._taking.busy:
+            return now
+        times = [sub.machine.next_at(now=now, held=sub.held) for sub in self.subqueues.all()]
+        release_at = self._releasing.next_at(now=now)
+        return min([*times, release_at if release_at is not None else now + IDLE])
+
+    def without_holds(self, commands: Sequence[Command]) -> list[Command]:
+        """Take back the holds: intent cannot be stored, and nothing has changed in the queue yet."""
+        for command in commands:
+            if isinstance(command, Hold):
+                self.books.not_taken(command.instance, command.ids)
+        return [command for command in commands if not isinstance(command, Hold)]
+
+    def hold_failed(self, ids: Sequence[str], why: str, *, key: str, now: float) -> None:
+        """The helper could not be asked; the next listing of the queue tells what it did all the same."""
+        self.telling.tell("hold-failed", why, now=now, key=key, messages=len(ids))
+
+    def adopt_again(self, instance: str, ids: Sequence[str], key: str) -> None:
+        """The helper did not take a promise into its record: it is told again."""
+        self._to_adopt.setdefault((instance, key), []).extend(ids)
+
+    def reloaded(self, instance: str, *, began: float) -> None:
+        """The queue manager of before `began` is gone: nothing that we held then is in core."""
+        for message in self.books.ours:
+            if message.instance == instance and message.held_since < began:
+                message.left_core()
+
+    def _tell_states(self, *, now: float, rule: str = "", line: str = "", by_whom: str = "engine") -> None:
+        for sub in self.subqueues.all():
+            if self.subqueues.tell_state(sub, now=now, rule=rule, line=line, by_whom=by_whom):
+                if sub.machine.state is State.PAUSED:
+                    self._taking.sweep(sub.key)
+                elif sub.machine.state is State.CLOSED:
+                    waiting = list(sub.oldest(sub.held))
+                    self.subqueues.retire(sub)
+                    for message in waiting:
+                        self.books.no_longer_under(message, sub.key)
+
+    # What a look at the queue shows.
+
+    def listed(self, listing: Listing, *, now: float) -> None:
+        """Compare a listing of the whole queue with what we believe; what it lacks is gone."""
+        listings.learn(self.messages, listing, now=now)
+        on_hold = {queued.queue_id for queued in listing.messages if queued.queue_name == "hold"}
+        self.books.compare(listing.instance, on_hold, listing.ours, listed_at=listing.time, now=now)
+        for message in listings.absent(self.messages, listing):
+            self.books.gone(message)
+
+    def hold_queue(
+        self, instance: str, there: Collection[str], ours: Mapping[str, str], *, listed_at: float, now: float
+    ) -> bool:
+        """Compare what is on hold with the books; tell whether mail of ours is there that we know nothing of."""
+        return self.books.compare(instance, there, ours, listed_at=listed_at, now=now)
+
+    def gap(self, *, now: float) -> None:
+        """Lines may be missing: whatever is not on hold may be in core until the log or a listing says more."""
+        for message in self.messages:
+            if message.place is Place.QUEUED:
+                message.pending = max(message.pending, 1)
+        self.telling.tell("gap", "lines of the log may be missing", now=now)
+
+    def forget_old(self, *, now: float) -> None:
+        """Bound the memory: what no line has spoken of for longer than a queue lifetime is gone."""
+        for message in list(self.messages):
+            lifetime = self.settings.instance(message.instance).lifetime + 86_400
+            only_begun = not message.activation and not message.attempts and message.place is Place.QUEUED
+            if now - message.last_line > (3_600 if only_begun else lifetime):
+                self.books.gone(message)
+
+
+BY_HAND = "by-hand"
+"""Stands for a rule where an admin opened a sub-queue."""
+_OUTCOMES = frozenset({"sent", "deferred", "bounced", "SOFTBOUNCE", "expired"})
+_FINAL = frozenset({"sent", "bounced", "expired"})
+_ENDS = frozenset({"reject", "milter-reject", "discard", "milter-discard"})

@@ -1,0 +1,189 @@
+"""What a delivery attempt means for the sub-queues: scope first, then whom it concerns."""
+
+from parsers.postfix.facts import DeliveryAttempt
+from policies.classify import RuleSet, Said
+from policies.commands import Attempt
+from policies.key import Key
+from policies.messages import Message, Recipient
+from policies.openings import Openings
+from policies.parked import OpenSubQueue
+from policies.recipients import RecipientProviders
+from policies.senders import SenderHabits
+from policies.site import Settings
+from policies.subqueue import State
+from policies.subqueues import SubQueues
+from policies.telling import Telling
+from policies.verdict import IdentityType, Reaction, Scope, Verdict
+
+_MARGIN = 1.0
+"""Seconds by which the beginning of an attempt, computed from its delays, may be too late."""
+
+
+class Outcomes:
+    def __init__(
+        self,
+        rules: RuleSet,
+        *,
+        subqueues: SubQueues,
+        recipients: RecipientProviders,
+        habits: SenderHabits,
+        telling: Telling,
+        settings: Settings,
+    ) -> None:
+        self._rules = rules
+        self._subqueues = subqueues
+        self._recipients = recipients
+        self._habits = habits
+        self._telling = telling
+        self._settings = settings
+        self._openings = Openings()
+
+    def judge(
+        self, fact: DeliveryAttempt, message: Message, recipient: Recipient, *, now: float
+    ) -> tuple[Key, Verdict] | None:
+        """Feed an attempt to the sub-queues it concerns; tell the key, if one is to be opened."""
+        provider = self._provider(fact, recipient, now=now)
+        verdict = None if fact.status == "sent" else self._verdict(fact, recipient, provider)
+        key = self._named(verdict, message, provider) if verdict and provider else None
+        refused = self._subqueues.named(key) if key else None
+        if provider:
+            self._count(key, refused, message, provider, now=now)
+            for sub in self._subqueues.matching(message, provider):
+                self._feed(sub, fact, message, verdict, refused=sub is refused, now=now)
+        self._telling.attempted(
+            _row(fact, message, recipient, provider, verdict, key=refused.key if refused else key, now=now)
+        )
+        if key is None or verdict is None or refused is not None:
+            return None
+        return (key, verdict) if self._opens(key, verdict, recipient, now=now) else None
+
+    def _provider(self, fact: DeliveryAttempt, recipient: Recipient, *, now: float) -> str | None:
+        """Tell whose answer this outcome is; None where it is none of a mailbox provider (rule 7).
+
+        The first pass of a content filter, a relay and local delivery say nothing about a provider: an
+        outcome counts when its relay is an MX host of the recipient's provider.
+        """
+        known = self._recipients.of_domain(recipient.domain, now=now)
+        if fact.relay_port is None or fact.relay_host in _OWN_RELAYS:
+            return known if fact.relay_host == "none" else None
+        served_by = self._recipients.of_relay(fact.relay_host)
+        relayed = self._settings.instance(fact.record.instance).relayhost
+        if known is None and served_by is not None and not relayed:
+            self._recipients.learn(recipient.domain, served_by, now=now)
+            return served_by
+        return known if served_by == known else None
+
+    def _verdict(self, fact: DeliveryAttempt, recipient: Recipient, provider: str | None) -> Verdict:
+        return self._rules.classify(Said(fact.reason, fact.relay_host if provider else "", recipient.domain))
+
+    def _feed(
+        self,
+        sub: OpenSubQueue,
+        fact: DeliveryAttempt,
+        message: Message,
+        verdict: Verdict | None,
+        *,
+        refused: bool,
+        now: float,
+    ) -> None:
+        """Tell one sub-queue of an attempt of its mail."""
+        began = _began(sub, fact, message, now=now)
+        machine = sub.machine
+        if verdict is None:
+            machine.accepted(began=began, now=now)
+        elif refused:
+            self._unheld(sub, message, began)
+            machine.refused(began=began, now=now)
+        elif verdict.scope in _TALKED and verdict.reaction not in _OPENING:
+            machine.talked(began=began, now=now)
+        elif sub.probe is message:
+            machine.void(now=now)
+        sub.dirty = True
+        if sub.probe is message:
+            sub.probe = None
+
+    def _unheld(self, sub: OpenSubQueue, message: Message, began: float) -> None:
+        """Count an attempt during a pause that we did not let out."""
+        if (
+            sub.machine.state is State.PAUSED
+            and began > sub.machine.since + _MARGIN
+            and message.let_out < sub.opened_at
+        ):
+            sub.unheld_attempts += 1
+            self._telling.unheld_attempts += 1
+
+    def _named(self, verdict: Verdict, message: Message, provider: str) -> Key | None:
+        """Make the key that a refusal is about; None where it pauses nobody."""
+        if verdict.reaction not in _OPENING:
+            return None
+        named = verdict.identity
+        if verdict.reaction is Reaction.SLOW_IP:
+            if named and named.type in {IdentityType.IP, IdentityType.NETBLOCK}:
+                return Key(named.type, named.value, provider)
+            return Key("host", "this", provider)
+        if named and named.type in _SENDER_IDENTITIES:
+            if named.type is IdentityType.DKIM_DOMAIN and message.sender_domain:
+                self._habits.named("dkim-domain", message.sender_domain, named.value)
+                message.signs_as(named.value)
+            return Key(named.type, named.value, provider)
+        if message.sender_domain:
+            return Key("sender-domain", self._subqueues.organizational(message.sender_domain), provider)
+        return None
+
+    def _count(
+        self, key: Key | None, refused: OpenSubQueue | None, message: Message, provider: str, *, now: float
+    ) -> None:
+        """Keep the other half of the opening ratio: attempts of keys that have been refused lately."""
+        if key is not None and refused is None:
+            return  # counted with its refusal
+        if message.sender_domain:
+            domain = self._subqueues.organizational(message.sender_domain)
+            self._openings.attempted(Key("sender-domain", domain, provider), now=now)
+        self._openings.attempted(Key("host", "this", provider), now=now)
+
+    def _opens(self, key: Key, verdict: Verdict, recipient: Recipient, *, now: float) -> bool:
+        opening = self._rules.opening(verdict.rule)
+        named = verdict.identity is not None
+        return self._openings.refused(key, recipient.address, opening, named=named, now=now)
+
+
+_OPENING = frozenset({Reaction.PAUSE_DOMAIN, Reaction.SLOW_IP})
+_TALKED = frozenset({Scope.RECIPIENT, Scope.RECIPIENT_DOMAIN, Scope.MESSAGE, Scope.URL})
+_SENDER_IDENTITIES = frozenset({IdentityType.DKIM_DOMAIN, IdentityType.SPF_DOMAIN, IdentityType.FROM_DOMAIN})
+_OWN_RELAYS = frozenset({"none", "local", "virtual", "localhost", "127.0.0.1", "::1"})
+
+
+def _began(sub: OpenSubQueue, fact: DeliveryAttempt, message: Message, *, now: float) -> float:
+    """Tell when the attempt began: not before we let the message out, where we did in this episode."""
+    began = now - fact.delays.connection_setup - fact.delays.transmission - _MARGIN
+    return max(began, message.let_out) if message.let_out >= sub.opened_at else began
+
+
+def _row(
+    fact: DeliveryAttempt,
+    message: Message,
+    recipient: Recipient,
+    provider: str | None,
+    verdict: Verdict | None,
+    *,
+    key: Key | None,
+    now: float,
+) -> Attempt:
+    return Attempt(
+        time=now,
+        host=fact.record.host,
+        instance=fact.record.instance,
+        queue_id=fact.queue_id,
+        sender_domain=message.sender_domain,
+        recipient_domain=recipient.domain,
+        provider=provider or "",
+        relay=fact.relay_host,
+        dsn=fact.dsn,
+        status=fact.status,
+        rule=verdict.rule if verdict else "",
+        detail=verdict.detail if verdict else "",
+        bounce=str(verdict.bounce) if verdict else "",
+        scope=str(verdict.scope) if verdict else "",
+        delay=fact.delay,
+        key=str(key) if key else "",
+    )

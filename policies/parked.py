@@ -1,0 +1,80 @@
+"""One open sub-queue: its state machine, and the mail that waits in it, oldest first."""
+
+import heapq
+from collections.abc import Iterator
+
+from policies.key import Key
+from policies.messages import Message
+from policies.subqueue import SubQueue
+
+
+class OpenSubQueue:
+    """Mutable, and only the engine's."""
+
+    __slots__ = (
+        "_heap",
+        "_sequence",
+        "dirty",
+        "held",
+        "key",
+        "let_out",
+        "line",
+        "machine",
+        "opened_at",
+        "probe",
+        "rule",
+        "said",
+        "unheld_attempts",
+    )
+
+    def __init__(self, key: Key, machine: SubQueue, *, rule: str, line: str, now: float) -> None:
+        self.key = key
+        self.machine = machine
+        self.rule = rule
+        self.line = line
+        self.opened_at = now
+        self.held = 0
+        """Messages waiting."""
+        self.probe: Message | None = None
+        self.let_out = 0
+        self.unheld_attempts = 0
+        """Attempts of the key's mail during a pause that we did not let out."""
+        self.said = machine.state
+        """The state last told in the audit log."""
+        self.dirty = True
+        """Changed since it was last stored."""
+        self._heap: list[tuple[float, int, Message]] = []
+        self._sequence = 0
+
+    def park(self, message: Message) -> None:
+        """The message waits here from now on."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (message.arrival, self._sequence, message))
+        self.held += 1
+
+    def left(self) -> None:
+        """One that waited here waits no longer; its entry is dropped when it comes up."""
+        self.held -= 1
+        if len(self._heap) > 2 * self.held + 1_000:
+            self._heap = [entry for entry in self._heap if self._waits(entry[2])]
+            heapq.heapify(self._heap)
+
+    def oldest(self, most: int) -> Iterator[Message]:
+        """Walk the waiting mail, oldest first, at most `most` of it; what is not taken stays in place."""
+        looked: list[tuple[float, int, Message]] = []
+        seen: set[Message] = set()
+        try:
+            while self._heap and len(looked) < most:
+                entry = heapq.heappop(self._heap)
+                if not self._waits(entry[2]) or entry[2] in seen:
+                    continue
+                looked.append(entry)
+                seen.add(entry[2])
+                yield entry[2]
+        finally:
+            for entry in looked:
+                if self._waits(entry[2]):
+                    heapq.heappush(self._heap, entry)
+
+    def _waits(self, message: Message) -> bool:
+        return message.on_hold and self.key in message.held_under

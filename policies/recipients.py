@@ -1,0 +1,74 @@
+"""Which mailbox provider is behind a recipient's domain, as learned at run time.
+
+Well-known domains come with the rules; hosted ones are learned from the relay that served them and
+from MX look-ups that somebody else makes in the background. Nothing here waits for DNS.
+"""
+
+from policies.provider_directory import ProviderDirectory
+
+_MOST_WANTED = 5_000
+_MOST_LEARNED = 1_000_000
+MX_LIFETIME = 86_400.0
+"""Seconds after which a learned domain is looked up again, when it is asked for."""
+
+
+class RecipientProviders:
+    """Recipient domain -> provider id, and the domains nobody has told us of yet."""
+
+    def __init__(self, directory: ProviderDirectory) -> None:
+        self._directory = directory
+        self._learned: dict[str, tuple[str, float]] = {}
+        self._wanted: dict[str, None] = {}
+        self._asked: dict[str, float] = {}
+        self.fresh: list[tuple[str, str, float]] = []
+        """(domain, provider, time) learned since the last look, for the store."""
+
+    def of_domain(self, domain: str, *, now: float) -> str | None:
+        """Look a domain up in memory; an unknown one is put on the list of the wanted."""
+        known = self._directory.of_domain(domain)
+        if known is not None:
+            return known
+        learned = self._learned.get(domain)
+        if learned is None or now - learned[1] > MX_LIFETIME:
+            self._want(domain, now=now)
+        return learned[0] if learned is not None else None
+
+    def of_relay(self, host: str) -> str | None:
+        """Tell the provider that runs this MX host."""
+        return self._directory.of_host(host)
+
+    def learn(self, domain: str, provider: str, *, now: float) -> None:
+        if len(self._learned) >= _MOST_LEARNED and domain not in self._learned:
+            del self._learned[next(iter(self._learned))]
+        if self._learned.get(domain, ("", 0.0))[0] != provider:
+            self.fresh.append((domain, provider, now))
+        self._learned[domain] = (provider, now)
+        self._wanted.pop(domain, None)
+
+    def learn_mx(self, domain: str, hosts: tuple[str, ...], *, now: float) -> None:
+        """Take a look-up's answer: MX hosts in order of preference, empty where there are none."""
+        self._wanted.pop(domain, None)
+        if hosts:
+            provider = self._directory.of_host(hosts[0])
+            if provider is not None:
+                self.learn(domain, provider, now=now)
+
+    def wanted(self, limit: int) -> list[str]:
+        """Take up to `limit` domains that want a look-up; each is named once an hour at most."""
+        domains = list(self._wanted)[:limit]
+        for domain in domains:
+            del self._wanted[domain]
+        return domains
+
+    def restore(self, domain: str, provider: str, learned: float) -> None:
+        self._learned[domain] = (provider, learned)
+
+    def _want(self, domain: str, *, now: float) -> None:
+        if not domain or domain in self._wanted or len(self._wanted) >= _MOST_WANTED:
+            return
+        asked = self._asked.get(domain)
+        if asked is None or now - asked > 3600:
+            if len(self._asked) >= _MOST_LEARNED:
+                self._asked.clear()
+            self._asked[domain] = now
+            self._wanted[domain] = None

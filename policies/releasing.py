@@ -1,0 +1,173 @@
+"""Releasing held mail: what may leave now, by budget, by age, or because nothing holds it any more."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from policies.books import Books
+from policies.commands import Command, Release, Reload
+from policies.messages import Message, Messages, Place
+from policies.parked import OpenSubQueue
+from policies.site import Settings
+from policies.subqueue import State
+from policies.subqueues import STOPPED, SubQueues
+from policies.telling import Telling
+
+TICK = 1.0
+"""Seconds between two releases: each ends in a kick, and a kick scans the deferred queue."""
+MIN_HOLD = 2.0
+"""Seconds a message stays on hold at least, so that a `(queue active)` line written meanwhile is read first."""
+BULK_RATE = 150
+"""Messages a second when mail without a sub-queue leaves: Postfix takes over a thousand."""
+CAP_RATE = 20
+"""Messages a second that leave at hold_max: slower, for their provider still refuses them."""
+FULL_ACTIVE = 2_000
+"""Messages in core beyond which no bulk mail is added: the active queue holds 20,000 (qmgr_message_active_limit)."""
+STUCK_AFTER = 600.0
+"""Seconds a held message may lack the proof of rule 1 before the queue manager is reloaded."""
+SEVERAL = "several"
+"""Stands for the key where messages of several, or of none any more, are released together."""
+_LOOK_PAST = 200
+"""Messages looked at beyond the budget: those in core or locked stay, and do not block the ones behind."""
+
+
+class Releasing:
+    def __init__(
+        self, messages: Messages, subqueues: SubQueues, books: Books, telling: Telling, settings: Settings
+    ) -> None:
+        self._messages = messages
+        self._subqueues = subqueues
+        self._books = books
+        self._telling = telling
+        self._settings = settings
+        self._released_at = 0.0
+        self._reloaded: dict[str, float] = {}
+
+    def next_at(self, *, now: float) -> float | None:
+        """Tell when to ask again, as far as held mail is concerned."""
+        waiting = self._books.free or self._books.done or any(sub.held for sub in self._subqueues.all())
+        return max(now, self._released_at + TICK) if waiting else None
+
+    def commands(self, *, now: float) -> list[Command]:
+        """Give the releases of this moment, at most once a TICK."""
+        if now - self._released_at < TICK:
+            return []
+        chosen: dict[str, list[Message]] = {}
+        for message in (*self._books.done, *self._in_turn(now=now)):
+            self._choose(message, chosen, now=now)
+        bulk: dict[str, list[Message]] = {}
+        for message in self._bulk(now=now):
+            self._choose(message, bulk, now=now)
+        if chosen or bulk:
+            self._released_at = now
+        releases: list[Command] = [_release(instance, messages, 0.0) for instance, messages in chosen.items()]
+        releases += [_release(instance, messages, TICK) for instance, messages in bulk.items()]
+        return releases + self._reloads(now=now)
+
+    def _choose(self, message: Message, chosen: dict[str, list[Message]], *, now: float) -> None:
+        if self._clear(message, now=now):
+            message.place = Place.RELEASING
+            self._books.note(message)
+            chosen.setdefault(message.instance, []).append(message)
+
+    def _clear(self, message: Message, *, now: float) -> bool:
+        """Whether a held message may go back into the queue without harm (rule 1)."""
+        return (
+            message.place in _RELEASABLE
+            and not message.in_core
+            and now >= message.retry_at
+            and now - message.held_since >= MIN_HOLD
+        )
+
+    # By budget.
+
+    def _in_turn(self, *, now: float) -> list[Message]:
+        return [message for sub in self._subqueues.all() for message in self._affordable(sub, now=now)]
+
+    def _affordable(self, sub: OpenSubQueue, *, now: float) -> Iterator[Message]:
+        """Choose the oldest messages that this sub-queue, and every other they wait in, lets go now."""
+        budget = sub.machine.allowance(now=now, held=sub.held)
+        if budget <= 0:
+            return
+        for message in self._oldest_clear(sub, budget, now=now):
+            waits_in = [other for key in message.held_under if (other := self._subqueues.get(key)) is not None]
+            if any(other.machine.allowance(now=now, held=other.held) <= 0 for other in waits_in):
+                continue
+            for paying in waits_in:
+                _pay(paying, message, now=now)
+            yield message
+            budget -= 1
+            if budget <= 0:
+                return
+
+    def _oldest_clear(self, sub: OpenSubQueue, budget: int, *, now: float) -> Iterator[Message]:
+        waiting = (message for message in sub.oldest(budget + _LOOK_PAST) if self._clear(message, now=now))
+        if sub.machine.state is not State.PROBING:
+            yield from waiting
+            return
+        candidates = [message for message in waiting if not message.finished]
+        single = [message for message in candidates if len(message.open_recipients) == 1]
+        yield from (single or candidates)[:1]
+
+    # By age, or because nothing holds it.
+
+    def _bulk(self, *, now: float) -> list[Message]:
+        capped = self._capped(now=now)
+        if capped:
+            self._telling.tell("capped", "reached hold_max", now=now, messages=len(capped))
+        if not self._books.free or sum(message.in_core for message in self._messages) > FULL_ACTIVE:
+            return capped
+        waiting = (message for message in self._books.free if self._clear(message, now=now))
+        return capped + list(islice(waiting, BULK_RATE))
+
+    def _capped(self, *, now: float) -> list[Message]:
+        """Choose mail at hold_max, oldest first; it is not taken again before one attempt."""
+        capped: list[Message] = []
+        for sub in self._subqueues.all():
+            for message in sub.oldest(CAP_RATE):
+                if now - message.arrival < self._settings.hold_max_of(message) or len(capped) >= CAP_RATE:
+                    break
+                if self._clear(message, now=now):
+                    message.exempt = True
+                    capped.append(message)
+        return capped
+
+    # The last resort.
+
+    def _reloads(self, *, now: float) -> list[Command]:
+        """Replace a queue manager whose proof does not come, once in a long while."""
+        stuck_after = STUCK_AFTER / self._settings.scale
+        waiting: dict[str, int] = {}
+        for message in self._wanting_out(now=now):
+            if message.in_core and now - message.held_since > stuck_after:
+                waiting[message.instance] = waiting.get(message.instance, 0) + 1
+        commands: list[Command] = []
+        for instance, count in waiting.items():
+            if now - self._reloaded.get(instance, -stuck_after) >= stuck_after:
+                self._reloaded[instance] = now
+                why = f"{count} held messages lack proof that the queue manager let go"
+                self._telling.tell("reload", why, now=now, messages=count)
+                commands.append(Reload(instance, count))
+        return commands
+
+    def _wanting_out(self, *, now: float) -> Iterator[Message]:
+        yield from self._books.free
+        for sub in self._subqueues.all():
+            if sub.machine.state not in STOPPED or sub.machine.allowance(now=now, held=sub.held) > 0:
+                yield from sub.oldest(_LOOK_PAST)
+
+
+_RELEASABLE = frozenset({Place.HELD, Place.PROMISED})
+
+
+def _pay(sub: OpenSubQueue, message: Message, *, now: float) -> None:
+    if sub.machine.state is State.PROBING:
+        sub.probe = message
+    sub.machine.spent(1, now=now)
+    sub.let_out += 1
+    sub.dirty = True
+
+
+def _release(instance: str, messages: list[Message], spread: float) -> Release:
+    keys = {key for message in messages for key in message.held_under}
+    named = str(next(iter(keys))) if len(keys) == 1 else SEVERAL
+    return Release(instance, tuple(message.queue_id for message in messages), named, spread)

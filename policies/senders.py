@@ -1,0 +1,87 @@
+"""What mail of an envelope domain signs as, learned from the log.
+
+A policy request carries the envelope sender alone; the DKIM domain and the header From come in log
+lines, mostly later. Most envelope domains sign alike every time: for those the habit stands in for
+the line that has not come yet. Where signatures differ from message to message (a shared bounce
+domain), only a message's own lines count.
+"""
+
+from typing import NamedTuple
+
+_TELLING = 0.95
+"""Share of an envelope domain's messages that must carry a domain before it is called its habit."""
+_FORGET = 10_000
+"""Counts are halved beyond this, so that a change of habit shows within days, not years."""
+
+_MOST = 200_000
+"""Envelope domains remembered; beyond that the one learned first is forgotten."""
+
+
+class Habit(NamedTuple):
+    """One (envelope domain, domain) pair, as the store keeps it."""
+
+    kind: str
+    envelope_domain: str
+    domain: str
+
+
+class _Counts:
+    __slots__ = ("of", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.of: dict[str, int] = {}
+
+
+class SenderHabits:
+    """By kind of identity ("dkim-domain", "from-domain") and envelope domain."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], _Counts] = {}
+        self.learned: list[Habit] = []
+        """New pairs since the last look, for the store."""
+
+    def saw(self, kind: str, envelope_domain: str, domains: tuple[str, ...]) -> None:
+        """One message of this envelope domain carried exactly these domains."""
+        counts = self._of(kind, envelope_domain)
+        counts.total += 1
+        for domain in domains:
+            if domain not in counts.of:
+                self.learned.append(Habit(kind, envelope_domain, domain))
+            counts.of[domain] = counts.of.get(domain, 0) + 1
+        if counts.total > _FORGET:
+            counts.total //= 2
+            counts.of = {domain: count // 2 for domain, count in counts.of.items() if count > 1}
+
+    def named(self, kind: str, envelope_domain: str, domain: str) -> None:
+        """A reply to mail of this envelope domain named `domain`: it was one of the message's, if not all."""
+        counts = self._of(kind, envelope_domain)
+        if domain in counts.of:
+            return
+        self.learned.append(Habit(kind, envelope_domain, domain))
+        if not counts.total:
+            counts.total = 1
+            counts.of[domain] = 1
+
+    def is_habit(self, kind: str, envelope_domain: str, domain: str) -> bool:
+        """Whether (nearly) all mail of this envelope domain carries `domain`."""
+        counts = self._counts.get((kind, envelope_domain))
+        return counts is not None and counts.of.get(domain, 0) >= _TELLING * counts.total
+
+    def envelope_domains(self, kind: str, domain: str) -> list[str]:
+        """List the envelope domains some of whose mail carries `domain`."""
+        return [envelope for (known, envelope), counts in self._counts.items() if known == kind and domain in counts.of]
+
+    def restore(self, habit: Habit) -> None:
+        """Take back what the store kept: one stored domain is a habit again, several must prove themselves anew."""
+        counts = self._of(habit.kind, habit.envelope_domain)
+        counts.total += 1
+        counts.of[habit.domain] = 1
+
+    def _of(self, kind: str, envelope_domain: str) -> _Counts:
+        counts = self._counts.get((kind, envelope_domain))
+        if counts is None:
+            if len(self._counts) >= _MOST:
+                del self._counts[next(iter(self._counts))]
+            counts = self._counts[kind, envelope_domain] = _Counts()
+        return counts

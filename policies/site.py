@@ -1,0 +1,44 @@
+"""What the engine must know of the host it works on."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from policies.messages import Message
+
+
+class InstanceFacts(NamedTuple):
+    """One Postfix instance's configuration, as far as decisions depend on it."""
+
+    lifetime: float = 432_000.0
+    """maximal_queue_lifetime, seconds."""
+    bounce_lifetime: float = 432_000.0
+    relayhost: bool = False
+    """Mail goes through a relay: replies are its own, providers come from MX look-ups alone."""
+    verify_sender: str = "double-bounce"
+    """$address_verify_sender, up to the "@"."""
+
+
+class Settings(NamedTuple):
+    act: bool
+    """False: observe; hands off the queue."""
+    hold_max: float = 86_400.0
+    """Seconds; the lifetime of the instance may ask for less."""
+    scale: float = 1.0
+    """Divides the durations that a lab must shorten; never those that Postfix's own pace sets."""
+    instances: Mapping[str, InstanceFacts] = {}
+
+    def instance(self, name: str) -> InstanceFacts:
+        """Give what is known of an instance, Postfix's defaults where nothing is."""
+        return self.instances.get(name) or _DEFAULT
+
+    def hold_max_of(self, message: Message) -> float:
+        """Seconds from its arrival for which a message may be held: at most half its lifetime (rule 8)."""
+        instance = self.instance(message.instance)
+        return min(self.hold_max, (instance.lifetime if message.sender else instance.bounce_lifetime) / 2)
+
+    def is_verification(self, message: Message) -> bool:
+        """Whether this is a probe of address verification, which is never parked (rule 4)."""
+        return (message.sender or "").partition("@")[0] == self.instance(message.instance).verify_sender
+
+
+_DEFAULT = InstanceFacts()

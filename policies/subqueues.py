@@ -1,0 +1,184 @@
+"""The open sub-queues, and which of them a message falls under."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from policies.classify import RuleSet
+from policies.key import Key
+from policies.messages import Message, Messages
+from policies.parked import OpenSubQueue
+from policies.recipients import RecipientProviders
+from policies.senders import SenderHabits
+from policies.subqueue import Pacing, State, SubQueue
+from policies.telling import Telling
+
+IP_TYPES = frozenset({"ip", "netblock", "host"})
+"""Keys that concern all mail of this host to the provider."""
+STOPPED = frozenset({State.PAUSED, State.PROBING})
+"""States in which queued mail is taken."""
+_MOST_CLOSED = 20_000
+"""Closed sub-queues whose learned pace is remembered."""
+
+
+class SubQueues:
+    def __init__(
+        self,
+        rules: RuleSet,
+        organizational: Callable[[str], str],
+        recipients: RecipientProviders,
+        habits: SenderHabits,
+        telling: Telling,
+        *,
+        scale: float,
+    ) -> None:
+        self.organizational = organizational
+        self.gone: list[Key] = []
+        """Keys that closed since the store last looked."""
+        self._rules = rules
+        self._recipients = recipients
+        self._habits = habits
+        self._telling = telling
+        self._scale = scale
+        self._open: dict[str, dict[Key, OpenSubQueue]] = {}
+        self._closed: dict[Key, SubQueue] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def all(self) -> list[OpenSubQueue]:
+        """List the open sub-queues, a provider's in the order of their keys."""
+        return [at_provider[key] for at_provider in self._open.values() for key in sorted(at_provider)]
+
+    def get(self, key: Key) -> OpenSubQueue | None:
+        return self._open.get(key.provider, {}).get(key)
+
+    def named(self, key: Key) -> OpenSubQueue | None:
+        """Find the one that a reply's key feeds: a host's mail to a provider has one, whatever IP is named."""
+        at_provider = self._open.get(key.provider, {})
+        if key.type in IP_TYPES:
+            return next((sub for known, sub in at_provider.items() if known.type in IP_TYPES), None)
+        return at_provider.get(key)
+
+    def open(self, key: Key, *, rule: str, line: str, by_whom: str, now: float) -> OpenSubQueue:
+        """Open one that is not open; what an earlier episode learned is remembered."""
+        machine = self._closed.pop(key, None)
+        if machine is None:
+            machine = SubQueue(self._pacing(rule), now=now)
+        else:
+            machine.reopen(now=now)
+        sub = OpenSubQueue(key, machine, rule=rule, line=line, now=now)
+        self._open.setdefault(key.provider, {})[key] = sub
+        self._telling.tell(
+            "opened",
+            f"by {rule}",
+            now=now,
+            key=str(key),
+            state=str(machine.state),
+            line=line,
+            rule=rule,
+            by_whom=by_whom,
+        )
+        return sub
+
+    def retire(self, sub: OpenSubQueue) -> None:
+        """Put away one that has closed."""
+        del self._open[sub.key.provider][sub.key]
+        if not self._open[sub.key.provider]:
+            del self._open[sub.key.provider]
+        self._closed[sub.key] = sub.machine
+        if len(self._closed) > _MOST_CLOSED:
+            del self._closed[next(iter(self._closed))]
+        self.gone.append(sub.key)
+
+    def tell_state(
+        self, sub: OpenSubQueue, *, now: float, rule: str = "", line: str = "", by_whom: str = "engine"
+    ) -> bool:
+        """Tell a state that was not told yet; whether there was one."""
+        state = sub.machine.state
+        if state is sub.said:
+            return False
+        sub.said = state
+        sub.dirty = True
+        if state is State.PAUSED and line:
+            sub.rule, sub.line = rule, line
+        waiting = f"{sub.held} waiting"
+        self._telling.tell(
+            str(state), waiting, now=now, key=str(sub.key), state=str(state), line=line, rule=rule, by_whom=by_whom
+        )
+        return True
+
+    def matching(self, message: Message, provider: str) -> list[OpenSubQueue]:
+        """List the open sub-queues that a message's mail to a provider falls under."""
+        at_provider = self._open.get(provider)
+        if not at_provider:
+            return []
+        return [sub for key, sub in at_provider.items() if self._falls_under(message, key)]
+
+    def covering(self, message: Message, domains: Iterable[str], *, now: float) -> list[OpenSubQueue] | None:
+        """List the sub-queues over a message if each recipient's domain has at least one; else None (rule 4)."""
+        covering: dict[Key, OpenSubQueue] = {}
+        for domain in domains:
+            provider = self._recipients.of_domain(domain, now=now)
+            matching = self.matching(message, provider) if provider else []
+            if not matching:
+                return None
+            covering.update((sub.key, sub) for sub in matching)
+        return list(covering.values()) or None
+
+    def candidates(self, key: Key, messages: Messages) -> Iterable[Message]:
+        """List live messages that may be of this key; each is looked at again before it is taken."""
+        if key.type in IP_TYPES:
+            return list(messages)
+        if key.type == "spf-domain":
+            domains = [key.value]
+        elif key.type == "sender-domain":
+            domains = [d for d in messages.sender_domains() if d and self.organizational(d) == key.value]
+        else:
+            domains = self._habits.envelope_domains(key.type, key.value)
+        return [message for domain in domains for message in messages.of_sender(domain)]
+
+    def _falls_under(self, message: Message, key: Key) -> bool:
+        if key.type in IP_TYPES:
+            return True
+        if not message.sender_domain:
+            return False  # the null sender is never parked by domain (rule 4)
+        match key.type:
+            case "spf-domain":
+                return message.sender_domain == key.value
+            case "sender-domain":
+                return self.organizational(message.sender_domain) == key.value
+            case "dkim-domain" if message.dkim_domains:
+                return key.value in message.dkim_domains
+            case "from-domain" if message.from_domain:
+                return message.from_domain == key.value
+            case kind:
+                return self._habits.is_habit(kind, message.sender_domain, key.value)
+
+    def _pacing(self, rule: str) -> Pacing:
+        opening = self._rules.opening(rule)
+        pacing = Pacing(pause=opening.pause, pause_min=opening.pause_min, pause_max=opening.pause_max)
+        return pacing.scaled(self._scale)
+
+    # The store's side.
+
+    def restore(self, key: Key, snapshot: Mapping[str, Any], *, rule: str, line: str, opened: float) -> None:
+        """Take back a sub-queue as stored; a closed one is remembered for what it learned."""
+        machine = SubQueue.restore(self._pacing(rule), snapshot)
+        if machine.state is State.CLOSED:
+            self._closed[key] = machine
+            return
+        sub = OpenSubQueue(key, machine, rule=rule, line=line, now=opened)
+        sub.dirty = False
+        self._open.setdefault(key.provider, {})[key] = sub
+
+    def dirty(self) -> list[tuple[OpenSubQueue, Mapping[str, Any]]]:
+        """Take those that changed since the last look, with their snapshots."""
+        changed = [sub for sub in self.all() if sub.dirty]
+        for sub in changed:
+            sub.dirty = False
+        return [(sub, sub.machine.snapshot()) for sub in changed]
+
+    def closed(self, key: Key) -> Mapping[str, Any] | None:
+        """Give what is remembered of a closed one."""
+        machine = self._closed.get(key)
+        return machine.snapshot() if machine is not None else None

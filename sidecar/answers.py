@@ -1,0 +1,152 @@
+"""What core answers on its control socket: one function a command, and their table."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from parsers.policy_protocol import PolicyRequest, value_of
+from policies.engine import BY_HAND
+from policies.key import Key
+from policies.parked import OpenSubQueue
+from sidecar.core_figures import figures
+from sidecar.core_parts import Lag, Parts
+
+Request = Mapping[str, Any]
+Answer = dict[str, Any]
+
+
+class Answers:
+    """Reads core's parts and writes JSON; changes them only where an admin asks for it by hand."""
+
+    def __init__(self, parts: Parts, lag: Lag, wake: Callable[[], None]) -> None:
+        self._parts = parts
+        self._engine = parts.engine
+        self._lag = lag
+        self._wake = wake
+        self._started = time.time()
+
+    def table(self) -> dict[str, Callable[[Request], Answer]]:
+        return {
+            "health": self.health,
+            "status": self.status,
+            "subqueue": self.subqueue,
+            "changes": self.changes,
+            "ask": self.ask,
+            "metrics": self.metrics,
+            "wanted-domains": self.wanted_domains,
+            "learned-mx": self.learned_mx,
+        }
+
+    def health(self, _: Request) -> Answer:
+        return {
+            "pid": os.getpid(),
+            "started": self._started,
+            "log_lag_s": round(self._lag.seconds, 3),
+            "lines": self._parts.reader.lines,
+            "mode": str(self._parts.config.mode),
+            "recovered": self._parts.store.recovered,
+            "store": self._parts.ledger.last_failure,
+            "helper": self._parts.hands.reachable,
+        }
+
+    def status(self, _: Request) -> Answer:
+        subs = self._engine.subqueues.all()
+        return {
+            "mode": str(self._parts.config.mode),
+            "subqueues": [self._said(sub) for sub in subs],
+            "held_total": len(self._engine.books.ours),
+            "messages_live": len(self._engine.messages),
+            "log": {
+                "source": self._parts.config.log.source,
+                "lag_s": round(self._lag.seconds, 3),
+                "lines": self._parts.reader.lines,
+                "unknown": dict(self._parts.reader.unknown),
+            },
+            "policy": self._parts.policy.figures()._asdict(),
+            "helper": {"reachable": self._parts.hands.reachable},
+            "store": {"failure": self._parts.ledger.last_failure, "recovered": self._parts.store.recovered},
+        }
+
+    def _said(self, sub: OpenSubQueue) -> Answer:
+        machine = sub.machine
+        return {
+            "key": str(sub.key),
+            "state": str(machine.state),
+            "since": machine.since,
+            "held": sub.held,
+            "let_out": sub.let_out,
+            "probe": sub.probe.queue_id if sub.probe else "",
+            "budget_per_s": round(machine.budget_per_s, 4),
+            "next_step_at": machine.next_step_at,
+            "opened_by": {"line": sub.line, "rule": sub.rule},
+            "unheld_attempts": sub.unheld_attempts,
+        }
+
+    def subqueue(self, request: Request) -> Answer:
+        do, now, who = str(request.get("do", "")), time.time(), str(request.get("who") or "control socket")
+        if do == "release" and request.get("key") in {None, "", "all"}:
+            count = self._engine.release(None, by_whom=who, now=now)
+            self._wake()
+            return {"released": count}
+        key = Key.read(str(request.get("key", "")))
+        match do:
+            case "show":
+                pass
+            case "open":
+                self._engine.open(key, rule=BY_HAND, by_whom=who, now=now)
+            case "pause":
+                seconds = request.get("seconds")
+                self._engine.pause(key, float(seconds) if seconds is not None else None, by_whom=who, now=now)
+            case "close":
+                if not self._engine.close(key, by_whom=who, now=now):
+                    raise ValueError(f"{key}: no such sub-queue is open")
+            case "release":
+                return {"released": self._engine.release(key, by_whom=who, now=now), "key": str(key)}
+            case _:
+                raise ValueError(f"do={do!r}: wanted show, open, pause, close or release")
+        self._wake()
+        sub = self._engine.subqueues.get(key)
+        if sub is None and do == "show":
+            raise ValueError(f"{key}: no such sub-queue is open")
+        return {"subqueue": self._said(sub)} if sub else {"key": str(key), "state": "closed"}
+
+    def changes(self, request: Request) -> Answer:
+        rows = self._parts.store.changes(int(request.get("after", 0)), min(int(request.get("limit", 500)), 5_000))
+        return {"changes": [row._asdict() for row in rows]}
+
+    def ask(self, request: Request) -> Answer:
+        asked = request.get("request")
+        if not isinstance(asked, dict):
+            raise ValueError(  # noqa: TRY004  # the control socket's word for a request that is refused
+                'wanted {"request": {"recipient": ..., "sender": ...}}'
+            )
+        decision = self._parts.access.explain(
+            policy_request(asked), self._parts.instances[0].syslog_name, now=time.time()
+        )
+        return {"action": value_of(decision.action), "key": decision.key, "rule": decision.rule, "why": decision.why}
+
+    def metrics(self, _: Request) -> Answer:
+        return figures(self._parts, lag=self._lag.seconds)
+
+    def wanted_domains(self, request: Request) -> Answer:
+        return {"domains": self._engine.recipients.wanted(min(int(request.get("limit", 100)), 1_000))}
+
+    def learned_mx(self, request: Request) -> Answer:
+        now = time.time()
+        for answer in request.get("answers", ()):
+            if not answer.get("error"):
+                hosts = tuple(str(host) for host in answer.get("hosts", ()))
+                self._engine.recipients.learn_mx(str(answer["domain"]), hosts, now=now)
+        return {}
+
+
+def policy_request(asked: Mapping[str, Any]) -> PolicyRequest:
+    """Make a policy request of an admin's `name=value` words; unknown names are an error."""
+    known = set(PolicyRequest._fields)
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"{name}: no attribute of the policy protocol; known: {', '.join(sorted(known))}")
+    numbers = {"recipient_count", "size"}
+    read: dict[str, Any] = {name: int(value) if name in numbers else str(value) for name, value in asked.items()}
+    return PolicyRequest(**read)

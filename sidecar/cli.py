@@ -1,0 +1,103 @@
+"""The `sidecar` program: the table of its commands, and what becomes of their errors.
+
+Imports a command's module only when that command runs: core must not carry pandas, nor `parse` a web server.
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from sidecar.config import DEFAULT_PATH, Config, load
+
+
+class Entry(NamedTuple):
+    where: str
+    """module:attribute"""
+    about: str
+    configured: bool = True
+    """Reads the configuration; else only one that --config names, so that it works for anybody anywhere."""
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "run": Entry("sidecar.supervise:run", "All of it on this host."),
+    "core": Entry("sidecar.core:core", "One process: log, decisions, policy sockets."),
+    "outside": Entry("sidecar.outside:outside", "One process: look-ups, /healthz, /metrics."),
+    "queue-helper": Entry("sidecar.queue_helper:queue_helper", "One process: holds and releases, as root."),
+    "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
+    "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
+    "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
+    "failsafe": Entry("sidecar.failsafe:failsafe", "Release what is held when core is silent for too long."),
+    "lab": Entry("sidecar.lab.command:lab", "A private Postfix, simulated providers, a fleet.", configured=False),
+}
+
+EXIT_STATUSES: Mapping[str, int] = {
+    "sidecar.config.ConfigError": 2,
+    "sidecar.postfix.PostfixError": 2,
+    "sidecar.store.StoreError": 2,
+    "policies.rules.RuleError": 2,
+    "sidecar.control.CoreRefused": 2,
+    "sidecar.control.CoreUnreachable": 3,
+}
+"""Errors that are told in a line, and the exit status of each; any other is a bug and shows its traceback.
+
+By name, so that nothing is imported for them.
+"""
+
+
+class Program(click.Group):
+    """A group whose commands are in COMMANDS and imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # as above
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].where.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # as above
+        """From the table: asking each command would import every module."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.about) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error of EXIT_STATUSES becomes one line and an exit status."""
+        if not {"-h", "--help"}.isdisjoint(ctx.args):
+            ctx.obj = Config()  # a broken configuration must not hide the help
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            for kind in type(error).__mro__:
+                status = EXIT_STATUSES.get(f"{kind.__module__}.{kind.__qualname__}")
+                if status is not None:
+                    click.echo(f"sidecar: {error}", err=True)
+                    ctx.exit(status)
+            raise
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"The configuration; without it {DEFAULT_PATH}, or the defaults where that is missing.",
+)
+@click.pass_context
+def sidecar(context: click.Context, config_path: Path | None) -> None:
+    """Dynamic sub-queues for stock Postfix.
+
+    Exit status: 0; 1 for a finding; 2 for wrong usage or configuration; 3 when core is not reachable.
+    """
+    entry = COMMANDS[context.invoked_subcommand or ""]
+    if context.obj is None:
+        context.obj = load(config_path) if entry.configured or config_path else Config()
+
+
+def main() -> None:
+    sidecar(prog_name="sidecar")

@@ -1,0 +1,267 @@
+"""The core process: log in, decisions out; policy sockets, control socket, and the only hand on core.db.
+
+It builds its parts in order and runs their loops until it is told to stop. No network but inherited
+sockets, and neither pandas nor an HTTP client: a slow answer of the outside world never delays a policy answer.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+
+from parsers.log import LogReader
+from policies.access import Access
+from policies.engine import Engine
+from policies.listing import Listing, Queued
+from sidecar import own_log, postfix, rules
+from sidecar.answers import Answers
+from sidecar.config import Config, Mode
+from sidecar.control import serve_control
+from sidecar.core_parts import Lag, Parts
+from sidecar.hands import Hands
+from sidecar.ledger import Ledger
+from sidecar.local_time import local_zone
+from sidecar.log_batch import BATCH_LINES, Batch
+from sidecar.log_source import follow
+from sidecar.policy_sockets import inherited_sockets
+from sidecar.policyd import serve
+from sidecar.queue_client import HelperUnavailable, QueueClient
+from sidecar.rows import restore
+from sidecar.site import engine_settings, listeners, wiring
+from sidecar.store import Store, StoreUnavailable
+from sidecar.systemd import notify, watchdog_interval
+
+_LOG = logging.getLogger("sidecar.core")
+
+COMMIT_EVERY = 0.5
+"""Seconds of facts that a crash may make us read again."""
+HEARTBEAT_EVERY = 2.0
+RECONCILE_EVERY = 60.0
+PRUNE_EVERY = 600.0
+
+
+async def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises ConfigError, PostfixError, RuleError or StoreError when it cannot begin.
+    """
+    async with _built(config) as parts:
+        stop, wake, lag = asyncio.Event(), asyncio.Event(), Lag()
+        answers = Answers(parts, lag, wake.set)
+        control = await serve_control(config.control_socket, answers.table())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        own_log.listening(", ".join(map(str, parts.policy.addresses())), purpose="policy requests")
+        notify("READY=1")
+        loops = (
+            _read(parts, lag, wake.set),
+            _act(parts, wake),
+            _commit(parts.ledger),
+            _reconcile(parts, wake.set),
+            _heartbeat(config),
+            _prune(parts),
+        )
+        try:
+            await _until(stop, loops)
+        finally:
+            notify("STOPPING=1")
+            control.close()
+            config.control_socket.unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def _built(config: Config) -> AsyncIterator[Parts]:
+    """Build the parts in order, and at the end put away in reverse what must be."""
+    instances = tuple(postfix.instances(Path(config.postfix.config_directory)))
+    thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+    store = await asyncio.get_running_loop().run_in_executor(thread, Store.open, config.core_database)
+    if store.recovered:
+        _LOG.error("%s", store.recovered)
+    engine = Engine(rules.load(config.rules.directory), rules.organizational_domain, engine_settings(config, instances))
+    await asyncio.get_running_loop().run_in_executor(thread, restore, engine, store)
+    ledger = Ledger(engine, store, thread)
+    access = Access(
+        engine,
+        routes={route.provider: route.transport for route in config.route},
+        milters_quarantine=config.policy.milters_quarantine,
+        act=config.mode is Mode.ACT,
+        wiring=wiring(instances),
+    )
+    passed = inherited_sockets(os.environ, pid=os.getpid())
+    owner = instances[0].parameters["mail_owner"]
+    policy = await serve(access, listeners(config, instances), inherited=passed, owner=owner)
+    try:
+        yield Parts(
+            config=config,
+            instances=instances,
+            engine=engine,
+            reader=LogReader(zone=local_zone(), reference=time.time(), syslog_names=config.log.syslog_names),
+            store=store,
+            store_thread=thread,
+            ledger=ledger,
+            hands=Hands(engine, QueueClient(config.helper_socket)),
+            access=access,
+            policy=policy,
+        )
+    finally:
+        await policy.close()
+        await ledger.commit()
+        await asyncio.get_running_loop().run_in_executor(thread, store.close)
+        thread.shutdown()
+
+
+async def _until(stop: asyncio.Event, loops: tuple[Coroutine[Any, Any, None], ...]) -> None:
+    """Run the loops until `stop`. One that fails ends the process: somebody starts it again, from the checkpoint."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop) for loop in loops]
+        await stop.wait()
+        own_log.stopping("asked to")
+        for task in tasks:
+            task.cancel()
+
+
+async def _read(parts: Parts, lag: Lag, wake: Callable[[], None]) -> None:
+    """Follow the log. A log that ends (standard input) leaves the rest running."""
+    source = parts.config.log.source
+    start = await asyncio.get_running_loop().run_in_executor(parts.store_thread, parts.store.checkpoint, source)
+    from_end = start is None and not parts.store.recovered
+    async with contextlib.aclosing(follow(source, start=start, from_end=from_end)) as batches:
+        async for batch in batches:
+            if batch.gap:
+                _LOG.warning("%s: lines may be missing before %s", source, batch.position.token)
+                parts.engine.gap(now=time.time())
+                parts.hands.wants_listing = True
+            _take(batch, parts, lag)
+            parts.ledger.position = batch.position
+            parts.engine.behind = len(batch.lines) + len(batch.entries) >= BATCH_LINES
+            wake()
+
+
+def _take(batch: Batch, parts: Parts, lag: Lag) -> None:
+    """Give the facts of a batch to the engine, each with the time it was written, as well as that is known.
+
+    A line of the last second was written now. Of an older one the stamp is the best we have; classic stamps
+    have no fractions, so it may be up to a second later than it says.
+    """
+    now = time.time()
+    read = itertools.chain(map(parts.reader.facts, batch.lines), map(parts.reader.journal_facts, batch.entries))
+    for fact in itertools.chain.from_iterable(read):
+        lag.log_time, lag.read_at = fact.record.time, now
+        parts.engine.observe(fact, now=min(now, fact.record.time + 1.0))
+
+
+async def _act(parts: Parts, wake: asyncio.Event) -> None:
+    """Do what the engine wants done. Intent to hold is stored first; what only lets go never waits for the store."""
+    engine = parts.engine
+    while True:
+        commands = engine.step(now=time.time())
+        if commands and not await parts.ledger.commit():
+            commands = engine.without_holds(commands)
+        if commands:
+            await parts.hands.do(commands)
+            continue
+        pause = min(max(engine.next_step(now=time.time()) - time.time(), 0.02), 1.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await wake.wait()
+        wake.clear()
+
+
+async def _commit(ledger: Ledger) -> None:
+    while True:
+        await asyncio.sleep(COMMIT_EVERY)
+        await ledger.commit()
+
+
+async def _reconcile(parts: Parts, wake: Callable[[], None]) -> None:
+    """Compare hold with the books every minute, and the whole queue where we have lost the thread."""
+    client = QueueClient(parts.config.helper_socket)  # its own, for a listing may take long
+    hands = parts.hands
+    while True:
+        full, hands.wants_listing = hands.wants_listing, False
+        for instance in parts.instances:
+            try:
+                await _compare(parts, client, instance, full=full)
+            except (HelperUnavailable, postfix.PostfixError) as error:
+                _LOG.warning("%s: the hold queue cannot be compared with the books: %s", instance.syslog_name, error)
+                hands.wants_listing = hands.wants_listing or full
+        wake()
+        for _ in range(int(RECONCILE_EVERY)):
+            await asyncio.sleep(1.0)
+            if hands.wants_listing:
+                break
+
+
+async def _compare(parts: Parts, client: QueueClient, instance: postfix.Instance, *, full: bool) -> None:
+    began = time.time()
+    name = instance.syslog_name
+    files = await client.held(name)
+    if full:
+        listing = Listing(name, began, await asyncio.to_thread(_queued, instance), files.ours)
+        parts.engine.listed(listing, now=time.time())
+    elif parts.engine.hold_queue(name, files.there, files.ours, listed_at=began, now=time.time()):
+        parts.hands.wants_listing = True
+
+
+def _queued(instance: postfix.Instance) -> tuple[Queued, ...]:
+    return tuple(
+        Queued(
+            message.queue_name,
+            message.queue_id,
+            message.arrival_time,
+            message.message_size,
+            "" if message.sender == "MAILER-DAEMON" else message.sender,
+            tuple(address for address, _ in message.recipients),
+        )
+        for message in postfix.queued(instance)
+    )
+
+
+async def _heartbeat(config: Config) -> None:
+    """Touch the file whose age tells the failsafe whether we live, and tell systemd."""
+    path = Path(config.runtime_directory) / "heartbeat"
+    interval = min(HEARTBEAT_EVERY, watchdog_interval() or HEARTBEAT_EVERY)
+    while True:
+        with contextlib.suppress(OSError):  # a full disk must not end core; the failsafe then does its work
+            path.touch()
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+async def _prune(parts: Parts) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(PRUNE_EVERY)
+        parts.engine.forget_old(now=time.time())
+        before = time.time() - parts.config.store.retention_days * 86_400
+        await loop.run_in_executor(parts.store_thread, _prune_events, parts.store, before)
+
+
+def _prune_events(store: Store, before: float) -> None:
+    with contextlib.suppress(StoreUnavailable):  # a full disk; commits say so already
+        while store.prune(before=before, limit=5_000):
+            pass
+
+
+@click.command(epilog="Example: sidecar --config /etc/sidecar/sidecar.toml core --observe")
+@click.option("--act/--observe", default=None, help="Override `mode` of the configuration.")
+@click.pass_obj
+def core(config: Config, *, act: bool | None) -> None:
+    """Follow the log, decide, answer Postfix. systemd starts this; `sidecar run` starts it on a small site."""
+    own_log.start("core")
+    asyncio.run(run(with_mode(config, act=act)))
+
+
+def with_mode(config: Config, *, act: bool | None) -> Config:
+    """Apply --act or --observe."""
+    return config if act is None else dataclasses.replace(config, mode=Mode.ACT if act else Mode.OBSERVE)

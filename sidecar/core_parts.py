@@ -1,0 +1,45 @@
+"""The parts that core is built of, side by side: what its loops and its control commands are given."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from parsers.log import LogReader
+from policies.access import Access
+from policies.engine import Engine
+from sidecar.config import Config
+from sidecar.hands import Hands
+from sidecar.ledger import Ledger
+from sidecar.policyd import PolicyServer
+from sidecar.postfix import Instance
+from sidecar.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    config: Config
+    instances: tuple[Instance, ...]
+    """The primary one first."""
+    engine: Engine
+    reader: LogReader
+    store: Store
+    store_thread: ThreadPoolExecutor
+    """The one thread that all SQL runs in."""
+    ledger: Ledger
+    hands: Hands
+    access: Access
+    policy: PolicyServer
+
+
+@dataclass(slots=True)
+class Lag:
+    """How far behind the log we are."""
+
+    log_time: float = 0.0
+    """What time the last line says, 0 before the first."""
+    read_at: float = 0.0
+    """When it was read."""
+
+    @property
+    def seconds(self) -> float:
+        """Age of the last line when it was read; stamps of whole seconds count as late by one."""
+        return max(0.0, self.read_at - self.log_time - 1.0) if self.log_time else 0.0

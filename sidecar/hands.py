@@ -1,0 +1,68 @@
+"""Carries out the engine's commands through the queue helper, and tells the engine how it went."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from policies.commands import Adopt, Command, Hold, Release, Reload
+from policies.engine import Engine
+from sidecar.queue_client import HelperRefused, HelperUnavailable, QueueClient
+
+_LOG = logging.getLogger("sidecar.hands")
+
+
+class Hands:
+    """Instances are named as the log names them (syslog_name); the helper knows them by that, too."""
+
+    def __init__(self, engine: Engine, client: QueueClient) -> None:
+        self._engine = engine
+        self._client = client
+        self.reachable = True
+        self.wants_listing = True
+        """A command's outcome is unknown, or nothing is known yet: only the queue itself can tell."""
+
+    async def do(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            try:
+                await self._do(command)
+            except HelperRefused as error:
+                _LOG.error("the queue helper refused: %s: %s", type(command).__name__, error)  # not ours
+                self._failed(command, str(error))
+            except HelperUnavailable as error:
+                if self.reachable:
+                    _LOG.error("the queue helper cannot be reached: %s; nothing is held or released", error)  # as above
+                self.reachable = False
+                self._failed(command, str(error))
+            else:
+                if not self.reachable:
+                    _LOG.warning("the queue helper answers again")
+                self.reachable = True
+
+    async def _do(self, command: Command) -> None:
+        match command:
+            case Hold(instance, ids, key):
+                held = await self._client.hold(instance, ids, key=key)
+                self._engine.books.held(instance, held.held, held.missing, key=key, now=time.time())
+            case Release(instance, ids, key, spread):
+                done = await self._client.release(instance, ids, key=key, spread=spread)
+                self._engine.books.released(instance, done.released, done.missing, done.busy, now=time.time())
+            case Adopt(instance, ids, key):
+                await self._client.adopt(instance, ids, key=key)
+            case Reload(instance, waiting):
+                _LOG.warning("%s: reloading: %d held messages may still be in qmgr's memory", instance, waiting)
+                began = time.time()
+                if await self._client.reload(instance):
+                    self._engine.reloaded(instance, began=began)
+
+    def _failed(self, command: Command, why: str) -> None:
+        self.wants_listing = True
+        now = time.time()
+        match command:
+            case Hold(_, ids, key):
+                self._engine.hold_failed(ids, why, key=key, now=now)
+            case Release(instance, ids):
+                self._engine.books.not_released(instance, ids, why, now=now)
+            case Adopt(instance, ids, key):
+                self._engine.adopt_again(instance, ids, key)
+            case Reload():
+                pass

@@ -1,0 +1,113 @@
+"""The sidecar as the lab runs it: its configuration, its processes, and questions to its control socket."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sidecar.control import CoreUnreachable, ask_core_async
+from sidecar.lab.private_postfix import PrivatePostfix
+
+_READY_S = 15.0
+
+
+class AttachmentError(Exception):
+    """The sidecar did not become ready: says what it printed."""
+
+
+class Attachment:
+    """`sidecar run` on a private Postfix, in act mode; everything of its below `directory`."""
+
+    def __init__(self, directory: Path, postfix: PrivatePostfix, scale: float) -> None:
+        self.directory = directory
+        self.config_file = directory / "sidecar.toml"
+        self.control_socket = directory / "run" / "control"
+        self.output = directory / "output"
+        self._process: asyncio.subprocess.Process | None = None
+        for each in (directory, directory / "run", directory / "store"):
+            each.mkdir(mode=0o755)
+        self.config_file.write_text(_config(directory, postfix, scale))
+
+    async def start(self) -> None:
+        """Start it and wait until its control socket answers.
+
+        Raises AttachmentError.
+        """
+        with self.output.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "sidecar", "--config", str(self.config_file), "run"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _READY_S
+        while True:
+            with contextlib.suppress(CoreUnreachable):
+                await self.ask("health")
+                return
+            if self._process.returncode is not None or time.monotonic() > deadline:
+                raise AttachmentError(f"sidecar run is not ready; it printed:\n{self.printed()}")
+            await asyncio.sleep(0.05)
+
+    async def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """One command to core, its answer.
+
+        Raises CoreUnreachable or CoreRefused.
+        """
+        return await ask_core_async(self.control_socket, {"command": command, **arguments})
+
+    async def stop(self) -> None:
+        """Ask it to end; what does not within ten seconds is killed."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), 10)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """All its processes at once, with SIGKILL."""
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            await self._process.wait()
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def printed(self) -> str:
+        """The end of what it wrote to its standard output and error."""
+        return self.output.read_text(errors="replace")[-4000:] if self.output.exists() else ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To its whole process group."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+
+def _config(directory: Path, postfix: PrivatePostfix, scale: float) -> str:
+    """Settings as an admin would write them, with the lab's places."""
+    return f"""\
+mode = "act"
+runtime_directory = "{directory}/run"
+[log]
+source = "{postfix.maillog}"
+[policy]
+listen = ["unix:private/sidecar"]
+[store]
+path = "{directory}/store"
+[postfix]
+config_directory = "{postfix.config_directory}"
+[web]
+listen = "127.0.0.1:8025"
+[subqueues]
+scale = {scale}
+"""

@@ -1,0 +1,18 @@
+"""Drills: traps for the sidecar on a real Postfix, each with what must be true afterwards.
+
+A drill is a scenario, a coroutine that does things to it while it runs, and complaints about the evidence. To add
+one: write a module with a `DRILL` beside these and put it into the table.
+"""
+
+from sidecar.config import ConfigError
+from sidecar.lab.drills import held_while_active
+from sidecar.lab.drills.drill import Drill
+
+DRILLS: dict[str, Drill] = {drill.name: drill for drill in (held_while_active.DRILL,)}
+
+
+def find(name: str) -> Drill:
+    """Raises ConfigError when there is none of that name."""
+    if name not in DRILLS:
+        raise ConfigError(f"--drill {name}: no such drill; there are {', '.join(DRILLS)}")
+    return DRILLS[name]

@@ -1,0 +1,231 @@
+"""What Prometheus is shown: core's figures as core reports them, and those of the outside process.
+
+Knows names, bounds and the exposition format; what is counted, and when, is for the parts that count.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+KEYS_MAX = 200
+"""Sub-queue keys that get series of their own: a fleet's Prometheus must survive our busiest day."""
+OTHER = "other"
+
+_NAME = re.compile(r"sidecar_[a-z0-9_]+")
+_LABEL = re.compile(r"(?!le\b)[a-z][a-z0-9_]*")
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class FigureType(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+
+
+class Sample(NamedTuple):
+    labels: Labels
+    """(name, value) by name."""
+    value: float
+
+
+class Figure(NamedTuple):
+    name: str
+    help: str
+    type: FigureType
+    samples: tuple[Sample, ...]
+
+
+class Histogram(NamedTuple):
+    name: str
+    help: str
+    buckets: tuple[tuple[float, float], ...]
+    """(upper bound, observations at or below it), ascending, without the infinite one, which is `observations`."""
+    sum: float
+    observations: float
+
+
+class Figures(NamedTuple):
+    figures: tuple[Figure, ...] = ()
+    histograms: tuple[Histogram, ...] = ()
+    malformed: int = 0
+    """Entries left out because their form was wrong: a bug, but no reason to show nothing."""
+
+
+def read_figures(answer: Mapping[str, Any]) -> Figures:
+    """Read core's answer to {"command": "metrics"}; never raises for what an entry holds."""
+    figures, histograms, malformed = [], [], 0
+    for entry in answer.get("figures", ()):
+        try:
+            figures.append(_figure(entry))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            malformed += 1
+    for entry in answer.get("histograms", ()):
+        try:
+            histograms.append(_histogram(entry))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            malformed += 1
+    return Figures(tuple(figures), tuple(histograms), malformed)
+
+
+def _figure(entry: Mapping[str, Any]) -> Figure:
+    samples = tuple(
+        Sample(_labels(sample["labels"]), float(sample["value"]))
+        for sample in entry["samples"]
+        if sample["value"] is not None  # what JSON cannot say: infinite, or not a number
+    )
+    return Figure(_name(entry), str(entry["help"]), FigureType(entry["type"]), samples)
+
+
+def _histogram(entry: Mapping[str, Any]) -> Histogram:
+    bounded = [(bound, count) for bound, count in entry["buckets"] if bound not in (None, "+Inf")]
+    buckets = tuple((float(bound), float(count)) for bound, count in bounded)
+    counts = [*(count for _, count in buckets), float(entry["count"])]
+    if counts != sorted(counts) or list(buckets) != sorted(buckets):
+        raise ValueError(f"{entry['name']}: buckets are not cumulative")
+    return Histogram(_name(entry), str(entry["help"]), buckets, float(entry["sum"]), float(entry["count"]))
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    if not _NAME.fullmatch(entry["name"]):
+        raise ValueError(f"{entry['name']!r} is no name of a metric")
+    return str(entry["name"])
+
+
+def _labels(labels: Mapping[str, Any]) -> Labels:
+    if not all(_LABEL.fullmatch(name) for name in labels):
+        raise ValueError(f"{list(labels)!r} are no names of labels")
+    # What a crafted address left undecodable must still be UTF-8 for Prometheus.
+    return tuple(sorted((name, str(labels[name]).encode(errors="backslashreplace").decode()) for name in labels))
+
+
+class _Shown:
+    """What `Busiest` remembers of one figure from scrape to scrape."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self.last: dict[Labels, float] = {}
+        self.other: dict[Labels, float] = {}
+
+
+class Busiest:
+    """Bounds the values of the label `key`: `limit` of them a figure, the rest summed as key="other".
+
+    A key that has series of its own keeps them until core no longer reports it, and the "other" of a counter
+    grows by what the rest grew and never falls: else each change of place would look like a restart to rate().
+    """
+
+    def __init__(self, limit: int = KEYS_MAX) -> None:
+        self._limit = limit
+        self._shown: defaultdict[str, _Shown] = defaultdict(_Shown)
+
+    def bound(self, figure: Figure) -> Figure:
+        by_key: dict[str, float] = defaultdict(float)
+        for sample in figure.samples:
+            by_key[_key(sample.labels)] += sample.value
+        keyless = by_key.pop("", None) is not None
+        if not by_key:
+            return figure
+        shown = self._shown[figure.name]
+        shown.keys &= by_key.keys()
+        newcomers = sorted(by_key.keys() - shown.keys, key=lambda key: (-by_key[key], key))
+        shown.keys.update(newcomers[: self._limit - len(shown.keys)])
+        own = shown.keys | {""} if keyless else shown.keys
+        rest = [sample for sample in figure.samples if _key(sample.labels) not in own]
+        other = _grown(shown, rest) if figure.type is FigureType.COUNTER else _summed(rest)
+        kept = (sample for sample in figure.samples if _key(sample.labels) in own)
+        return figure._replace(samples=(*kept, *(Sample(labels, other[labels]) for labels in sorted(other))))
+
+
+def _key(labels: Labels) -> str:
+    return next((value for name, value in labels if name == "key"), "")
+
+
+def _as_other(labels: Labels) -> Labels:
+    return tuple((name, OTHER if name == "key" else value) for name, value in labels)
+
+
+def _summed(rest: Iterable[Sample]) -> dict[Labels, float]:
+    other: dict[Labels, float] = {}
+    for sample in rest:
+        _add(other, _as_other(sample.labels), sample.value)
+    return other
+
+
+def _add(other: dict[Labels, float], labels: Labels, value: float) -> None:
+    other[labels] = other.get(labels, 0.0) + value
+
+
+def _grown(shown: _Shown, rest: Iterable[Sample]) -> dict[Labels, float]:
+    """Add what each counter grew since the last scrape; one that fell began anew."""
+    last, shown.last = shown.last, {sample.labels: sample.value for sample in rest}
+    for labels, value in shown.last.items():
+        before = last.get(labels, 0.0)
+        _add(shown.other, _as_other(labels), value - before if value >= before else value)
+    return shown.other
+
+
+class _CoreCollector:
+    """Hands `figures` to prometheus_client."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        for figure in self._figures.figures:
+            yield _family(figure)
+        for histogram in self._figures.histograms:
+            buckets = [(repr(bound), count) for bound, count in histogram.buckets]
+            buckets.append(("+Inf", histogram.observations))
+            yield HistogramMetricFamily(histogram.name, histogram.help, buckets=buckets, sum_value=histogram.sum)
+
+
+def _family(figure: Figure) -> Metric:
+    """A family with as many labels as any sample has; a label that a sample lacks is empty, which is the same."""
+    names = sorted({name for sample in figure.samples for name, _ in sample.labels})
+    kind = CounterMetricFamily if figure.type is FigureType.COUNTER else GaugeMetricFamily
+    family = kind(figure.name, figure.help, labels=names)
+    for sample in figure.samples:
+        labels = dict(sample.labels)
+        family.add_metric([labels.get(name, "") for name in names], sample.value)
+    return family
+
+
+class OutsideFigures:
+    """The outside process's own figures, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.core_up = Gauge("sidecar_core_up", "1 when core answered last time it was asked", registry=self.registry)
+        self.mx_lookups = Counter(
+            "sidecar_outside_mx_lookups",
+            "MX look-ups by how they ended: hosts, none (takes no mail), error",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.web_requests = Counter(
+            "sidecar_outside_web_requests",
+            "Requests to the page by path and status",
+            ["path", "status"],
+            registry=self.registry,
+        )
+        self.malformed = Gauge(
+            "sidecar_outside_malformed_figures",
+            "Figures of core left out of this answer because their form was wrong",
+            registry=self.registry,
+        )
+        ProcessCollector(namespace="sidecar_outside", registry=self.registry)
+
+
+def exposition(own: OutsideFigures, figures: Figures, busiest: Busiest) -> bytes:
+    """Everything in the text format; `busiest` remembers from one call to the next whom it showed."""
+    own.malformed.set(figures.malformed)
+    bounded = figures._replace(figures=tuple(busiest.bound(figure) for figure in figures.figures))
+    core = CollectorRegistry()
+    core.register(_CoreCollector(bounded))
+    return generate_latest(own.registry) + generate_latest(core)

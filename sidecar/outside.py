@@ -1,0 +1,161 @@
+"""The outside process: MX look-ups for core, and the page with /healthz and /metrics.
+
+Knows what to do while core is away, which is to say so and to go on; core never waits for it.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sidecar import metrics, own_log
+from sidecar.config import Config, ConfigError
+from sidecar.control import CoreRefused, CoreUnreachable, ask_core_async
+from sidecar.metrics import Busiest, Figures, OutsideFigures
+from sidecar.mx import MxLookups, resolver_at
+from sidecar.web import Page, Routes, serve_web
+
+LOG_LAG_MAX = 60.0
+"""Seconds core may be behind the end of its log before /healthz says so."""
+_CORE_SECONDS = 2.0  # to answer; far beyond its usual millisecond, and within a monitor's patience
+_PAGE_SECONDS = 1.0  # for which an answer to a page's question is used again: pages may be asked in floods
+
+
+class Core:
+    """Core as seen from outside: asks it, and says once when it goes away and once when it is back."""
+
+    def __init__(self, path: Path, *, seen: Callable[[bool], None]) -> None:
+        """`seen` is told, each time, whether there was an answer."""
+        self._path = path
+        self._seen = seen
+        self._away_since: float | None = None
+        self._refusals: dict[str, str] = {}
+
+    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Raises CoreUnreachable, CoreRefused."""
+        try:
+            answer = await ask_core_async(self._path, request, timeout=_CORE_SECONDS)
+        except CoreUnreachable as error:
+            self._is_away(str(error))
+            raise
+        except CoreRefused as error:
+            self._is_there()
+            self._refused(request["command"], str(error))
+            raise
+        self._is_there()
+        return answer
+
+    def _is_away(self, why: str) -> None:
+        self._seen(False)
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            own_log.core_away(why)
+
+    def _is_there(self) -> None:
+        self._seen(True)
+        if self._away_since is not None:
+            own_log.core_back(after=time.monotonic() - self._away_since)
+            self._away_since = None
+
+    def _refused(self, command: str, why: str) -> None:
+        """Said when it is news: the same question is asked every second."""
+        if self._refusals.get(command) != why:
+            self._refusals[command] = why
+            own_log.core_refused(command, why)
+
+
+def at_most_every(seconds: float, make: Callable[[], Awaitable[Page]]) -> Callable[[], Awaitable[Page]]:
+    """Make a page once for all who ask for it within `seconds`: a flood of requests must not reach core."""
+    making = asyncio.Lock()
+    made: Page | None = None
+    until = 0.0
+
+    async def page() -> Page:
+        nonlocal made, until
+        async with making:
+            if made is None or time.monotonic() >= until:
+                made = await make()
+                until = time.monotonic() + seconds
+            return made
+
+    return page
+
+
+def routes(core: Core, own: OutsideFigures) -> Routes:
+    """The pages: path -> function."""
+    busiest = Busiest()
+
+    async def healthz() -> Page:
+        try:
+            health = await core.ask({"command": "health"})
+        except (CoreUnreachable, CoreRefused) as error:
+            return _unwell(str(error))
+        lag = health.get("log_lag_s") or 0.0
+        if lag > LOG_LAG_MAX:
+            return _unwell(f"core is {lag:.0f} s behind its log (at most {LOG_LAG_MAX:.0f} s is well)")
+        return Page(b"ok\n")
+
+    async def figures() -> Page:
+        try:
+            known = metrics.read_figures(await core.ask({"command": "metrics"}))
+        except (CoreUnreachable, CoreRefused):
+            known = Figures()  # sidecar_core_up says it
+        return Page(metrics.exposition(own, known, busiest), content_type=metrics.CONTENT_TYPE)
+
+    return {
+        "/healthz": at_most_every(_PAGE_SECONDS, healthz),
+        "/metrics": at_most_every(_PAGE_SECONDS, figures),
+    }
+
+
+def _unwell(why: str) -> Page:
+    return Page(f"{why}\n".encode(errors="backslashreplace"), HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def run(config: Config, *, resolvers: tuple[str, ...] = ()) -> None:
+    """Look up, and serve the page, until SIGTERM or SIGINT.
+
+    `resolvers`: name servers to ask instead of the system's. Raises ConfigError when it cannot begin.
+    """
+    own = OutsideFigures()
+    core = Core(config.control_socket, seen=own.core_up.set)
+    try:
+        resolver = resolver_at(resolvers)
+    except ValueError as error:
+        raise ConfigError(f"--resolver: {error}") from error
+    lookups = MxLookups(core.ask, resolver, count=lambda outcome: own.mx_lookups.labels(outcome).inc())
+    web = await serve_web(
+        config.web.listen,
+        routes(core, own),
+        count=lambda path, status: own.web_requests.labels(path, str(status)).inc(),
+    )
+    own_log.listening(config.web.listen, purpose="/healthz and /metrics")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with web, asyncio.TaskGroup() as tasks:
+        looking_up = tasks.create_task(lookups.run())
+        await stop.wait()
+        own_log.stopping("asked to")
+        looking_up.cancel()
+
+
+@click.command(epilog="Example: sidecar --config /etc/sidecar/sidecar.toml outside")
+@click.option(
+    "--resolver",
+    "resolvers",
+    multiple=True,
+    metavar="ADDRESS[:PORT]",
+    help="Ask this name server instead of the system's; may be given several times.",
+)
+@click.option("--verbose", is_flag=True, help="Log each look-up.")
+@click.pass_obj
+def outside(config: Config, resolvers: tuple[str, ...], *, verbose: bool) -> None:
+    """Look up MX hosts for core; serve /healthz and /metrics. Lives on while core is away."""
+    own_log.start("outside", verbose=verbose)
+    asyncio.run(run(config, resolvers=resolvers))

@@ -1,0 +1,110 @@
+"""Our own log: one line a record on standard error, and one function for each thing an operator cares about.
+
+Knows the shape of a line and the words for it; does not know why anything happened.
+"""
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+_LOG = logging.getLogger("sidecar")
+
+# sd-daemon(3): a line on a stream that goes to the journal may begin with its syslog priority.
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+# What a remote server or a crafted address says must neither start a new line nor steer a terminal.
+_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {0x0A: "\\n", 0x09: " "}
+
+
+def printable(text: str) -> str:
+    """One line of `text` that steers no terminal: control characters are written out."""
+    return text.translate(_UNPRINTABLE)
+
+
+class OneLine(logging.Formatter):
+    """`sidecar/core[4711]: text`; a traceback follows on the same line."""
+
+    def __init__(self, process: str, *, priorities: bool) -> None:
+        super().__init__(f"sidecar/{process}[%(process)d]: %(message)s")
+        self._priorities = priorities
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = printable(super().format(record))
+        return f"<{_PRIORITIES.get(record.levelno, 6)}>{line}" if self._priorities else line
+
+
+def start(process: str, *, verbose: bool = False, stream: TextIO | None = None) -> None:
+    """Send this process's log to standard error (or `stream`), under the name `process`: "core", "outside"."""
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(OneLine(process, priorities=_goes_to_the_journal(stream)))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)  # of libraries, only what goes wrong
+    _LOG.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _goes_to_the_journal(stream: TextIO) -> bool:
+    """Whether systemd connected this very stream to the journal: JOURNAL_STREAM of systemd.exec(5)."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
+def listening(where: str, *, purpose: str) -> None:
+    _LOG.info("listening on %s for %s", where, purpose)
+
+
+def stopping(why: str) -> None:
+    _LOG.info("stopping: %s", why)
+
+
+def started(child: str, pid: int) -> None:
+    _LOG.info("%s: started, pid %d", child, pid)
+
+
+def ended(child: str, pid: int, *, how: str, again_in: float) -> None:
+    """A child ended that should not have; `again_in`: seconds until it is started again."""
+    when = "at once" if again_in == 0 else f"in {again_in:g} s"
+    _LOG.warning("%s: pid %d ended (%s); starting it again %s", child, pid, how, when)
+
+
+def not_startable(child: str, error: BaseException) -> None:
+    _LOG.error("%s: cannot be started: %s", child, error)
+
+
+def stopped(child: str, pid: int, *, how: str) -> None:
+    _LOG.info("%s: pid %d stopped (%s)", child, pid, how)
+
+
+def unstoppable(child: str, pid: int, *, waited: float) -> None:
+    _LOG.warning("%s: pid %d did not stop within %.1f s; killed", child, pid, waited)
+
+
+def command_failed(command: str, error: Exception) -> None:
+    """A control command met an error of ours: with its traceback, for that is a bug."""
+    _LOG.error("control: %s: %s: %s", command or "(no command)", type(error).__name__, error, exc_info=error)
+
+
+def core_away(why: str) -> None:
+    _LOG.warning("core does not answer: %s", why)
+
+
+def core_refused(command: str, why: str) -> None:
+    _LOG.warning("core refuses %s: %s", command, why)
+
+
+def core_back(*, after: float) -> None:
+    _LOG.info("core answers again after %.0f s", after)
+
+
+def request_failed(path: str, error: Exception) -> None:
+    _LOG.error("web: %s: %s: %s", path, type(error).__name__, error, exc_info=error)
+
+
+def looked_up(domain: str, *, hosts: tuple[str, ...], error: str) -> None:
+    _LOG.debug("mx of %s: %s", domain, error or ", ".join(hosts) or "accepts no mail")

@@ -1,0 +1,125 @@
+"""Between the engine's values and the store's rows, both ways."""
+
+import json
+
+from policies.engine import Engine
+from policies.key import Key
+from policies.messages import Message, Place, Recipient
+from policies.senders import Habit
+from sidecar.log_batch import Position
+from sidecar.store import Store
+from sidecar.store_rows import AttemptRow, ChangeRow, Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
+
+_HABITS = ("dkim-domain", "from-domain")
+_PROVIDER = "provider"
+
+
+def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit | None:
+    """Take all that the engine has to store since the last time; None where there is nothing."""
+    telling, subqueues = engine.telling, engine.subqueues
+    attempts, telling.attempts = telling.attempts, []
+    changes, telling.changes = telling.changes, []
+    books, engine.books.changed = engine.books.changed, {}
+    gone, subqueues.gone = subqueues.gone, []
+    commit = Commit(
+        checkpoint=checkpoint,
+        attempts=[AttemptRow(*attempt) for attempt in attempts],
+        changes=[ChangeRow(*change) for change in changes],
+        subqueues=_subqueues(engine, gone, now=now),
+        subqueues_gone=[str(key) for key in gone if subqueues.closed(key) is None and subqueues.get(key) is None],
+        holds=[_hold_row(message) for message in books.values() if message is not None and message.on_hold],
+        holds_gone=[place for place, message in books.items() if message is None or not message.on_hold],
+        learned=_learned(engine, now=now),
+    )
+    return commit if any(commit) else None
+
+
+def merged(earlier: Commit | None, later: Commit | None) -> Commit | None:
+    """Join what could not be stored with what came since; of two rows of one thing the later counts."""
+    if earlier is None or later is None:
+        return earlier or later
+    holds = {(row.instance, row.queue_id): row for row in (*earlier.holds, *later.holds)}
+    for place in later.holds_gone:
+        holds.pop(place, None)
+    again = {(row.instance, row.queue_id) for row in later.holds}
+    return Commit(
+        checkpoint=later.checkpoint or earlier.checkpoint,
+        attempts=[*earlier.attempts, *later.attempts],
+        changes=[*earlier.changes, *later.changes],
+        subqueues=list({row.key: row for row in (*earlier.subqueues, *later.subqueues)}.values()),
+        subqueues_gone=[*earlier.subqueues_gone, *later.subqueues_gone],
+        holds=list(holds.values()),
+        holds_gone=[place for place in (*earlier.holds_gone, *later.holds_gone) if place not in again],
+        learned=list({(row.kind, row.name, row.value): row for row in (*earlier.learned, *later.learned)}.values()),
+    )
+
+
+def restore(engine: Engine, store: Store) -> None:
+    """Give the engine back what the store kept: what was learned, the sub-queues, the books."""
+    for row in store.learned():
+        if row.kind == _PROVIDER:
+            engine.recipients.restore(row.name, row.value, row.last_seen)
+        elif row.kind in _HABITS:
+            engine.habits.restore(Habit(row.kind, row.name, row.value))
+    for sub in store.subqueues():
+        engine.subqueues.restore(
+            Key.read(sub.key),
+            json.loads(sub.snapshot),
+            rule=sub.opened_rule,
+            line=sub.opened_line,
+            opened=sub.opened_at,
+        )
+    for hold in store.holds():
+        engine.books.restore(_message(hold))
+
+
+def _subqueues(engine: Engine, gone: list[Key], *, now: float) -> list[SubQueueRow]:
+    rows = [
+        SubQueueRow(str(sub.key), json.dumps(snapshot), sub.rule, sub.line, sub.opened_at, now)
+        for sub, snapshot in engine.subqueues.dirty()
+    ]
+    for key in gone:
+        snapshot = engine.subqueues.closed(key)
+        if snapshot is not None:
+            rows.append(SubQueueRow(str(key), json.dumps(snapshot), "", "", 0.0, now))
+    return rows
+
+
+def _learned(engine: Engine, *, now: float) -> list[LearnedRow]:
+    fresh, engine.recipients.fresh = engine.recipients.fresh, []
+    habits, engine.habits.learned = engine.habits.learned, []
+    rows = [LearnedRow(_PROVIDER, domain, provider, time) for domain, provider, time in fresh]
+    return rows + [LearnedRow(habit.kind, habit.envelope_domain, habit.domain, now) for habit in habits]
+
+
+def _hold_row(message: Message) -> HoldRow:
+    return HoldRow(
+        instance=message.instance,
+        queue_id=message.queue_id,
+        keys=tuple(map(str, message.held_under)),
+        since=message.held_since,
+        by=HeldBy.ANSWER if message.place is Place.PROMISED else HeldBy.TAKEN,
+        confirmed=message.own_line,
+        in_core=message.in_core,
+        sender=message.sender or "",
+        recipients=tuple(recipient.address for recipient in message.recipients if not recipient.done),
+        arrival=message.arrival,
+        size=message.size,
+    )
+
+
+def _message(row: HoldRow) -> Message:
+    """Make a held message of its book entry; whether it is really on hold, the next listing tells."""
+    message = Message(row.instance, row.queue_id, now=row.since)
+    message.sender = row.sender
+    message.recipients = [Recipient(address) for address in row.recipients]
+    message.nrcpt = len(message.recipients)
+    message.arrival = row.arrival
+    message.size = row.size
+    taken = Place.HELD if row.confirmed else Place.TAKING
+    message.place = Place.PROMISED if row.by is HeldBy.ANSWER else taken
+    message.held_under = tuple(map(Key.read, row.keys))
+    message.held_since = row.since
+    message.own_line = row.confirmed
+    message.pending = int(row.in_core)
+    return message

@@ -1,0 +1,78 @@
+"""The rules for replies in force: those that come with the package, under the admin's own.
+
+Reads files; what stands in them is `policies`' business.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from publicsuffixlist import PublicSuffixList
+
+from policies.classify import RuleSet
+from policies.lint import lint
+from policies.rules import Provider, RuleError, parse_provider
+from sidecar.config import ConfigError
+
+__all__ = ["RuleError", "admin_files", "load", "organizational_domain", "packaged_files"]
+
+GENERIC: Final = ("lists", "gateways", "texts", "status", "postfix")
+"""Rules for any server, in the order in which they are asked; after the provider's."""
+
+
+def packaged_files() -> Iterator[tuple[str, str]]:
+    """(name, text) of every file of rules in the package, in order of precedence."""
+    package = resources.files("policies")
+    for file in sorted(package.joinpath("providers").iterdir(), key=lambda file: file.name.removesuffix(".toml")):
+        if file.name.endswith(".toml"):
+            yield f"providers/{file.name}", file.read_text(encoding="utf-8")
+    for name in GENERIC:
+        yield f"generic/{name}.toml", package.joinpath("generic", f"{name}.toml").read_text(encoding="utf-8")
+
+
+def admin_files(directory: Path) -> Iterator[tuple[str, str]]:
+    """(path, text) of every *.toml in an admin's directory, by name. Raises ConfigError."""
+    if not directory.is_dir():
+        raise ConfigError(f"rules.directory: {directory} is no directory; wanted one with *.toml, or leave it out")
+    for file in sorted(directory.glob("*.toml")):
+        try:
+            yield str(file), file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file}: byte {error.start} is not UTF-8; wanted UTF-8 text") from error
+
+
+def load(directory: str = "") -> RuleSet:
+    """All rules; those of the admin's directory ("": none) go first and are linted.
+
+    A file of the admin's with a name of ours goes before ours, and a rule in it with the name of one of ours replaces
+    that one. Raises ConfigError for a directory or file that cannot be read, RuleError for what stands in it.
+    """
+    own = [_checked(name, text) for name, text in admin_files(Path(directory))] if directory else []
+    return RuleSet([*own, *_packaged()], organizational=organizational_domain)
+
+
+def _checked(name: str, text: str) -> Provider:
+    provider = parse_provider(name, text)
+    if faults := lint(provider):
+        raise faults[0]
+    return provider
+
+
+@cache
+def _packaged() -> tuple[Provider, ...]:
+    """Ours, linted by the test suite and so not again on each start."""
+    return tuple(parse_provider(name, text) for name, text in packaged_files())
+
+
+@cache
+def _public_suffixes() -> PublicSuffixList:
+    return PublicSuffixList()
+
+
+def organizational_domain(domain: str) -> str:
+    """example.co.uk for mail.example.co.uk (RFC 7489 section 3.2), by the Public Suffix List; a suffix gives itself."""
+    return _public_suffixes().privatesuffix(domain) or domain

@@ -1,0 +1,55 @@
+# ruff: noqa: S608  # statements are put together from names in this project alone; values are always parameters
+"""Every statement about the store of core, and the migrations that make its tables.
+
+The tables and columns are explained where they are made, in schema/.
+"""
+
+from importlib import resources
+from typing import NamedTuple
+
+from sidecar.store_rows import AttemptRow, ChangeRow, LearnedRow, SubQueueRow
+
+
+def migrations() -> list[str]:
+    """Scripts in order: the first makes version 1 of an empty file."""
+    directory = resources.files("sidecar") / "schema"
+    scripts = {entry.name: entry for entry in directory.iterdir() if entry.name.endswith(".sql")}
+    return [scripts[name].read_text(encoding="utf-8") for name in sorted(scripts)]
+
+
+def _columns(row: type[NamedTuple]) -> str:
+    return ", ".join(row._fields)
+
+
+def _insert(table: str, columns: str, *, verb: str = "INSERT") -> str:
+    return f"{verb} INTO {table} ({columns}) VALUES ({', '.join('?' * len(columns.split(', ')))})"
+
+
+_HOLD_COLUMNS = "instance, queue_id, keys, since, by_way, confirmed, in_core, sender, recipients, arrival, size"
+
+ADD_ATTEMPT = _insert("attempt", _columns(AttemptRow).removesuffix(", id"))
+ADD_CHANGE = _insert("change", _columns(ChangeRow).removesuffix(", id"))
+PUT_CHECKPOINT = _insert("checkpoint", "source, token", verb="INSERT OR REPLACE")
+PUT_SUBQUEUE = _insert("subqueue", _columns(SubQueueRow), verb="INSERT OR REPLACE")
+PUT_HOLD = _insert("hold", _HOLD_COLUMNS, verb="INSERT OR REPLACE")
+PUT_LEARNED = _insert("learned", _columns(LearnedRow), verb="INSERT OR REPLACE")
+
+DROP_SUBQUEUE = "DELETE FROM subqueue WHERE key = ?"
+DROP_HOLD = "DELETE FROM hold WHERE instance = ? AND queue_id = ?"
+
+CHECKPOINT = "SELECT token FROM checkpoint WHERE source = ?"
+SUBQUEUES = f"SELECT {_columns(SubQueueRow)} FROM subqueue"
+HOLDS = f"SELECT {_HOLD_COLUMNS} FROM hold ORDER BY since"
+LEARNED = f"SELECT {_columns(LearnedRow)} FROM learned"
+CHANGES = f"SELECT {_columns(ChangeRow)} FROM change WHERE id > ? ORDER BY id LIMIT ?"
+ATTEMPTS = f"SELECT {_columns(AttemptRow)} FROM attempt WHERE id > ? ORDER BY id LIMIT ?"
+ATTEMPTS_SINCE = f"SELECT {_columns(AttemptRow)} FROM attempt WHERE time >= ? ORDER BY time, id"
+
+PRUNE = tuple(
+    f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE time < ? ORDER BY time LIMIT ?)"
+    for table in ("attempt", "change")
+)
+
+TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+STATE_TABLES = frozenset({"checkpoint", "subqueue", "hold", "learned"})
+"""What the state of the engine is read from at its start."""

@@ -1,0 +1,276 @@
+"""`sidecar status` and `sidecar subqueue`: what core is doing, for people and for scripts, and doing it by hand.
+
+Knows how to ask core and how to show its answers; what a sub-queue is, core knows.
+"""
+
+import functools
+import getpass
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from policies.key import Key
+from sidecar.config import Config
+from sidecar.control import CoreUnreachable, ask_core
+from sidecar.own_log import printable
+
+_ROWS_MAX = 40  # sub-queues on a status screen; `subqueue list` has them all
+_LOOK_EVERY = 1.0  # seconds between two looks of --watch
+_COLOURS = {"paused": "red", "probing": "yellow", "ramping": "cyan", "closed": "green"}
+
+
+class Row(NamedTuple):
+    """One sub-queue, as core describes it."""
+
+    key: str
+    state: str
+    since: float
+    held: int
+    let_out: int
+    budget_per_s: float | None
+    next_step_at: float | None
+    line: str
+    """The log line that opened it; empty when it was opened by hand."""
+    rule: str
+    unheld_attempts: int
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Self:
+        opened_by = said.get("opened_by") or {}
+        return cls(
+            key=printable(str(said["key"])),
+            state=str(said["state"]),
+            since=float(said.get("since") or 0.0),
+            held=int(said.get("held") or 0),
+            let_out=int(said.get("let_out") or 0),
+            budget_per_s=said.get("budget_per_s"),
+            next_step_at=said.get("next_step_at"),
+            line=printable(str(opened_by.get("line", ""))),
+            rule=str(opened_by.get("rule", "")),
+            unheld_attempts=int(said.get("unheld_attempts") or 0),
+        )
+
+
+def rows(answer: Mapping[str, Any]) -> list[Row]:
+    """The sub-queues of a status answer, those that hold most first."""
+    return sorted(map(Row.read, answer["subqueues"]), key=lambda row: (-row.held, row.key))
+
+
+def screen(answer: Mapping[str, Any], *, now: float) -> RenderableType:
+    """What `status` shows of core's answer."""
+    found = rows(answer)
+    parts: list[RenderableType] = [*_lines(answer)]
+    if found:
+        parts.append(table(found[:_ROWS_MAX], now=now))
+    if len(found) > _ROWS_MAX:
+        parts.append(Text(f"and {len(found) - _ROWS_MAX} more: sidecar subqueue list"))
+    return Group(*parts)
+
+
+def _lines(answer: Mapping[str, Any]) -> list[Text]:
+    log, policy, store = answer["log"], answer["policy"], answer.get("store") or {}
+    said = [
+        Text(f"mode {answer['mode']}, {len(answer['subqueues'])} sub-queues open, {answer['held_total']} held"),
+        Text(f"log {printable(log['source'])}: {log['lines']} lines, {log['lag_s']:.1f} s behind"),
+        Text(f"queue: {answer['messages_live']} messages known"),
+        Text(f"policy: {_total(policy.get('requests'))} requests, {_total(policy.get('fail_open'))} errors of ours"),
+    ]
+    if not (answer.get("helper") or {}).get("reachable"):
+        said.append(Text("queue helper: not reachable; nothing can be held or released", style="red"))
+    said += [Text(f"store: {printable(str(trouble))}", style="red") for trouble in store.values() if trouble]
+    return said
+
+
+def _total(counts: Any) -> int:
+    return sum(counts.values()) if isinstance(counts, dict) else int(counts or 0)
+
+
+def table(found: Sequence[Row], *, now: float) -> Table:
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column("sub-queue", no_wrap=True)  # to be copied whole
+    for column in ("state", "since", "held", "budget/s", "next step", "opened by"):
+        shown.add_column(column, justify="right" if column in {"held", "budget/s"} else "left", overflow="fold")
+    for row in found:
+        shown.add_row(
+            Text(row.key),
+            Text(row.state, style=_COLOURS.get(row.state, "")),
+            Text(span(now - row.since) if row.since else ""),
+            Text(str(row.held)),
+            Text("" if row.budget_per_s is None else f"{row.budget_per_s:.4g}"),
+            Text("" if row.next_step_at is None else f"in {span(row.next_step_at - now)}"),
+            Text(row.rule),
+        )
+    return shown
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it: 42 s, 5 min, 3.2 h, 2.0 d; what is over is 0 s."""
+    for limit, divisor, unit, digits in ((120, 1, "s", 0), (7200, 60, "min", 0), (172_800, 3600, "h", 1)):
+        if seconds < limit:
+            return f"{max(seconds, 0) / divisor:.{digits}f} {unit}"
+    return f"{seconds / 86_400:.1f} d"
+
+
+def watch(path: Path, console: Console, *, pause: Callable[[], None]) -> None:
+    """Show the status anew after each `pause`, until interrupted; core may come and go meanwhile."""
+    with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            try:
+                live.update(screen(ask_core(path, {"command": "status"}), now=time.time()), refresh=True)
+            except CoreUnreachable as error:
+                live.update(Text(str(error), style="red"), refresh=True)
+            pause()
+
+
+def _console() -> Console:
+    """Standard output; where that is no terminal nothing is folded to its width."""
+    console = Console()
+    return console if console.is_terminal else Console(width=1000)
+
+
+def _printed(answer: Mapping[str, Any] | Sequence[Any]) -> None:
+    click.echo(json.dumps(answer))
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+
+
+@click.command(epilog="Example: sidecar status --json")
+@click.option("--watch", "watching", is_flag=True, help="Look again every second, until interrupted.")
+@as_json
+@click.pass_obj
+def status(config: Config, *, watching: bool, as_json: bool) -> None:
+    """Show the sub-queues, what is held, and how far core is behind its log."""
+    if watching and as_json:
+        raise click.UsageError("--watch is for people and --json for programs; choose one")
+    if watching:
+        watch(config.control_socket, _console(), pause=functools.partial(time.sleep, _LOOK_EVERY))
+        return
+    answer = ask_core(config.control_socket, {"command": "status"})
+    if as_json:
+        _printed({name: value for name, value in answer.items() if name != "ok"})
+    else:
+        _console().print(screen(answer, now=time.time()))
+
+
+@click.group(epilog="Example: sidecar subqueue show dkim-domain:example.com@google")
+def subqueue() -> None:
+    """Look at sub-queues, and open, pause, close or release them by hand.
+
+    What is done by hand is recorded with the name of who did it.
+    """
+
+
+def _checked(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else str(Key.read(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+_key = click.argument("key", callback=_checked)
+
+
+@subqueue.command("list", epilog="Example: sidecar subqueue list --json")
+@as_json
+@click.pass_obj
+def list_(config: Config, *, as_json: bool) -> None:
+    """All open sub-queues, those that hold most first."""
+    answer = ask_core(config.control_socket, {"command": "status"})
+    if as_json:
+        _printed(answer["subqueues"])
+    elif answer["subqueues"]:
+        _console().print(table(rows(answer), now=time.time()))
+    else:
+        click.echo("no sub-queue is open")
+
+
+@subqueue.command(epilog="Example: sidecar subqueue show dkim-domain:example.com@google")
+@_key
+@as_json
+@click.pass_obj
+def show(config: Config, key: str, *, as_json: bool) -> None:
+    """One sub-queue, with the log line that opened it."""
+    _do(config, "show", key, as_json=as_json)
+
+
+@subqueue.command("open", epilog="Example: sidecar subqueue open sender-domain:example.com@yahoo")
+@_key
+@as_json
+@click.pass_obj
+def open_(config: Config, key: str, *, as_json: bool) -> None:
+    """Open a sub-queue as if a refusal had: pause, probe, ramp."""
+    _do(config, "open", key, as_json=as_json)
+
+
+@subqueue.command(epilog="Example: sidecar subqueue close dkim-domain:example.com@google")
+@_key
+@as_json
+@click.pass_obj
+def close(config: Config, key: str, *, as_json: bool) -> None:
+    """Close a sub-queue: what it holds is released, and new mail is no longer held."""
+    _do(config, "close", key, as_json=as_json)
+
+
+@subqueue.command(epilog="Example: sidecar subqueue pause dkim-domain:example.com@google --seconds 600")
+@_key
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="For so long; else as the rule says.")
+@as_json
+@click.pass_obj
+def pause(config: Config, key: str, *, seconds: float | None, as_json: bool) -> None:
+    """Pause a sub-queue, opening it where it is not open."""
+    _do(config, "pause", key, as_json=as_json, seconds=seconds)
+
+
+@subqueue.command(epilog="Example: sidecar subqueue release dkim-domain:example.com@google")
+@click.argument("key", callback=_checked, required=False)
+@click.option("--all", "everything", is_flag=True, help="Whatever is held, under any key.")
+@as_json
+@click.pass_obj
+def release(config: Config, key: str | None, *, everything: bool, as_json: bool) -> None:
+    """Let what is held go, paced, each message for one attempt; the sub-queue stays open."""
+    if (key is None) is not everything:
+        raise click.UsageError("wanted either a KEY or --all")
+    _do(config, "release", key or "all", as_json=as_json)
+
+
+def _do(config: Config, what: str, key: str, *, as_json: bool, **more: float | None) -> None:
+    """Have core do `what`, and show what came of it.
+
+    Raises CoreUnreachable, CoreRefused.
+    """
+    request = {"command": "subqueue", "do": what, "key": key, "who": _who(), **more}
+    answer = ask_core(config.control_socket, {name: value for name, value in request.items() if value is not None})
+    said = answer.get("subqueue") or {name: value for name, value in answer.items() if name != "ok"}
+    if as_json:
+        _printed(said)
+    elif "released" in said:
+        click.echo(f"{said['released']} messages are released")
+    elif "held" not in said:
+        click.echo(f"{printable(str(said['key']))}: {said['state']}")
+    else:
+        _print_row(Row.read(said), now=time.time())
+
+
+def _print_row(row: Row, *, now: float) -> None:
+    pace = "" if row.budget_per_s is None else f", {row.budget_per_s:.4g} messages/s"
+    step = "" if row.next_step_at is None else f", next step in {span(row.next_step_at - now)}"
+    click.echo(f"{row.key}: {row.state} for {span(now - row.since)}, {row.held} held{pace}{step}")
+    click.echo(f"opened by {row.rule or 'hand'}{': ' if row.line else ''}{row.line}")
+    if row.unheld_attempts:
+        click.echo(f"{row.unheld_attempts} attempts during a pause that could not be held")
+
+
+def _who() -> str:
+    """Whom the audit names: behind sudo, who called it."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()

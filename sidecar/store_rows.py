@@ -1,0 +1,111 @@
+"""What the store of core keeps, one type a row, and the commit that brings such rows together.
+
+The columns and their meaning stand in schema/; optional texts are "".
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from sidecar.log_batch import Position
+
+
+class HeldBy(StrEnum):
+    ANSWER = "answer"
+    """The policy service answered HOLD: a promise until the message is seen on hold or ended."""
+    TAKEN = "taken"
+    """Taken out of the queue by the helper."""
+
+
+class AttemptRow(NamedTuple):
+    """One recipient's outcome."""
+
+    time: float
+    host: str
+    instance: str
+    queue_id: str
+    sender_domain: str
+    recipient_domain: str
+    provider: str
+    relay: str
+    dsn: str
+    status: str
+    rule: str
+    detail: str
+    bounce: str
+    scope: str
+    delay: float
+    key: str
+    id: int | None = None
+    """Given by the store; in a commit it is not looked at."""
+
+
+class ChangeRow(NamedTuple):
+    """One thing that the engine, an administrator or another host decided or did."""
+
+    time: float
+    key: str
+    kind: str
+    state: str
+    why: str
+    line: str
+    rule: str
+    by_whom: str
+    messages: int
+    id: int | None = None
+    """As in AttemptRow."""
+
+
+class SubQueueRow(NamedTuple):
+    key: str
+    snapshot: str
+    """JSON of the engine's own."""
+    opened_rule: str
+    opened_line: str
+    opened_at: float
+    updated_at: float
+
+
+class HoldRow(NamedTuple):
+    """One message on our books."""
+
+    instance: str
+    queue_id: str
+    keys: tuple[str, ...]
+    since: float
+    by: HeldBy
+    confirmed: bool
+    """Seen on hold."""
+    in_core: bool
+    """The queue manager may still have it in memory."""
+    sender: str
+    recipients: tuple[str, ...]
+    arrival: float
+    size: int
+
+
+class LearnedRow(NamedTuple):
+    """`value` was seen to belong to `name`: as kind "provider", a recipient domain's provider."""
+
+    kind: str
+    name: str
+    value: str
+    last_seen: float
+
+
+class Commit(NamedTuple):
+    """What was learned and decided since the last one: kept whole or not at all.
+
+    Attempts and changes are added; of the others a row takes the place of the one with its key.
+    """
+
+    checkpoint: Position | None = None
+    attempts: Sequence[AttemptRow] = ()
+    changes: Sequence[ChangeRow] = ()
+    subqueues: Sequence[SubQueueRow] = ()
+    subqueues_gone: Sequence[str] = ()
+    """Keys."""
+    holds: Sequence[HoldRow] = ()
+    holds_gone: Sequence[tuple[str, str]] = ()
+    """(instance, queue id)."""
+    learned: Sequence[LearnedRow] = ()

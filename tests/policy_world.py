@@ -1,0 +1,50 @@
+"""A world for policy decisions that one can keep in mind: shop.example is paused at google, yahoo has a route.
+
+gmail.com and workspace.example are at google, yahoo.com and aol.com at yahoo, gmx.de at gmx;
+home.example is delivered by this Postfix itself. Dialogs in tests/policyd play in it.
+"""
+
+from typing import Any
+
+from policies.access import Access, Arrival, Parked, Wiring
+
+PROVIDERS = {
+    "gmail.com": "google",
+    "workspace.example": "google",
+    "yahoo.com": "yahoo",
+    "aol.com": "yahoo",
+    "gmx.de": "gmx",
+}
+KEY = "sender-domain:shop.example@google"
+RULE = "google/rate"
+WHY = "paused, 3 waiting"
+OPEN = Wiring(filter_allowed=True, own_domains=frozenset({"home.example"}))
+
+
+class World:
+    """The `Arrivals` of this world; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[Arrival] = []
+
+    def arriving(self, arrival: Arrival, *, now: float) -> Parked | None:  # noqa: ARG002  # nothing changes in time here
+        self.arrivals.append(arrival)
+        domains = (recipient.rpartition("@")[2].lower().rstrip(".") for recipient in arrival.recipients)
+        providers = {self.provider_of(domain) for domain in domains}
+        if arrival.sender.endswith("@shop.example") and providers == {"google"}:
+            return Parked(KEY, RULE, WHY)
+        return None
+
+    def provider_of(self, recipient_domain: str) -> str | None:
+        return PROVIDERS.get(recipient_domain)
+
+
+def access_in(world: World | None = None, **settings: Any) -> Access:
+    """Access to this world, acting; `settings` go over its own."""
+    given: dict[str, Any] = {
+        "routes": {"yahoo": "lane-02"},
+        "milters_quarantine": False,
+        "act": True,
+        "wiring": {"postfix": OPEN},
+    }
+    return Access(world or World(), **(given | settings))

@@ -1,0 +1,140 @@
+"""The configuration: what is read, and, a file in badconfig/ each, what is refused with which words."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar import config
+from sidecar.config import Config, ConfigError, Mode, Route, load
+
+BAD = sorted((Path(__file__).parent / "badconfig").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_bad_configuration_is_refused(path: Path) -> None:
+    """The first line, a comment, is the message after the file's name; "..." at its end is any rest."""
+    first = path.read_bytes().partition(b"\n")[0].decode().removeprefix("# ")
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+
+    said = str(refused.value)
+    wanted, dots, _ = f"{path}: {first}".partition("...")
+    assert said.startswith(wanted) if dots else said == wanted
+    assert len(said) > len(wanted) or not dots
+
+
+def test_there_are_bad_configurations() -> None:
+    assert len(BAD) > 20
+
+
+EVERYTHING = """
+mode = "act"
+runtime_directory = "/run/sidecar-2"
+
+[log]
+source = "journal"
+syslog_names = ["out", "mta-2"]
+
+[policy]
+listen = ["unix:private/sidecar", "inet:127.0.0.1:10040"]
+milters_quarantine = true
+
+[store]
+path = "/srv/sidecar"
+redis = "redis://127.0.0.1:6379/0"
+clickhouse = "http://127.0.0.1:8123"
+retention_days = 7
+
+[postfix]
+config_directory = "/etc/postfix-out"
+
+[rules]
+directory = "/etc/sidecar/rules"
+
+[web]
+listen = "[::1]:8025"
+
+[subqueues]
+hold_max_hours = 12
+failsafe_after_minutes = 7.5
+scale = 60
+
+[[route]]
+provider = "google"
+transport = "lane-01"
+
+[[route]]
+provider = "yahoo"
+transport = "lane-02"
+maxproc = 5
+options = ["smtp_bind_address=192.0.2.7"]
+"""
+
+
+def test_every_setting_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.toml"
+    path.write_text(EVERYTHING)
+    read = load(path)
+
+    assert read.mode is Mode.ACT
+    assert read.log.syslog_names == ("out", "mta-2")
+    assert read.policy.listen == ("unix:private/sidecar", "inet:127.0.0.1:10040")
+    assert (read.subqueues.hold_max_hours, type(read.subqueues.hold_max_hours)) == (12.0, float)
+    assert read.route == (
+        Route("google", "lane-01"),
+        Route("yahoo", "lane-02", maxproc=5, options=("smtp_bind_address=192.0.2.7",)),
+    )
+    default = flat(dataclasses.asdict(Config()))
+    assert [name for name, value in flat(dataclasses.asdict(read)) if (name, value) in default] == []
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """(key, value) of every setting."""
+    pairs = []
+    for name, value in settings.items():
+        pairs += flat(value, f"{name}.") if isinstance(value, dict) else [(prefix + name, repr(value))]
+    return pairs
+
+
+def test_the_text_above_has_every_setting() -> None:
+    missing = {name for name, _ in flat(dataclasses.asdict(Config()))} - {
+        name for name, _ in flat(tomllib.loads(EVERYTHING))
+    }
+    assert not missing
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.toml"
+    path.touch()
+
+    assert load(path) == Config()
+    assert Config().mode is Mode.OBSERVE
+
+
+def test_the_places_follow_from_two_directories(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.toml"
+    path.write_text(EVERYTHING)
+    read = load(path)
+
+    assert read.control_socket == Path("/run/sidecar-2/control")
+    assert read.helper_socket == Path("/run/sidecar-2/helper")
+    assert read.core_database == Path("/srv/sidecar/core.db")
+    assert read.held_record == Path("/srv/sidecar/held.record")
+
+
+def test_without_a_file_in_the_default_place_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "DEFAULT_PATH", tmp_path / "sidecar.toml")
+    assert load(None) == Config()
+
+    (tmp_path / "sidecar.toml").write_text('mode = "act"\n')
+    assert load(None).mode is Mode.ACT
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "."])
+def test_a_file_that_was_named_must_be_readable(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(ConfigError, match=rf"^{path}: cannot be read: "):
+        load(path)

@@ -1,0 +1,236 @@
+"""Stories of the engine at a modelled queue, with the clock in our hand."""
+
+from collections.abc import Callable
+
+import pytest
+
+from parsers.postfix import facts
+from policies.access import Arrival
+from policies.commands import Hold, Reload
+from policies.key import Key
+from policies.messages import Place
+from policies.subqueue import State
+from tests.world import GOOGLE_DKIM, World
+
+BURST = Key("dkim-domain", "burst.example", "google")
+
+
+class Bucket:
+    """A hidden limit by sending domain: `rate` a second, bursts of `burst`."""
+
+    def __init__(self, domain: str, *, rate: float, burst: float) -> None:
+        self.domain, self.rate, self.burst = domain, rate, burst
+        self.tokens, self.last = burst, 0.0
+
+    def __call__(self, domain: str, provider: str, now: float) -> str | None:
+        if domain != self.domain or provider != "google":
+            return None
+        self.last = self.last or now
+        self.tokens = min(self.burst, self.tokens + (now - self.last) * self.rate)
+        self.last = now
+        if self.tokens < 1:
+            return GOOGLE_DKIM.format(domain=domain)
+        self.tokens -= 1
+        return None
+
+
+def _submit(world: World) -> None:
+    world.submit("shop@steady.example", ["buyer@gmail.com"])
+
+
+def test_a_throttled_domain_waits_and_drains_while_others_pass() -> None:
+    world = World(Bucket("burst.example", rate=1.0, burst=50))
+    for i in range(600):
+        world.submit("news@burst.example", [f"user{i}@gmail.com"])
+    for second in range(300):
+        world.at(world.now + second, lambda: _submit(world))
+    world.run(3_600)
+    assert sum(world.delivered.values()) == 900
+    assert world.duplicates == 0
+    assert world.silently_lost == []
+    assert max(world.delays["steady.example"][50:]) < 2.0
+    kinds = [change.kind for change in world.engine.telling.changes]
+    assert kinds.index("opened") < kinds.index("held") < kinds.index("probing") < kinds.index("ramping")
+
+
+def test_nobody_elses_mail_is_held() -> None:
+    world = World(Bucket("burst.example", rate=0.2, burst=5))
+    for i in range(100):
+        world.submit("news@burst.example", [f"user{i}@gmail.com"])
+    world.run(5)
+    assert world.engine.subqueues.get(BURST) is not None
+    for sender in ("shop@steady.example", "<>".strip("<>"), "double-bounce@mx1.example"):
+        queue_id = world.submit(sender, ["buyer@gmail.com"])
+        assert world.files[queue_id].queue != "hold"
+    other_provider = world.submit("news@burst.example", ["user@comcast.net"])
+    assert world.files[other_provider].queue != "hold"
+
+
+@pytest.mark.parametrize("recipients", [["a@gmail.com", "b@comcast.net"], ["a@gmail.com", "b@unheard-of.example"]])
+def test_a_mixed_message_is_never_held(recipients: list[str]) -> None:
+    world = World(lambda *_: None)
+    world.engine.open(BURST, rule="google/rate-dkim-domain", now=world.now)
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    arrival_time = world.now
+    arrival = Arrival(
+        "postfix",
+        "4WzMIXEDzB",
+        "a@burst.example",
+        tuple(recipients),
+        complete=True,
+        size=1,
+        client_address="",
+        sasl_username="",
+    )
+    assert world.engine.arriving(arrival, now=arrival_time) is None
+
+
+def test_messages_waiting_for_a_slot_are_held_and_not_lost() -> None:
+    """20 slots tarpitted for longer than the pause: rule 1."""
+    world = World(Bucket("burst.example", rate=5.0, burst=1), slots=20, transaction=700.0)
+    ids = [world.submit("news@burst.example", [f"user{i}@gmail.com"]) for i in range(60)]
+    world.run(699.0)
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    world.engine.open(BURST, rule="google/rate-dkim-domain", now=world.now)
+    world.run(1.5)
+    assert any(isinstance(command, Hold) for command in world.commands)
+    assert world.files[ids[-1]].queue == "hold"
+    world.transaction = 0.3
+    world.run(14_400)
+    assert world.silently_lost == []
+    assert world.duplicates == 0
+    assert sum(world.delivered.values()) == 60
+
+
+def test_a_held_message_in_core_is_not_released_before_the_proof() -> None:
+    world = World(lambda *_: None, slots=0)
+    queue_id = world.submit("news@burst.example", ["user@gmail.com"])
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    world.step()
+    assert world.files[queue_id].queue == "hold"
+    world.run(120)
+    assert world.files[queue_id].queue == "hold"
+    world.slots = 20
+    world._serve("google")
+    world.run(120)
+    assert world.silently_lost == []
+    assert sum(world.delivered.values()) == 1
+
+
+def test_without_proof_postfix_is_reloaded_once_and_nothing_is_lost() -> None:
+    world = World(lambda *_: None, slots=0)
+    world.submit("news@burst.example", ["user@gmail.com"])
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    world.run(900)
+    assert sum(isinstance(command, Reload) for command in world.commands) == 1
+    world.slots = 20
+    world._serve("google")
+    world.run(600)
+    assert sum(world.delivered.values()) == 1
+    assert world.silently_lost == []
+
+
+def test_several_recipients_in_core_are_left_alone_until_deferred() -> None:
+    world = World(lambda *_: None, slots=0)
+    queue_id = world.submit("news@burst.example", ["a@gmail.com", "b@gmail.com"])
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    world.engine.pause(BURST, 60.0, by_whom="test", now=world.now)
+    world.step()
+    assert world.files[queue_id].queue == "active"
+
+
+def test_an_admins_hold_is_never_touched() -> None:
+    world = World(lambda *_: None)
+    queue_id = world.submit("news@burst.example", ["user@gmail.com"])
+    message = world.engine.messages.get("postfix", queue_id)
+    assert message is not None
+    world.files[queue_id].queue = "hold"
+    world.say(lambda r: facts.Held(r, queue_id, "admin", "", "", "", ""), "postsuper")
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    world.run(1_200)
+    world.engine.release(None, by_whom="test", now=world.now)
+    world.run(60)
+    assert world.files[queue_id].queue == "hold"
+    assert message.place is Place.FOREIGN
+
+
+def test_a_header_check_before_ours_makes_the_hold_theirs() -> None:
+    world = World(lambda *_: None)
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    queue_id = world.submit("news@burst.example", ["user@gmail.com"])
+    assert world.files[queue_id].queue == "hold"
+    world.say(lambda r: facts.Held(r, queue_id, "cleanup", "", "header Subject: x", "", ""), "cleanup")
+    world.run(3_600)
+    assert world.files[queue_id].queue == "hold"
+
+
+def test_what_an_admin_releases_gets_its_attempt() -> None:
+    world = World(lambda *_: None)
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    world.engine.pause(BURST, 600.0, by_whom="test", now=world.now)
+    queue_id = world.submit("news@burst.example", ["user@gmail.com"])
+    world.run(10)
+    world.files[queue_id].queue = "deferred"
+    world.say(lambda r: facts.Released(r, queue_id), "postsuper")
+    world._due(world.files[queue_id], world.now + 0.3)
+    world.run(10)
+    assert sum(world.delivered.values()) == 1
+
+
+def test_a_recipient_scoped_refusal_changes_nothing() -> None:
+    reply = "452-4.2.2 The recipient's inbox is out of storage space. 452 4.2.2 Please direct the recipient to - gsmtp"
+    world = World(lambda *_: reply)
+    for i in range(50):
+        world.submit("news@burst.example", [f"user{i}@gmail.com"])
+    world.run(60)
+    assert world.engine.subqueues.all() == []
+    assert world.commands == []
+
+
+def test_mail_leaves_at_hold_max_and_is_tried_once() -> None:
+    world = World(Bucket("burst.example", rate=0.0, burst=1))
+    for i in range(30):
+        world.submit("news@burst.example", [f"user{i}@gmail.com"])
+    world.run(43_200)
+    held = sum(file.queue == "hold" for file in world.files.values())
+    assert held >= 28
+    before = world.deferrals
+    world.run(48_000, step=5.0)
+    assert world.deferrals - before >= 28
+    assert any(change.kind == "capped" for change in world.engine.telling.changes)
+
+
+def test_never_more_than_one_probe() -> None:
+    world = World(Bucket("burst.example", rate=0.05, burst=5))
+    for i in range(200):
+        world.submit("news@burst.example", [f"user{i}@gmail.com"])
+    world.run(10)
+    sub = world.engine.subqueues.get(BURST)
+    assert sub is not None
+    for _ in range(3_000):
+        before = sub.let_out
+        probing = sub.machine.state is State.PROBING
+        world.run(1.0)
+        if probing and sub.machine.state is State.PROBING:
+            assert sub.let_out - before <= 1
+
+
+def replayed(build: Callable[[], World]) -> list[str]:
+    return [
+        f"{change.time:.3f} {change.key} {change.kind} {change.messages}" for change in build().engine.telling.changes
+    ]
+
+
+def test_the_same_log_gives_the_same_states() -> None:
+    def build() -> World:
+        world = World(Bucket("burst.example", rate=0.5, burst=20))
+        for i in range(100):
+            world.submit("news@burst.example", [f"user{i}@gmail.com"])
+        world.run(1_000)
+        return world
+
+    assert replayed(build) == replayed(build)

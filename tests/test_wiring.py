@@ -1,0 +1,456 @@
+"""The wiring: where the checks go in a list, what is computed for a site, and what apply and remove do to real files."""
+
+import json
+import shutil
+import smtplib
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar import postfix, postfix_configuration, restrictions, wiring, wiring_plan
+from sidecar.config import Config, Mode, PolicyConfig, PostfixConfig, Route, StoreConfig
+from sidecar.held_record import HeldRecord, Op
+from sidecar.lab.private_postfix import PrivatePostfix
+from sidecar.wiring_plan import Place
+
+pytestmark = pytest.mark.postfix
+
+ASK = "check_policy_service { unix:private/sidecar, timeout=3s, default_action=DUNNO }"
+BY_HAND = "check_policy_service unix:private/sidecar"
+
+
+def is_ours(element: restrictions.Element) -> bool:
+    return wiring_plan.ours(element, endpoint="unix:private/sidecar")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", []),
+        ("permit_mynetworks, reject", ["permit_mynetworks", "reject"]),
+        ("permit_mynetworks reject", ["permit_mynetworks", "reject"]),
+        ("a,\n  b ,, c", ["a", "b", "c"]),
+        ("check_client_access hash:/x, reject", ["check_client_access hash:/x", "reject"]),
+        ("check_client_access,hash:/x,reject", ["check_client_access hash:/x", "reject"]),
+        ("warn_if_reject reject_rbl_client zen.example permit", ["warn_if_reject reject_rbl_client zen.example", "permit"]),
+        (f"{ASK} permit", [ASK, "permit"]),
+        ("reject_rhsbl_sender dbl.example, sleep 1, defer", ["reject_rhsbl_sender dbl.example", "sleep 1", "defer"]),
+        ("check_policy_service", ["check_policy_service"]),  # cut off: Postfix complains, we keep it
+        ("check_sender_access inline:{a=HOLD, b={REJECT x}} permit", ["check_sender_access inline:{a=HOLD, b={REJECT x}}", "permit"]),
+    ],
+)  # fmt: skip
+def test_elements_of_a_list(text: str, wanted: list[str]) -> None:
+    assert [str(one) for one in restrictions.split(text)] == wanted
+
+
+VALUES = {"mua": "permit_sasl_authenticated,reject", "strict": "reject_unknown_sender_domain", "loop": "$loop"}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", "$sidecar_policy"),
+        ("permit_mynetworks, reject_unauth_destination", "$sidecar_policy, permit_mynetworks, reject_unauth_destination"),
+        ("reject_non_fqdn_recipient permit_mynetworks reject", "reject_non_fqdn_recipient, $sidecar_policy, permit_mynetworks, reject"),
+        ("reject_a, check_recipient_access hash:/x, reject_b", "reject_a, check_recipient_access hash:/x, reject_b, $sidecar_policy"),
+        ("$mua", "$sidecar_policy, $mua"),
+        ("${strict}, $mua", "${strict}, $sidecar_policy, $mua"),
+        ("$(mua)", "$sidecar_policy, $(mua)"),
+        ("$loop, $unknown, permit", "$loop, $unknown, $sidecar_policy, permit"),
+        ("PERMIT_MYNETWORKS", "$sidecar_policy, PERMIT_MYNETWORKS"),
+        ("permit_mynetworks, $sidecar_policy, reject", "$sidecar_policy, permit_mynetworks, reject"),  # too late before
+        (f"permit_mynetworks, {BY_HAND}, reject", "$sidecar_policy, permit_mynetworks, reject"),
+        ("permit_mynetworks, check_policy_service unix:private/other", "$sidecar_policy, permit_mynetworks, check_policy_service unix:private/other"),
+        ("reject_rbl_client permit.example, permit", "reject_rbl_client permit.example, $sidecar_policy, permit"),
+    ],
+)  # fmt: skip
+def test_place_of_the_recipient_check(text: str, wanted: str) -> None:
+    assert restrictions.placed(text, "$sidecar_policy", VALUES, is_ours) == wanted
+
+
+WORDS = st.sampled_from(
+    ["permit_mynetworks", "reject", "reject_unauth_destination", "check_client_access hash:/x", "$mua", "$strict",
+     "$sidecar_policy", BY_HAND, ASK, "warn_if_reject reject_rbl_client a.example", "defer_if_permit"]
+)  # fmt: skip
+
+
+@given(st.lists(WORDS, max_size=8))
+def test_placing_is_done_once_and_undone_whole(words: list[str]) -> None:
+    text = ", ".join(words)
+    placed = restrictions.placed(text, "$sidecar_policy", VALUES, is_ours)
+    assert restrictions.placed(placed, "$sidecar_policy", VALUES, is_ours) == placed
+    assert restrictions.asked_in_time(placed.replace("$sidecar_policy", ASK).replace("$mua", VALUES["mua"]), is_ours)
+    others = [one for one in words if one not in {"$sidecar_policy", BY_HAND, ASK}]
+    assert restrictions.without(placed, is_ours) == ", ".join(others)
+    head = restrictions.first(text, "$sidecar_policy", is_ours)
+    assert restrictions.split(head)[0] == restrictions.Element(("$sidecar_policy",))
+    assert restrictions.without(head, is_ours) == ", ".join(others)
+
+
+class Private(NamedTuple):
+    mail: PrivatePostfix
+    config: Config
+
+    def run(self, *arguments: str) -> Result:
+        done = CliRunner().invoke(wiring.postfix_command, list(arguments), obj=self.config)
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done
+
+    def site(self) -> postfix_configuration.Configuration:
+        return postfix_configuration.read(postfix.instances(self.mail.config_directory)[0])
+
+    def files(self) -> dict[str, str]:
+        """Everything below the configuration directory, with blanks folded as postconf may write them."""
+        return {
+            str(path.relative_to(self.mail.config_directory)): " ".join(path.read_text().split())
+            for path in self.mail.config_directory.rglob("*")
+            if path.is_file()
+        }
+
+
+def private(
+    directory: Path,
+    main_cf: Mapping[str, str] | None = None,
+    master_cf: str = "",
+    routes: Sequence[Route] = (),
+    **more: object,
+) -> Private:
+    mail = PrivatePostfix(directory / "postfix", main_cf=main_cf, master_cf=master_cf)
+    if main_cf is not None and main_cf.get("enable_long_queue_ids") == "":
+        mail.postconf("-X", "enable_long_queue_ids")
+    config = Config(
+        runtime_directory=str(directory / "run"),
+        store=StoreConfig(path=str(directory / "store")),
+        postfix=PostfixConfig(config_directory=str(mail.config_directory)),
+        route=tuple(routes),
+        **more,  # type: ignore[arg-type]  # a few fields of Config
+    )
+    (directory / "store").mkdir(exist_ok=True)
+    return Private(mail, config)
+
+
+def edits(one: Private, **options: object) -> dict[str, str | None]:
+    """What would be changed, by name."""
+    made = wiring_plan.plan(one.site(), one.config, **options)  # type: ignore[arg-type]  # headers, lanes, mine
+    assert made.refused == ()
+    return {edit.name: edit.after for edit in made.edits}
+
+
+def test_a_plain_site(tmp_path: Path) -> None:
+    one = private(tmp_path, {"smtpd_recipient_restrictions": "permit_mynetworks, reject", "enable_long_queue_ids": ""})
+    assert edits(one, lanes=1) == {
+        "sidecar_policy": ASK,
+        "enable_long_queue_ids": "yes",
+        "smtpd_recipient_restrictions": "$sidecar_policy, permit_mynetworks, reject",
+        "smtpd_end_of_data_restrictions": "$sidecar_policy",
+        "header_checks": "regexp:$config_directory/sidecar/header_checks.regexp",
+        "nested_header_checks": "",
+        "mime_header_checks": "",
+        "lane-01/unix": "lane-01 unix - - n - 2 smtp -o syslog_name=postfix/lane-01",
+    }
+
+
+SUBMISSION = """\
+submission inet n - n - - smtpd
+  -o smtpd_recipient_restrictions=
+  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+submissions inet n - n - - smtpd
+  -o smtpd_recipient_restrictions=$mua
+  -o { smtpd_end_of_data_restrictions = check_client_access hash:/x, reject }
+smtpd pass - - n - - smtpd
+"""
+
+
+def test_every_smtpd_of_master_cf_is_wired_by_its_own_values(tmp_path: Path) -> None:
+    one = private(tmp_path, {"mua": "permit_sasl_authenticated,reject"}, SUBMISSION)
+    found = edits(one, lanes=0, headers=False)
+    assert found == {
+        "sidecar_policy": ASK,
+        "smtpd_recipient_restrictions": "$sidecar_policy",
+        "smtpd_end_of_data_restrictions": "$sidecar_policy",
+        "submission/inet/smtpd_recipient_restrictions": "$sidecar_policy",
+        "submissions/inet/smtpd_recipient_restrictions": "$sidecar_policy,$mua",
+        "submissions/inet/smtpd_end_of_data_restrictions": "$sidecar_policy_submissions_inet_end_of_data_restrictions",
+        "sidecar_policy_submissions_inet_end_of_data_restrictions": "$sidecar_policy, check_client_access hash:/x, reject",
+    }
+
+
+REINJECTION = """\
+127.0.0.1:10025 inet n - n - - smtpd
+  -o content_filter=
+  -o smtpd_recipient_restrictions=permit_mynetworks,reject
+"""
+
+
+def test_behind_a_content_filter_only_the_last_smtpd_is_wired(tmp_path: Path) -> None:
+    one = private(tmp_path, {"content_filter": "smtp:[127.0.0.1]:10024"}, REINJECTION)
+    made = wiring_plan.plan(one.site(), one.config, lanes=0, headers=False)
+    assert {edit.name: edit.after for edit in made.edits} == {
+        "sidecar_policy": ASK,
+        "127.0.0.1:10025/inet/smtpd_recipient_restrictions": "$sidecar_policy,permit_mynetworks,reject",
+        "127.0.0.1:10025/inet/smtpd_end_of_data_restrictions": "$sidecar_policy",
+    }
+    port = one.mail.port
+    assert made.notes == (
+        f"127.0.0.1:{port}/inet: content_filter = smtp:[127.0.0.1]:10024: "
+        "its mail passes another smtpd, which is asked instead",
+    )
+
+
+HEADERS = {"header_checks": "regexp:/a regexp:/b"}
+
+
+def test_the_sites_own_header_checks_come_first_and_alone_see_attachments(tmp_path: Path) -> None:
+    found = edits(private(tmp_path, HEADERS), lanes=0)
+    table = "regexp:$config_directory/sidecar/header_checks.regexp"
+    assert found["header_checks"] == f"regexp:/a, regexp:/b, {table}"
+    assert found["nested_header_checks"] == found["mime_header_checks"] == "regexp:/a regexp:/b"
+
+
+GOOGLE = Route("google", "out-google", maxproc=5, options=("smtp_bind_address=192.0.2.7", "smtp_helo_name=a.example"))
+
+
+def test_routes_become_transports(tmp_path: Path) -> None:
+    one = private(tmp_path, {"syslog_name": "postfix-out"}, "mine unix - - n - 7 smtp\n",
+                  [GOOGLE, GOOGLE._replace(provider="other") if isinstance(GOOGLE, tuple) else GOOGLE, Route("yahoo", "mine")])  # fmt: skip
+    made = wiring_plan.plan(one.site(), one.config, lanes=0, headers=False)
+    assert [edit.after for edit in made.edits if edit.place is Place.SERVICE] == [
+        "out-google unix - - n - 5 smtp -o syslog_name=postfix-out/out-google"
+        " -o smtp_bind_address=192.0.2.7 -o smtp_helo_name=a.example"
+    ]
+    assert made.notes == ("mine/unix is in master.cf already; left as it is: mine unix - - n - 7 smtp",)
+
+
+@pytest.mark.parametrize(
+    ("main_cf", "master_cf", "routes", "listen", "says"),
+    [
+        ({"relayhost": "[relay.example]"}, "", [GOOGLE], (), "[[route]]: relayhost = [relay.example]: an answer FILTER would bypass it"),
+        ({"sender_dependent_relayhost_maps": "inline:{a=b}"}, "", [GOOGLE], (), "sender_dependent_relayhost_maps = inline:{a=b}"),
+        ({"smtpd_proxy_filter": "127.0.0.1:10024"}, "", [], (), "every smtpd of master.cf hands its mail to a filter"),
+        ({"content_filter": "smtp:[127.0.0.1]:10024"}, "", [], (), "-o content_filter= -o smtpd_proxy_filter="),
+        ({}, "", [Route("google", "smtp")], (), "transport = 'smtp': wanted a name of your own"),
+        ({}, "", [Route("google", "a b")], (), "transport = 'a b': wanted a name"),
+        ({}, "", [Route("google", "a", maxproc=0)], (), "maxproc = 0: wanted 1 or more"),
+        ({}, "", [Route("google", "a", options=("x y=z",))], (), "options: 'x y=z': wanted NAME=VALUE"),
+        ({}, "", [Route("google", "a", options=("x=y z",))], (), "options: 'x=y z': wanted NAME=VALUE"),
+        ({}, "", [Route("google", "a"), Route("yahoo", "a", maxproc=3)], (), "another route gives it other settings"),
+        ({}, "smtpd pass - - y - - smtpd\n", [], ("unix:/run/policy",), "smtpd/pass are chrooted and cannot reach /run/policy"),
+        ({}, "", [], ("",), "policy.listen: empty"),
+    ],
+)  # fmt: skip
+def test_what_must_not_be_wired_is_refused(
+    tmp_path: Path, main_cf: dict[str, str], master_cf: str, routes: list[Route], listen: tuple[str, ...], says: str
+) -> None:
+    one = private(tmp_path, main_cf, master_cf, routes, **({"policy": PolicyConfig(listen=listen)} if listen else {}))
+    before = one.files()
+    for command in ("show", "apply"):
+        done = one.run(command)
+        assert done.exit_code == 2
+        assert says in done.output
+    assert one.files() == before
+
+
+@pytest.mark.parametrize("name", ["always_bcc", "sender_bcc_maps"])
+def test_routes_that_would_not_be_answered_are_noted(tmp_path: Path, name: str) -> None:
+    one = private(tmp_path, {name: "inline:{a=b}"}, "", [GOOGLE])
+    assert any("routes are not answered" in note for note in wiring_plan.plan(one.site(), one.config).notes)
+
+
+SITES: list[tuple[dict[str, str], str, list[Route]]] = [
+    ({"enable_long_queue_ids": ""}, "", []),
+    ({"smtpd_recipient_restrictions": "reject_non_fqdn_recipient permit_mynetworks, reject", "mua": "permit,reject"}, SUBMISSION, [GOOGLE]),
+    ({"content_filter": "smtp:[127.0.0.1]:10024", **HEADERS}, REINJECTION, []),
+    ({"smtpd_end_of_data_restrictions": f"permit_mynetworks, {BY_HAND}"}, "", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("main_cf", "master_cf", "routes"), SITES)
+def test_apply_twice_is_apply_once_and_remove_restores(
+    tmp_path: Path, main_cf: dict[str, str], master_cf: str, routes: list[Route]
+) -> None:
+    one = private(tmp_path, main_cf, master_cf, routes)
+    before = one.files()
+    first = one.run("apply")
+    assert first.exit_code == 0, first.output
+    assert "Postfix is stopped: this counts from its next start" in first.output
+    applied = one.files()
+    assert edits(one, mine=wiring.read_undo(one.site().instance).services) == {}
+    assert "nothing to change" in one.run("apply").output
+    assert one.files() == applied
+    assert one.run("show").output.rstrip().endswith("wired already")
+    removed = one.run("remove")
+    assert removed.exit_code == 0, removed.output
+    assert one.files() == {name: text.replace("-o { ", "-o {").replace(" }", "}").replace(" = check_", "=check_")
+                           if name == "master.cf" else text for name, text in before.items()}  # fmt: skip
+    assert "nothing of ours is wired" in one.run("remove").output
+
+
+def test_what_an_admin_changed_since_is_kept(tmp_path: Path) -> None:
+    one = private(tmp_path, {"smtpd_recipient_restrictions": "permit_mynetworks, reject"})
+    one.run("apply")
+    one.mail.postconf("-e", "smtpd_recipient_restrictions=reject_non_fqdn_sender, $sidecar_policy, permit_mynetworks, reject",
+                      "nested_header_checks=regexp:/mine")  # fmt: skip
+    done = one.run("remove")
+    assert "nested_header_checks = regexp:/mine: changed since; was None before, left as it is" in done.output
+    own = one.site().own
+    assert own["smtpd_recipient_restrictions"] == "reject_non_fqdn_sender, permit_mynetworks, reject"
+    assert "sidecar_policy" not in own
+
+
+def test_with_the_undo_lost_what_is_plainly_ours_goes(tmp_path: Path) -> None:
+    one = private(tmp_path, {"smtpd_recipient_restrictions": "permit_mynetworks, reject", "mua": "permit"}, SUBMISSION)
+    one.run("apply", "--lanes", "0")
+    undo = one.mail.config_directory / "sidecar" / "undo.json"
+    undo.write_text("{")
+    done = one.run("remove")
+    assert (done.exit_code, "move it away" in done.output) == (1, True)
+    undo.unlink()
+    assert one.run("remove").exit_code == 0
+    assert not any("sidecar_policy" in text for name, text in one.files().items() if name == "master.cf")
+    own = one.site().own
+    assert own["smtpd_recipient_restrictions"] == "permit_mynetworks, reject"
+    assert {name for name in own if "smtpd_end" in name or name == "sidecar_policy" or name == "header_checks"} == set()
+
+
+def test_a_complaint_of_postfix_stops_it_on_the_copy(tmp_path: Path) -> None:
+    one = private(tmp_path, routes=[Route("google", "out", options=("smtp_no_such_thing=$no_such_thing",))])
+    before = one.files()
+    done = one.run("apply")
+    assert done.exit_code == 1
+    assert "on a copy, Postfix says: " in done.output
+    assert "undefined parameter: no_such_thing" in done.output
+    assert f"{one.mail.config_directory}/master.cf" in done.output
+    assert one.files() == before
+
+
+def test_an_edit_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = private(tmp_path)
+    before = one.files()
+    real = postfix.edit
+
+    def failing(directory: Path, flag: str, *arguments: str) -> None:
+        if directory == one.mail.config_directory and flag == "-Me":
+            raise postfix.PostfixError("no space left")
+        real(directory, flag, *arguments)
+
+    monkeypatch.setattr(postfix, "edit", failing)
+    done = one.run("apply")
+    assert done.exit_code == 1
+    assert "no space left; main.cf and master.cf are as before" in done.output
+    assert {name: text for name, text in one.files().items() if not name.startswith("sidecar/")} == before
+
+
+def test_a_second_apply_keeps_the_first_ones_undo(tmp_path: Path) -> None:
+    one = private(tmp_path, {"enable_long_queue_ids": "no"}, routes=[GOOGLE])
+    before = one.files()
+    one.run("apply", "--lanes", "1")
+    faster = Private(one.mail, Config(**{**_fields(one.config), "route": (Route("google", "out-google", maxproc=50),)}))
+    assert "out-google unix - - n - 50 smtp" in faster.run("apply", "--lanes", "1").output
+    faster.run("remove")
+    assert one.files() == before
+
+
+def _fields(config: Config) -> dict[str, object]:
+    return {name: getattr(config, name) for name in Config.__dataclass_fields__}
+
+
+def test_remove_releases_first_and_not_while_core_may_hold_again(tmp_path: Path) -> None:
+    one = private(tmp_path, mode=Mode.ACT)
+    one.run("apply")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "heartbeat").touch()
+    done = one.run("remove")
+    assert (done.exit_code, "core runs and would hold mail again" in done.output) == (1, True)
+    assert "sidecar_policy" in one.site().own
+    (tmp_path / "run" / "heartbeat").unlink()
+    HeldRecord(one.config.held_record).append(Op.HOLD, "postfix-old", ["3A1F72C4D2"], key="k", now=1.0)
+    done = one.run("remove")
+    assert (done.exit_code, "not all mail of ours has left hold" in done.output) == (1, True)
+    assert "sidecar_policy" in one.site().own
+
+
+def test_show_as_json(tmp_path: Path) -> None:
+    table = json.loads(private(tmp_path).run("show", "--json", "--lanes", "0").stdout)
+    assert table["edits"][0] == {"place": "main.cf", "name": "sidecar_policy", "before": None, "after": ASK}
+    assert "/^DKIM-Signature:/ INFO" in table["files"]["header_checks.regexp"]
+    assert table["refused"] == []
+
+
+def test_one_of_several_instances_is_chosen(tmp_path: Path) -> None:
+    out = private(tmp_path / "out", {"multi_instance_name": "postfix-out"})
+    one = private(tmp_path / "in", {"multi_instance_directories": str(out.mail.config_directory)})
+    assert one.run("--instance", "postfix-out", "apply").exit_code == 0
+    assert "sidecar_policy" in out.site().own
+    assert "sidecar_policy" not in one.site().own
+    done = one.run("--instance", "postfix-no", "show")
+    assert (done.exit_code, "instance 'postfix-no' is unknown" in done.output) == (1, True)
+    assert (
+        one.run("--config-directory", str(out.mail.config_directory), "show").output.rstrip().endswith("wired already")
+    )
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="wiring-"))  # pytest's own may not be entered by user postfix
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_a_running_postfix_asks_where_it_was_wired(place: Path) -> None:
+    """The rendered lines in a real smtpd: asked at RCPT and at the end of the data; headers are logged, attached ones not."""
+    one = private(place, {"smtpd_recipient_restrictions": "permit_mynetworks, reject"}, routes=[GOOGLE])
+    with one.mail:
+        done = one.run("apply")
+        assert done.exit_code == 0, done.output
+        assert f"note: {one.mail.queue_directory}/private/sidecar is not there yet" in done.output
+        assert "Postfix reloaded" in done.output
+        asked: list[str] = []
+        with socket.socket(socket.AF_UNIX) as listener:
+            path = one.mail.queue_directory / "private" / "sidecar"
+            listener.bind(str(path))
+            shutil.chown(path, "postfix")
+            listener.listen()
+            thread = threading.Thread(target=_answer, args=(listener, asked))
+            thread.start()
+            with smtplib.SMTP("127.0.0.1", one.mail.port) as session:
+                session.sendmail("a@snd.example", ["b@one.example"], _MULTIPART)
+            thread.join(20)
+        assert asked == ["RCPT", "END-OF-MESSAGE"]
+        log = one.mail.maillog.read_text()
+        assert "info: header From: shop@snd.example from" in log
+        assert "info: header Feedback-ID: spring:shop from" in log
+        assert "attached@other.example from" not in log
+        assert not [line for line in log.splitlines() if "warning" in line]
+        path.unlink()
+        assert "Postfix reloaded" in one.run("remove").output
+
+
+_MULTIPART = (
+    "From: shop@snd.example\r\nFeedback-ID: spring:shop\r\nMIME-Version: 1.0\r\n"
+    'Content-Type: multipart/mixed; boundary="b"\r\n\r\n'
+    "--b\r\nContent-Type: message/rfc822\r\n\r\nFrom: attached@other.example\r\nSubject: x\r\n\r\ntext\r\n--b--\r\n"
+)
+
+
+def _answer(listener: socket.socket, asked: list[str]) -> None:
+    """Answer two questions with DUNNO."""
+    listener.settimeout(15)
+    connection, _ = listener.accept()
+    with connection, connection.makefile("rw") as stream:
+        for line in stream:
+            if line.startswith("protocol_state="):
+                asked.append(line.strip().partition("=")[2])
+            elif line == "\n":
+                stream.write("action=DUNNO\n\n")
+                stream.flush()
+                if len(asked) == 2:
+                    return
