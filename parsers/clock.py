@@ -56,7 +56,7 @@ class Clock:
         self._reference = reference
         self._year = year
         self._last: float | None = None
-        self._stamp = ""
+        self._stamp = "\0"  # no stamp
         self._stamp_time = 0.0
         self._bsd_minute = ""
         self._bsd_minute_time = 0.0
@@ -68,26 +68,24 @@ class Clock:
         """Seconds since the epoch, UTC; None for what is no stamp."""
         if stamp == self._stamp:
             return self._stamp_time
-        time = self._in_known_minute(stamp)
-        if time is None:
+        # Most lines share their minute with the line before: then only seconds are read.
+        if stamp[:12] == self._bsd_minute and (second := _SECONDS.get(stamp[12:])) is not None:
+            time: float | None = self._bsd_minute_time + second
+        elif stamp[:16] == self._iso_minute and (second := _SECONDS.get(stamp[16:19])) is not None:
+            time = self._in_iso_minute(stamp, second)
+        else:
             time = self._whole(stamp)
-            if time is None:
-                return None
-        self._stamp = stamp
-        self._stamp_time = self._last = time
+        if time is not None:
+            self._stamp = stamp
+            self._stamp_time = self._last = time
         return time
 
-    def _in_known_minute(self, stamp: str) -> float | None:
-        """Most lines share their minute with the line before: then only seconds are read."""
-        if stamp[:12] == self._bsd_minute:
-            if len(stamp) == 15 and (second := _SECONDS.get(stamp[12:])) is not None:
-                return self._bsd_minute_time + second
-        elif stamp[:16] == self._iso_minute and (second := _SECONDS.get(stamp[16:19])) is not None:
-            if stamp[26:] == self._iso_zone and stamp[19:20] == "." and stamp[20:26].isdecimal():
-                return self._iso_minute_time + second + int(stamp[20:26]) / 1e6
-            if stamp[19:] == self._iso_zone:
-                return self._iso_minute_time + second
-        return None
+    def _in_iso_minute(self, stamp: str, second: float) -> float | None:
+        if stamp[26:] == self._iso_zone and stamp[19:20] == "." and stamp[20:26].isdecimal():
+            return self._iso_minute_time + second + int(stamp[20:26]) / 1e6
+        if stamp[19:] == self._iso_zone:
+            return self._iso_minute_time + second
+        return self._whole(stamp)
 
     def _whole(self, stamp: str) -> float | None:
         try:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from parsers.postfix import grammar, parse
 from parsers.postfix.facts import Fact
-from parsers.postfix.grammar import KEY, Choice
+from parsers.postfix.grammar import KEY, Grammar, Index
 from parsers.record import LogRecord
 from parsers.syslog import Repeated, Syslog
 
@@ -20,9 +20,9 @@ _REPEATS: Final = 10_000
 """No syslog daemon lets more than this pass before it says so; a larger number is damage."""
 _NAMES: Final = 1_000
 """Foreign programs counted by name; further ones go under OTHER."""
-_PROCESSES: Final = 20_000
-"""Processes whose header is remembered; a log that names more is forgotten and learned again."""
-_HEADER: Final = re.compile(r" (\S{1,255}) ([^\s\[\]:]{1,128})\[(\d{1,10})", re.ASCII)
+_REMEMBERED: Final = 20_000
+"""Hosts with tags, and processes, that are remembered; a log that names more is forgotten and learned again."""
+_HEADER: Final = re.compile(r"( (\S{1,255}) [^\s\[\]:]{1,128})\[(\d{1,10})", re.ASCII)
 _STAMP: Final = 15
 """Characters of a BSD stamp."""
 
@@ -31,8 +31,10 @@ OTHER: Final = "(other)"
 
 _make: Final = tuple.__new__
 
-Process = tuple[str, str, str, str, int, Mapping[str, Choice]]
-"""Host, instance, service, daemon, pid: the fields of its records; and the shapes of its lines."""
+Origin = tuple[str, str, str, str, Index, Index]
+"""Host, instance, service, daemon, and the shapes of its lines: behind a queue id, and others."""
+Process = tuple[str, str, str, str, int, Index, Index]
+"""The same with its pid, in the order of a record's fields."""
 
 
 class LogReader:
@@ -54,6 +56,8 @@ class LogReader:
         """
         self._only = None if only is None else frozenset(only)
         self._syslog = Syslog(zone=zone, reference=reference, year=year, syslog_names=syslog_names)
+        self._wanted: dict[Grammar, tuple[Index, Index]] = {}
+        self._origins: dict[str, Origin] = {}
         self._processes: dict[str, Process] = {}
         self._known: Counter[type[Fact]] = Counter()
         self._last: Fact | None = None
@@ -85,9 +89,8 @@ class LogReader:
         self.lines += len(lines)
         for line in lines:
             head, _, text = line.partition("]: ")
-            end = _STAMP if head[:1] > "9" else head.find(" ")
-            # Host, tag and pid are believed only as the whole expression has once read them.
-            process = processes.get(head[end:])
+            end = _STAMP if head > ":" else head.find(" ")  # BSD stamps begin with a letter
+            process = processes.get(head[end:]) or self._process(head[end:])
             if head[:end] != stamp:
                 stamp = head[:end]
                 time = read_time(stamp) if process else None
@@ -97,21 +100,21 @@ class LogReader:
                 last = some[-1] if some else None
                 facts += some
                 continue
-            host, instance, service, daemon, pid, choices = process
-            colon = text.find(": ")
-            choice = choices.get(text[colon : colon + 2 + KEY]) if colon > 4 else None
-            if choice is not None and (lead := text[:colon]) < "a" and lead.isalnum():  # is_queue_id
-                start = colon + 2
-            else:
-                choice, lead, start = choices.get(text[:KEY]), "", 0
+            host, instance, service, daemon, pid, queued, plain = process
+            lead, _, rest = text.partition(": ")
+            choice = queued.get(rest[:KEY])
+            if choice is None or lead >= "a" or not lead.isalnum():  # no queue id
+                choice, lead, rest = plain.get(text[:KEY]), "", text
             last = None
             for match, make in choice or ():
-                if matched := match(text, start):
+                if matched := match(rest):
+                    if make is None:
+                        break
                     record = _make(LogRecord, (time, host, instance, service, daemon, pid, text))
                     if last := make(record, lead, matched):
                         keep(last)
                         break
-            if last is None and choice != ():
+            else:
                 some = self._record_facts(LogRecord(time, host, instance, service, daemon, pid, text))
                 last = some[-1] if some else None
                 facts += some
@@ -148,19 +151,34 @@ class LogReader:
             return ()
         return [last._replace(record=last.record._replace(time=record.time))] * min(record.times, _REPEATS)
 
-    def _remember(self, line: str, record: LogRecord) -> None:
-        """The header of a line that the short way reads the same."""
-        head, _, text = line.partition("]: ")
-        header = head[_STAMP if head[:1] > "9" else head.find(" ") :]
-        found = _HEADER.fullmatch(header)
-        if found and text == record.text and found[1] == record.host and int(found[3]) == record.pid:
-            if len(self._processes) >= _PROCESSES:
-                self._processes.clear()
-            self._processes[header] = (*record[1:6], self._choices(record))
+    def _process(self, header: str) -> Process | None:
+        """That of ` host tag[pid`. Host and tag are believed only as the whole expression has once read them."""
+        origin, _, pid = header.rpartition("[")
+        found = self._origins.get(origin)
+        if found is None or not (pid.isascii() and pid.isdecimal()) or len(pid) > 10:
+            return None
+        if len(self._processes) >= _REMEMBERED:
+            self._processes.clear()
+        host, instance, service, daemon, queued, plain = found
+        self._processes[header] = process = host, instance, service, daemon, int(pid), queued, plain
+        return process
 
-    def _choices(self, record: LogRecord) -> Mapping[str, Choice]:
+    def _remember(self, line: str, record: LogRecord) -> None:
+        """Host and tag of a line that the short way reads the same."""
+        head, _, text = line.partition("]: ")
+        header = _HEADER.fullmatch(head, _STAMP if head > ":" else max(head.find(" "), 0))
+        if header and text == record.text and header[2] == record.host and int(header[3]) == record.pid:
+            if len(self._origins) >= _REMEMBERED:
+                self._origins.clear()
+            self._origins[header[1]] = *record[1:5], *self._indexes(record)
+
+    def _indexes(self, record: LogRecord) -> tuple[Index, Index]:
         shapes = grammar(record.instance, record.daemon)
-        return shapes.choices if self._only is None else shapes.choices_for(self._only)
+        if self._only is None:
+            return shapes.queued, shapes.plain
+        if shapes not in self._wanted:
+            self._wanted[shapes] = shapes.only(self._only)
+        return self._wanted[shapes]
 
     def _record_facts(self, record: LogRecord) -> Sequence[Fact]:
         """Of a record; rsyslog's `message repeated N times: [ text]` stands under the tag of the text."""

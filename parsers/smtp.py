@@ -122,12 +122,22 @@ def _asked(text: str, host: str, address: str) -> tuple[str, str, str, str]:
 _make: Final = tuple.__new__
 
 
+@lru_cache(maxsize=1024)
+def _short_status(text: str) -> str:
+    """"2.0.0", or "" for five characters that are no enhanced code."""
+    return text if _STATUS.fullmatch(text) else ""
+
+
 def _reply(text: str, host: str, address: str, command: str) -> Reply | None:
     code = text[:3]
     if code not in _CODES or text[3:4] not in " -\r\n":
         return None
-    if text[3:4] == "-" or "  " in text or not text.isprintable():
+    while "  " in text:
+        text = text.replace("  ", " ")
+    if text[3:4] == "-" or not text.isprintable():
         text = fold(text)
+    if text[5:6] == "." and text[9:10] == " " and (enhanced := _short_status(text[4:9])):
+        return _make(Reply, (code, enhanced, text[10:].strip(" "), host, address, command))
     words = text[4:]
     enhanced = ""
     if words[1:2] == "." and (status := _STATUS.match(words)):

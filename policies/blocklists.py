@@ -6,6 +6,9 @@ Knows the lists' names and zones as replies have them, and the bit masks that Co
 import re
 from typing import Final
 
+from policies.matching import Phrases
+from policies.said import normalise
+
 _NAMES: Final = {
     "spamhaus_zen": ("zen.spamhaus", "spamhaus zen", "spamhaus-zen", "spamhaus.org/zen", "sbl-xbl"),
     "spamhaus_dbl": ("dbl.spamhaus", "spamhaus dbl", "spamhaus-dbl", "spamhaus.org/dbl", "/query/domain/"),
@@ -39,7 +42,11 @@ _NAMES: Final = {
     "att": ("dnsbl:attrbl", "dnsbl:rbl 521"),
     "nerd": ("countries.nerd.dk",),
 }  # fmt: skip
-"""Id -> how normalised replies name the list."""
+"""Id -> how replies name the list."""
+_PHRASES: Final = Phrases(
+    (order, normalise(phrase), name)
+    for order, (name, phrase) in enumerate((name, phrase) for name, phrases in _NAMES.items() for phrase in phrases)
+)
 _SPAMHAUS_ZONES: Final = frozenset(
     {"spamhaus_zen", "spamhaus_dbl", "spamhaus_css", "spamhaus_sbl", "spamhaus_xbl", "spamhaus_pbl"}
 )
@@ -47,24 +54,27 @@ _SBL_RECORD: Final = re.compile(r"\bsbl\d{3,}\b")
 
 _BIT_MASKS: Final = (
     # postmaster.comcast.net error pages; BL000000 is Comcast's own finding
-    (re.compile(r"\bbl0{0,3}([01]{3,6})\b"), ("spamhaus_zen", "cloudmark_csi", "senderscore_bl")),
+    ("bl000", re.compile(r"\bbl0{0,3}([01]{3,6})\b"), ("spamhaus_zen", "cloudmark_csi", "senderscore_bl")),
     # cox.com error codes
-    (re.compile(r"\bipbl([01]{4,5})\b"), ("spamhaus_zen", "returnpath", "invaluement_ivmsip", "cloudmark_csi")),
-    (re.compile(r"\burlbl([01]{3})\b"), ("surbl", "spamhaus_dbl", "invaluement_ivmuri")),
+    ("ipbl", re.compile(r"\bipbl([01]{4,5})\b"), ("spamhaus_zen", "returnpath", "invaluement_ivmsip", "cloudmark_csi")),
+    ("urlbl", re.compile(r"\burlbl([01]{3})\b"), ("surbl", "spamhaus_dbl", "invaluement_ivmuri")),
 )
-"""A mask of digits, read from the right, and the lists that its ones stand for."""
+"""What stands before a mask of digits, the mask, and the lists that its ones stand for, from the right."""
 _ZONE: Final = re.compile(
     r"(?:blocked|listed|rejected|blacklisted|listing)[^;]{0,30}? (?:using|by|at|in|on) (?:the )?((?:[a-z0-9_-]{1,63}\.){1,6}[a-z]{2,20})\b"
 )
 
 
-def find_blocklists(text: str, *, by_zone: bool) -> tuple[str, ...]:
-    """Every list that a normalised text names, in the order of the table above; `by_zone`: else one unknown to us."""
-    found = [name for name, ways in _NAMES.items() if any(way in text for way in ways)]
+def find_blocklists(text: str, have: frozenset[str], *, by_zone: bool) -> tuple[str, ...]:
+    """Every list that a normalised text names, in the order of the table above.
+
+    `have` are the text's words; `by_zone`: where it names none that we know, the zone that it calls a list.
+    """
+    found = [name for _, _, name in sorted(_PHRASES.said(text, have))]
     if "spamhaus" in text and not _SPAMHAUS_ZONES.intersection(found):
         found.insert(0, "spamhaus_sbl" if _SBL_RECORD.search(text) else "spamhaus")
-    for mask, lists in _BIT_MASKS:
-        if bits := mask.search(text):
+    for mark, mask, lists in _BIT_MASKS:
+        if mark in text and (bits := mask.search(text)):
             found += [name for name, bit in zip(lists, reversed(bits[1]), strict=False) if bit == "1"]
     if by_zone and not found and (zone := _ZONE.search(text)):
         found.append(zone[1])

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from policies.blocklists import find_blocklists
 from policies.identity import find_identity
-from policies.matching import Table, says
+from policies.matching import Phrases, Table
 from policies.provider_directory import ProviderDirectory, last_two_labels
 from policies.rules import Opening, Provider, Rule, RuleError, parse_provider
 from policies.said import LONGEST, Heard, Said, hear
@@ -39,7 +39,8 @@ class RuleSet:
         self._tables = _provider_tables(files, own)
         self._any = Table(rule for file in files if file.said_by == "any" for rule in own[file.name])
         self._postfix = Table(rule for file in files if file.said_by == "postfix" for rule in own[file.name])
-        self._tokens = tuple((token, file.name) for file in files for token in file.tokens)
+        tokens = [(token, file.name) for file in files for token in file.tokens]
+        self._tokens = Phrases((order, token, provider) for order, (token, provider) in enumerate(tokens))
         self._statuses = {status: file.name for file in reversed(files) for status in file.statuses}
         self._rules = {rule.id: rule for rules in own.values() for rule in rules}
         self._remembered = lru_cache(maxsize=_REMEMBERED)(self._classify)
@@ -84,11 +85,8 @@ class RuleSet:
         return table.find(heard) if table and self._token(heard) == provider else None
 
     def _token(self, heard: Heard) -> str | None:
-        text = heard.text
-        for token, provider in self._tokens:
-            if token in text and says(text, token):
-                return provider
-        return self._statuses.get(heard.enhanced)
+        said = self._tokens.said(heard.text, heard.words)
+        return min(said)[2] if said else self._statuses.get(heard.enhanced)
 
 
 def _own_rules(files: tuple[Provider, ...]) -> dict[str, tuple[Rule, ...]]:
@@ -121,8 +119,9 @@ def _verdict(rule: Rule, heard: Heard, provider: str | None) -> Verdict:
         bounce = Bounce.TRANSIENT
         reaction = reaction if reaction in _AFTER_SUSPENDED else Reaction.NOTHING
     identity = find_identity(rule.identity, heard.plain.lower(), rule.identity_pattern) if rule.identity else None
-    listed = rule.detail in _LISTED
-    lists = find_blocklists(heard.text, by_zone=rule.detail == _BLOCKLIST) if listed else ()
+    lists = find_blocklists(heard.text, heard.words, by_zone=rule.detail == _BLOCKLIST) if rule.detail in _LISTED else ()
+    if lists in _VAGUE:
+        lists = rule.blocklists or lists
     return Verdict(
         provider,
         rule.id,
@@ -131,7 +130,7 @@ def _verdict(rule: Rule, heard: Heard, provider: str | None) -> Verdict:
         bounce,
         rule.scope,
         identity,
-        lists or rule.blocklists,
+        lists,
         reaction,
         heard.code,
         heard.enhanced,
@@ -141,6 +140,10 @@ def _verdict(rule: Rule, heard: Heard, provider: str | None) -> Verdict:
 _BLOCKLIST: Final = "reputation.blocklist"
 _LISTED: Final = frozenset({_BLOCKLIST, "reputation.ip", "reputation.domain", "policy.other", "content.spam"})
 """What a listing may lie behind; elsewhere a list's name is none (a receiver whose own query was refused)."""
+
+
+_VAGUE: Final = ((), ("spamhaus",))
+"""Where the rule may know better than the words."""
 
 
 def _unknown(heard: Heard, provider: str | None) -> Verdict:

@@ -114,7 +114,6 @@ class Engine:
     def _active(self, fact: facts.QueueActive, *, now: float) -> None:
         message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
         self.messages.sent_by(message, fact.sender)
-        message.size = fact.size
         self._queue_manager(fact.record.instance, fact.record.pid)
         if not message.activation and message.sender_domain:
             if message.dkim_domains:
@@ -189,11 +188,10 @@ class Engine:
         message.outcome(recipient, final=fact.status in _FINAL)
         message.attempts += 1
         message.paid = message.exempt = False
-        opens = self._outcomes.judge(fact, message, recipient, now=now)
+        opens, rule = self._outcomes.judge(fact, message, recipient, now=now)
         if opens is not None:
-            key, verdict = opens
-            self.open(key, rule=verdict.rule, line=fact.record.text, now=now)
-        self._tell_states(rule=opens[1].rule if opens else "", line=fact.record.text, now=now)
+            self.open(opens, rule=rule, line=fact.record.text, now=now)
+        self._tell_states(rule=rule, line=fact.record.text if rule else "", now=now)
         if message.on_hold and message.finished:
             self.books.done[message] = None
         elif not message.finished:
@@ -218,9 +216,8 @@ class Engine:
             return self._parked(known.held_under)
         message = known or self.messages.obtain(arrival.postfix_instance, arrival.queue_id, now=now)
         self.messages.sent_by(message, arrival.sender)
-        message.size = arrival.size
         if arrival.complete and not message.recipients:
-            message.recipients = [Recipient(address) for address in arrival.recipients]
+            message.recipients = tuple(map(Recipient, arrival.recipients))
             message.nrcpt = len(message.recipients)
         if not self.subqueues or message.let_out or message.place is not Place.QUEUED:
             return None

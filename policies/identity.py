@@ -5,6 +5,7 @@ Knows how mail servers write such names ("your DKIM domain [example.com 35]", "?
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Final
 
 from policies.verdict import Identity, IdentityType
@@ -55,7 +56,7 @@ WAYS: Final = {
         rf"(?:^| ){_IP}(?=[ ,;:.)>\]]|$)(?!\.\d)",
     ),
     IdentityType.NETBLOCK: _patterns(
-        rf"\[?{_NETWORK}",
+        rf"(?:^|[ \[(]){_NETWORK}",
         rf"netblock ?[\[(]? ?{_IP}",
         rf"\[{_IP}\]",
     ),
@@ -64,14 +65,26 @@ WAYS: Final = {
 """Each type of identity, and the ways in which it is written, the surest first; for text in small letters."""
 
 
+_SOME_IPV4: Final = re.compile(r"\d+\.\d+\.\d+\.\d+")
+
+
+def _only_address(text: str) -> str:
+    """The IPv4 address of a text that has just one, "" else: most have, and then nothing need be weighed."""
+    found = set(_SOME_IPV4.findall(text))
+    return _address(found.pop()) if len(found) == 1 and "::" not in text else ""
+
+
 def find_identity(kind: IdentityType, text: str, pattern: re.Pattern[str] | None = None) -> Identity | None:
     """The identity that a folded text in small letters names; a rule's own pattern is asked alone.
 
     None where it names none. Not the normalised text: a domain called email.example.com must stay what it is.
     """
+    if kind is IdentityType.IP and pattern is None and (address := _only_address(text)):
+        return Identity(kind, address)
+    read = _READERS[kind]
     for way in (pattern,) if pattern else WAYS[kind]:
         for found in way.finditer(text):
-            value = _READERS.get(kind, _domain)(found[1])
+            value = read(found[1])
             if value:
                 return Identity(kind, value)
     return None
@@ -82,10 +95,12 @@ def _domain(value: str) -> str:
 
 
 def _address(value: str) -> str:
+    """In canonical form; "" for what is none, and for 127.0.0.x, which is a blocklist's answer code."""
     try:
-        return str(ipaddress.ip_address(value.strip(".:") if "::" not in value else value.rstrip(".")))
+        address = ipaddress.ip_address(value.rstrip(".") if "::" in value else value.strip(".:"))
     except ValueError:
         return ""
+    return "" if address.is_loopback else str(address)
 
 
 def _network(value: str) -> str:
@@ -98,7 +113,11 @@ def _network(value: str) -> str:
         return ""
 
 
-_READERS: Final = {
+_READERS: Final[dict[IdentityType, Callable[[str], str]]] = {
+    IdentityType.DKIM_DOMAIN: _domain,
+    IdentityType.SPF_DOMAIN: _domain,
+    IdentityType.FROM_DOMAIN: _domain,
+    IdentityType.URL_DOMAIN: _domain,
     IdentityType.IP: _address,
     IdentityType.NETBLOCK: _network,
     IdentityType.MESSAGE_ID: str.strip,

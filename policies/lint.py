@@ -3,7 +3,7 @@
 Knows what makes a rule dead, hidden by an earlier one, or too broad.
 """
 
-from policies.matching import Table, fits
+from policies.matching import Table
 from policies.rules import Provider, Rule, RuleError
 from policies.said import Heard, Said, hear
 
@@ -34,16 +34,16 @@ def _faults(provider: Provider, table: Table, rule: Rule) -> list[RuleError]:
                     provider, rule, "examples", f"{first.label} takes {text!r} first", f"put it before {first.label}"
                 )
             )
-    for text in rule.counterexamples:
-        if table.find(_hear(provider, text)) is rule:
-            faults.append(
-                _fault(provider, rule, "counterexamples", f"matches {text!r}", "narrow the rule, or add to `none`")
-            )
+    faults += [
+        _fault(provider, rule, "counterexamples", f"matches {text!r}", "narrow the rule, or add to `none`")
+        for text in rule.counterexamples
+        if table.find(_hear(provider, text)) is rule
+    ]
     return faults
 
 
 def _alone(rule: Rule, heard: Heard) -> bool:
-    return Table((rule,)).find(heard) is rule and fits(rule, heard)
+    return Table((rule,)).find(heard) is rule
 
 
 def _hear(provider: Provider, text: str) -> Heard:

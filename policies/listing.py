@@ -12,7 +12,6 @@ class Queued(NamedTuple):
     queue_name: str
     queue_id: str
     arrival_time: float
-    size: int
     sender: str
     recipients: tuple[str, ...]
     """Undelivered recipients."""
@@ -58,8 +57,7 @@ def absent(messages: Messages, listing: Listing) -> list[Message]:
 
 def _fill(message: Message, queued: Queued) -> None:
     message.arrival = queued.arrival_time
-    message.size = queued.size
-    message.recipients = message.recipients or [Recipient(address) for address in queued.recipients]
+    message.recipients = message.recipients or tuple(map(Recipient, queued.recipients))
     message.nrcpt = max(message.nrcpt, len(queued.recipients))
     message.attempts = max(message.attempts, 1)  # it is queued whole
     if queued.queue_name == "active" and not message.activation and message.place is Place.QUEUED:

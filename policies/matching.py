@@ -1,15 +1,18 @@
 """Finds the first rule that a reply fits, in a table of hundreds, in about ten microseconds.
 
-Knows how rules are laid out for that: by SMTP code, then by one whole word of each phrase, so that only rules whose
-word the reply has are tried at all. The order of the rules decides, whatever the layout.
+Knows how phrases are laid out for that: by one whole word of each, so that only those whose word the reply has are
+looked for at all. The order of the rules decides, whatever the layout.
 """
 
+from collections import Counter
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from policies.rules import Rule
-from policies.said import Heard, words
+from policies.said import START, Heard, words
 from policies.verdict import Reaction, Scope
+
+T = TypeVar("T")
 
 _BEFORE_RECIPIENT: Final = frozenset({"greeting", "EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "MAIL FROM"})
 """Answers to these were given before any recipient was named, so none of them condemns one."""
@@ -23,8 +26,44 @@ def says(text: str, phrase: str) -> bool:
     return at >= 0
 
 
+class Phrases(Generic[T]):
+    """Phrases and what each stands for."""
+
+    def __init__(self, phrases: Iterable[tuple[int, str, T]]) -> None:
+        """Take (order, phrase, meaning); orders are unique, the phrase "" is in every text."""
+        entries = [(entry, _keys(entry[1])) for entry in phrases]
+        common = Counter(key for _, keys in entries for key in keys)
+        self._by_word: dict[str, list[tuple[str, tuple[int, str, T]]]] = {}
+        self._loose = []
+        for entry, keys in entries:
+            if keys:
+                rarest = min(keys, key=lambda key: (common[key], key))
+                self._by_word.setdefault(rarest, []).append((entry[1], entry))
+            else:
+                self._loose.append((entry[1], entry))
+        self._known = frozenset(self._by_word)
+
+    def said(self, text: str, have: frozenset[str]) -> list[tuple[int, str, T]]:
+        """The entries whose phrase a text says, in no order; `have`: the text's words."""
+        said = [entry for phrase, entry in self._loose if phrase in text]
+        for word in self._known & have:
+            said += [entry for phrase, entry in self._by_word[word] if phrase in text]
+        return [entry for entry in said if says(text, entry[1])]
+
+
+def _keys(phrase: str) -> list[str]:
+    """What every text that says the phrase has among its words: whole words, and the begin of the last, which may go on."""
+    at = len(phrase)
+    while at and phrase[at - 1].isalnum():
+        at -= 1
+    keys = [word for word in words(phrase[:at]) if not word.endswith("*")]
+    if len(phrase) - at >= START:
+        keys.append(f"{phrase[at : at + START]}*")
+    return keys
+
+
 def fits(rule: Rule, heard: Heard) -> bool:
-    """Whether a reply meets all conditions of a rule but its code."""
+    """Whether a reply meets the conditions of a rule besides its code and its first phrases."""
     if rule.statuses and heard.enhanced not in rule.statuses:
         return False
     if heard.command in _BEFORE_RECIPIENT and _about_what_came_later(rule, heard.command):
@@ -32,10 +71,12 @@ def fits(rule: Rule, heard: Heard) -> bool:
     if rule.commands and heard.command not in rule.commands:
         return False
     text = heard.text
-    if rule.any_of and not any(says(text, phrase) for phrase in rule.any_of):
-        return False
-    if not all(says(text, phrase) for phrase in rule.all_of) or any(says(text, phrase) for phrase in rule.none_of):
-        return False
+    for phrase in rule.all_of:
+        if not says(text, phrase):
+            return False
+    for phrase in rule.none_of:
+        if phrase in text and says(text, phrase):
+            return False
     return rule.pattern is None or _pattern_fits(rule, heard)
 
 
@@ -52,22 +93,12 @@ def _pattern_fits(rule: Rule, heard: Heard) -> bool:
     return found["recipient_domain"] == heard.recipient_domain
 
 
-class _Try(NamedTuple):
-    """A rule to be tried, if its phrase is there."""
-
-    order: int
-    phrase: str
-    rule: Rule
-
-
 class _Bucket(NamedTuple):
-    """The rules that one SMTP code leaves, by what must be in the reply."""
+    """The rules that one SMTP code leaves."""
 
-    always: tuple[_Try, ...]
-    by_word: dict[str, tuple[_Try, ...]]
-    by_status: dict[str, tuple[_Try, ...]]
-    known: frozenset[str]
-    """The keys of `by_word`."""
+    phrases: Phrases[Rule]
+    by_status: dict[str, list[tuple[int, str, Rule]]]
+    """Those that have enhanced codes and no phrase."""
 
 
 class Table:
@@ -81,15 +112,14 @@ class Table:
     def find(self, heard: Heard) -> Rule | None:
         """The first rule that fits."""
         bucket = self._bucket(heard)
-        tries = list(bucket.always)
-        for word in bucket.known & heard.words:
-            tries += bucket.by_word[word]
-        if heard.enhanced:
-            tries += bucket.by_status.get(heard.enhanced, ())
-        text = heard.text
-        for attempt in sorted([attempt for attempt in tries if attempt.phrase in text]):
-            if fits(attempt.rule, heard):
-                return attempt.rule
+        entries = bucket.phrases.said(heard.text, heard.words)
+        if heard.enhanced in bucket.by_status:
+            entries += bucket.by_status[heard.enhanced]
+        if len(entries) > 1:
+            entries.sort()
+        for _, _, rule in entries:
+            if fits(rule, heard):
+                return rule
         return None
 
     def _bucket(self, heard: Heard) -> _Bucket:
@@ -113,39 +143,15 @@ def _takes(rule: Rule, code: str) -> bool:
 
 
 def _lay_out(rules: Iterable[Rule]) -> _Bucket:
-    always: list[_Try] = []
-    by_word: dict[str, list[_Try]] = {}
-    by_status: dict[str, list[_Try]] = {}
+    phrases: list[tuple[int, str, Rule]] = []
+    by_status: dict[str, list[tuple[int, str, Rule]]] = {}
     order = 0
     for rule in rules:
         for phrase in rule.any_of or rule.all_of[:1] or ("",):
             order += 1
-            attempt = _Try(order, phrase, rule)
-            if whole := _whole_words(phrase):
-                by_word.setdefault(max(whole, key=len), []).append(attempt)
-            elif rule.statuses and not phrase:
-                for status in rule.statuses:
-                    by_status.setdefault(status, []).append(attempt)
-            else:
-                always.append(attempt)
-    return _Bucket(
-        tuple(always),
-        {word: tuple(tries) for word, tries in by_word.items()},
-        {status: tuple(tries) for status, tries in by_status.items()},
-        frozenset(by_word),
-    )
-
-
-def _whole_words(phrase: str) -> list[str]:
-    """The words of a phrase that are whole in every reply that has it: its last may go on, its first is one's begin."""
-    whole = sorted(words(phrase))
-    if phrase[-1:].isalnum():
-        whole.remove(_last_word(phrase))
-    return whole
-
-
-def _last_word(phrase: str) -> str:
-    at = len(phrase)
-    while at and phrase[at - 1].isalnum():
-        at -= 1
-    return phrase[at:]
+            if phrase or not rule.statuses:
+                phrases.append((order, phrase, rule))
+                continue
+            for status in rule.statuses:
+                by_status.setdefault(status, []).append((order, phrase, rule))
+    return _Bucket(Phrases(phrases), by_status)

@@ -71,7 +71,6 @@ class Message:
         "seen_on_hold",
         "sender",
         "sender_domain",
-        "size",
     )
 
     def __init__(self, instance: str, queue_id: str, *, now: float) -> None:
@@ -83,10 +82,9 @@ class Message:
         self.sender: str | None = None
         """None while unknown; "" is the null sender."""
         self.sender_domain = ""
-        self.size = 0
         self.nrcpt = 0
         """0 while unknown."""
-        self.recipients: list[Recipient] = []
+        self.recipients: tuple[Recipient, ...] = ()
         self.dkim_domains: tuple[str, ...] = ()
         self.from_domain = ""
         self.place = Place.QUEUED
@@ -161,7 +159,7 @@ class Message:
                 if not known.activation and not known.done:
                     return self._renamed(known, address, orig_to)
         fresh = Recipient(address, orig_to)
-        self.recipients.append(fresh)
+        self.recipients = (*self.recipients, fresh)
         return fresh
 
     @staticmethod
@@ -198,9 +196,9 @@ _BEFORE_OURS = -1
 _OURS = frozenset({Place.PROMISED, Place.TAKING, Place.HELD, Place.RELEASING})
 
 
-def by_arrival(message: Message) -> float:
-    """Sort oldest first."""
-    return message.arrival
+def by_arrival(message: Message) -> tuple[float, str]:
+    """Sort oldest first; the queue id settles ties, so that the same log gives the same order."""
+    return message.arrival, message.queue_id
 
 
 class Messages:
@@ -208,7 +206,7 @@ class Messages:
 
     def __init__(self) -> None:
         self._by_id: dict[str, dict[str, Message]] = {}
-        self._by_sender: dict[str, dict[Message, None]] = {}
+        self._by_sender: dict[str, set[Message]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._by_id.values()))
@@ -237,7 +235,7 @@ class Messages:
         self._by_id.setdefault(intern(message.instance), {})[message.queue_id] = message
         if message.sender is not None:
             message.sender_domain = intern(domain_of(message.sender))
-            self._by_sender.setdefault(message.sender_domain, {})[message] = None
+            self._by_sender.setdefault(message.sender_domain, set()).add(message)
 
     def sent_by(self, message: Message, sender: str) -> None:
         """Note the envelope sender, which is what messages are looked up by when a sub-queue opens."""
@@ -247,10 +245,10 @@ class Messages:
             self._unlist(message)
         message.sender = sender
         message.sender_domain = intern(domain_of(sender))
-        self._by_sender.setdefault(message.sender_domain, {})[message] = None
+        self._by_sender.setdefault(message.sender_domain, set()).add(message)
 
     def of_sender(self, domain: str) -> list[Message]:
-        """List the live messages whose envelope sender is of exactly this domain."""
+        """List the live messages whose envelope sender is of exactly this domain, in no order."""
         return list(self._by_sender.get(domain, ()))
 
     def sender_domains(self) -> list[str]:
@@ -270,6 +268,6 @@ class Messages:
     def _unlist(self, message: Message) -> None:
         messages = self._by_sender.get(message.sender_domain)
         if messages is not None:
-            messages.pop(message, None)
+            messages.discard(message)
             if not messages:
                 del self._by_sender[message.sender_domain]

@@ -1,5 +1,7 @@
 """What a delivery attempt means for the sub-queues: scope first, then whom it concerns."""
 
+from typing import NamedTuple
+
 from parsers.postfix.facts import DeliveryAttempt
 from policies.classify import RuleSet, Said
 from policies.commands import Attempt
@@ -17,6 +19,16 @@ from policies.verdict import IdentityType, Reaction, Scope, Verdict
 
 _MARGIN = 1.0
 """Seconds by which the beginning of an attempt, computed from its delays, may be too late."""
+
+
+class Judgement(NamedTuple):
+    opens: Key | None
+    """The sub-queue to open."""
+    rule: str
+    """The rule that read a refusal by which sub-queues open or pause; "" where there was none."""
+
+
+_NOBODY = Judgement(None, "")
 
 
 class Outcomes:
@@ -38,10 +50,8 @@ class Outcomes:
         self._settings = settings
         self._openings = Openings()
 
-    def judge(
-        self, fact: DeliveryAttempt, message: Message, recipient: Recipient, *, now: float
-    ) -> tuple[Key, Verdict] | None:
-        """Feed an attempt to the sub-queues it concerns; tell the key, if one is to be opened."""
+    def judge(self, fact: DeliveryAttempt, message: Message, recipient: Recipient, *, now: float) -> Judgement:
+        """Feed an attempt to the sub-queues it concerns; tell whether one is to be opened, and by which rule."""
         provider = self._provider(fact, recipient, now=now)
         verdict = None if fact.status == "sent" else self._verdict(fact, recipient, provider)
         key = self._named(verdict, message, provider) if verdict and provider else None
@@ -53,9 +63,10 @@ class Outcomes:
         self._telling.attempted(
             _row(fact, message, recipient, provider, verdict, key=refused.key if refused else key, now=now)
         )
-        if key is None or verdict is None or refused is not None:
-            return None
-        return (key, verdict) if self._opens(key, verdict, recipient, now=now) else None
+        if key is None or verdict is None:
+            return _NOBODY
+        opens = refused is None and self._opens(key, verdict, recipient, now=now)
+        return Judgement(key if opens else None, verdict.rule)
 
     def _provider(self, fact: DeliveryAttempt, recipient: Recipient, *, now: float) -> str | None:
         """Tell whose answer this outcome is; None where it is none of a mailbox provider (rule 7).

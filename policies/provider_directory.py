@@ -30,19 +30,21 @@ class ProviderDirectory:
             for domain in provider.domains:
                 self._domains.setdefault(domain, provider.name)
         self._known: dict[str, str | None] = {}
+        self._answers: dict[str, str | None] = {}
 
     def of_host(self, host: str) -> str | None:
         """The provider that runs an MX or relay host; unknown: the host's organizational domain; no name: None."""
-        host = host.rstrip(".").lower()
-        if host not in self._known:
-            if len(self._known) >= _MOST:
-                self._known.clear()
-            self._known[host] = self.known_host(host) or self._domain_of(host)
-        return self._known[host]
+        if host not in self._answers:
+            _make_room(self._answers)
+            self._answers[host] = self.known_host(host) or self._domain_of(host.rstrip(".").lower())
+        return self._answers[host]
 
     def known_host(self, host: str) -> str | None:
         """The provider whose file names the host, None where none does."""
-        return _longest(self._hosts, host.rstrip(".").lower())
+        if host not in self._known:
+            _make_room(self._known)
+            self._known[host] = _longest(self._hosts, host.rstrip(".").lower())
+        return self._known[host]
 
     def of_domain(self, domain: str) -> str | None:
         """The provider of a well-known recipient domain; hosted domains are not known here."""
@@ -52,6 +54,11 @@ class ProviderDirectory:
         if "." not in host or ":" in host or host.rpartition(".")[2].isdecimal():
             return None
         return self._organizational(host)
+
+
+def _make_room(answers: dict[str, str | None]) -> None:
+    if len(answers) >= _MOST:
+        answers.clear()
 
 
 def _longest(names: dict[str, str], name: str) -> str | None:

@@ -39,7 +39,7 @@ class Heard(NamedTuple):
     plain: str
     """The same, only folded."""
     words: frozenset[str]
-    """The whole words of `text`."""
+    """The words of `text`, whole and by their beginnings."""
     command: str
     host: str
     recipient_domain: str
@@ -51,6 +51,8 @@ class Heard(NamedTuple):
 
 
 _QUOTES: Final = "'\"`\u00b4\u2018\u2019\u201c\u201d"
+START: Final = 4
+"""Letters of a word's beginning that are looked up."""
 _SEPARATORS: Final = "".join(chr(i) if chr(i).isalnum() else " " for i in range(256))
 
 
@@ -72,8 +74,9 @@ def one_mail(text: str) -> str:
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a normalised text: what stands between blanks and signs."""
-    return frozenset(text.translate(_SEPARATORS).split())
+    """The words of a normalised text, and with a "*" the first letters of each: what phrases are looked up by."""
+    whole = set(text.translate(_SEPARATORS).split())
+    return frozenset(whole.union([f"{word[:START]}*" for word in whole]))
 
 
 _SUSPENDED: Final = "delivery temporarily suspended: "

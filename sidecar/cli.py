@@ -29,6 +29,8 @@ COMMANDS: Mapping[str, Entry] = {
     "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
+    "check": Entry("sidecar.check:check", "Configuration, wiring, what is missing."),
+    "postfix": Entry("sidecar.wiring:postfix_command", "The wiring in main.cf and master.cf: show, apply, remove."),
     "failsafe": Entry("sidecar.failsafe:failsafe", "Release what is held when core is silent for too long."),
     "lab": Entry("sidecar.lab.command:lab", "A private Postfix, simulated providers, a fleet.", configured=False),
 }

@@ -129,9 +129,10 @@ async def _line(reader: asyncio.StreamReader) -> bytes | None:
 
 
 async def _send(writer: asyncio.StreamWriter, answer: list[str]) -> None:
-    writer.writelines(piece.encode() for piece in answer)
     async with asyncio.timeout(_IDLE_MAX):
-        await writer.drain()
+        for piece in answer:
+            writer.write(piece.encode())
+            await writer.drain()
 
 
 async def _answered(line: bytes, commands: Mapping[str, Handler], failures: Counter[str]) -> list[str]:

@@ -219,7 +219,6 @@ def _queued(instance: postfix.Instance) -> tuple[Queued, ...]:
             message.queue_name,
             message.queue_id,
             message.arrival_time,
-            message.message_size,
             "" if message.sender == "MAILER-DAEMON" else message.sender,
             tuple(address for address, _ in message.recipients),
         )

@@ -143,11 +143,17 @@ class Entries:
 
     def _batch(self, entries: list[dict[str, str]], *, now: float) -> Batch:
         gap, self.gap = self.gap, False
-        return Batch(Position(self.source, self.cursor), now, gap, entries=entries)
+        return Batch((), Position(self.source, self.cursor), now, gap, entries)
 
     def _read(self, line: bytes) -> dict[str, str] | None:
-        """One entry; None where it is the cursor's own, read before."""
-        entry = {name: _text(value) for name, value in json.loads(line).items()}
+        """One entry; None where it is the cursor's own, read before, or no entry."""
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            logger.warning("journalctl wrote a line that is no JSON: %.200r", line)
+            self.gap = True
+            return None
+        entry = {name: _text(value) for name, value in fields.items()}
         expected, self._expected = self._expected, ""
         if not expected:
             return entry
@@ -197,7 +203,7 @@ async def follow_journal(
     if start is None:
         if from_end:
             entries.cursor = await _newest(command)
-        yield Batch(Position(source, entries.cursor), time.time(), gap=False)
+        yield Batch((), Position(source, entries.cursor), time.time(), gap=False)
     first, delay = True, BACK_OFF
     while True:
         known = entries.cursor

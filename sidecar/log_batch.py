@@ -22,14 +22,14 @@ class Batch(NamedTuple):
     May be empty: the first batch says where reading begins, and a gap is told at once.
     """
 
+    lines: Sequence[bytes]
+    """Without their ends. From files and standard input."""
     position: Position
     """After these lines."""
     reference: float
     """Seconds since the epoch, UTC: no line is later. Modification time of the file, or the present."""
     gap: bool
     """Lines before these may be missing: what was known of messages under way is no longer sure."""
-    lines: Sequence[bytes] = ()
-    """Without their ends. From files and standard input."""
     entries: Sequence[Mapping[str, str]] = ()
     """Fields by name. From the journal; bytes that are not UTF-8 stand as lone surrogates (surrogateescape)."""
 

@@ -83,6 +83,5 @@ def _batches(lines: list[bytes], descriptor: int) -> list[Batch]:
     reference = status.st_mtime if stat.S_ISREG(status.st_mode) else time.time()
     cuts = [lines[start : start + BATCH_LINES] for start in range(0, len(lines), BATCH_LINES)]
     return [
-        Batch(Position(STDIN, ""), reference, gap=False, lines=[line.removesuffix(b"\r") for line in cut])
-        for cut in cuts
+        Batch([line.removesuffix(b"\r") for line in cut], Position(STDIN, ""), reference, gap=False) for cut in cuts
     ]

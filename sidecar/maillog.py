@@ -238,7 +238,7 @@ class Tail:
     def _batch(self, lines: Sequence[bytes], reading: Reading, place: Place | None = None) -> Batch:
         gap, self._gap = self._gap, False
         position = Position(self._source, (place or reading.place).token())
-        return Batch(position, reading.mtime_ns / 1e9, gap, lines)
+        return Batch(lines, position, reading.mtime_ns / 1e9, gap)
 
     def _cannot_be_read(self, error: Exception) -> ConfigError:
         named = getattr(error, "filename", None) or self._path

@@ -23,17 +23,20 @@ from sidecar.web import Page, Routes, serve_web
 LOG_LAG_MAX = 60.0
 """Seconds core may be behind the end of its log before /healthz says so."""
 _CORE_SECONDS = 2.0  # to answer; far beyond its usual millisecond, and within a monitor's patience
+_PATIENCE = 2.0  # until we say that core is away: it may only be starting
 _PAGE_SECONDS = 1.0  # for which an answer to a page's question is used again: pages may be asked in floods
 
 
 class Core:
-    """Core as seen from outside: asks it, and says once when it goes away and once when it is back."""
+    """Core as seen from outside: asks it, and says once when it stays away and once when it is back."""
 
-    def __init__(self, path: Path, *, seen: Callable[[bool], None]) -> None:
+    def __init__(self, path: Path, *, seen: Callable[[bool], None], patience: float = _PATIENCE) -> None:
         """`seen` is told, each time, whether there was an answer."""
         self._path = path
         self._seen = seen
+        self._patience = patience
         self._away_since: float | None = None
+        self._said = False
         self._refusals: dict[str, str] = {}
 
     async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -52,15 +55,18 @@ class Core:
 
     def _is_away(self, why: str) -> None:
         self._seen(False)
+        now = time.monotonic()
         if self._away_since is None:
-            self._away_since = time.monotonic()
+            self._away_since = now
+        if not self._said and now - self._away_since >= self._patience:
+            self._said = True
             own_log.core_away(why)
 
     def _is_there(self) -> None:
         self._seen(True)
-        if self._away_since is not None:
+        if self._said and self._away_since is not None:
             own_log.core_back(after=time.monotonic() - self._away_since)
-            self._away_since = None
+        self._away_since, self._said = None, False
 
     def _refused(self, command: str, why: str) -> None:
         """Said when it is news: the same question is asked every second."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, time
 from typing import NamedTuple
 
-from parsers.policy_protocol import DUNNO, Filter, PolicyConnection, PolicyRequest, ProtocolError, encode, value_of
-from policies.access import Access, Decision
+from parsers.policy_protocol import DUNNO, PolicyConnection, PolicyRequest, ProtocolError, encode
+from policies.access import Access
 from sidecar.config import ConfigError
 from sidecar.policy_sockets import Inherited, Listener, Listening, connections_within_limits, listen
 
@@ -32,12 +32,13 @@ _READ_AT_ONCE = 65_536  # bytes; smtpd sends one request and waits
 _ACCEPTED_AT_ONCE = 64  # then the connections that are open get their turn
 _LOOK_AWAY = 1.0  # seconds without accept() when there are no descriptors left; the socket stays readable
 _TELL_EVERY = 10.0  # seconds between two lines about the same trouble
-_LINES_MAX = 10_000  # of our log, waiting to be written
-_FLUSH_AFTER = 0.1  # seconds until they are
+_FLUSH_AFTER = 0.1  # seconds that lines of our log wait, to be written together
+_LINES_MAX = 100  # of them: a line costs as much as an answer, and Postfix logs each HOLD with our text
 
 LATENCY_BOUNDS = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 1.0)
 """Upper bounds of the histogram, in seconds from the read to the write; one more bucket is above them."""
 
+_SHORTEST = LATENCY_BOUNDS[0]
 _STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")
 _SAY_DUNNO = encode(DUNNO)
 
@@ -63,7 +64,7 @@ class Figures(NamedTuple):
     closed: Mapping[str, int]
     """Connections that we closed: "protocol", "slow" (request), "unread" (answers), "full" (too many)."""
     lines_dropped: int
-    """Lines of our log that came faster than it could be written."""
+    """Lines that our log was spared, for more than a thousand came in a second."""
 
 
 async def serve(
@@ -99,7 +100,8 @@ class PolicyServer:
         self._partial: dict[_Connection, float] = {}
         """Connections with part of a request, and when it began (monotonic)."""
         self._timers: dict[object, asyncio.TimerHandle] = {}
-        self._lines: list[tuple[str, Decision]] = []
+        self._lines: list[tuple[str, bytes, str]] = []
+        """(queue id, answer, why)."""
         self._told: dict[str, float] = {}
         self._requests = dict.fromkeys((*_STATES, "other"), 0)
         self._actions: Counter[str] = Counter()
@@ -152,8 +154,10 @@ class PolicyServer:
 
     def answer(self, request: PolicyRequest, postfix_instance: str, *, now: float) -> bytes:
         """Decide; an error of ours is DUNNO, counted, and told once in a while."""
-        state = request.protocol_state
-        self._requests[state if state in self._requests else "other"] += 1
+        try:
+            self._requests[request.protocol_state] += 1
+        except KeyError:
+            self._requests["other"] += 1
         try:
             decision = self.access.decide(request, postfix_instance, now=now)
             if not decision.rule:
@@ -163,12 +167,12 @@ class PolicyServer:
             self._fail_open[type(error).__name__] += 1
             self._tell("fail_open", "answered DUNNO for an error of ours", error=error)
             return _SAY_DUNNO
-        self._acted(request.queue_id, decision)
+        self._acted(request.queue_id, reply, decision.why)
         return reply
 
     def took(self, seconds: float, requests: int) -> None:
         """`requests` were answered `seconds` after they were read."""
-        self._latency[0 if seconds <= LATENCY_BOUNDS[0] else bisect_left(LATENCY_BOUNDS, seconds)] += requests
+        self._latency[0 if seconds <= _SHORTEST else bisect_left(LATENCY_BOUNDS, seconds)] += requests
         self._latency_sum += seconds * requests
 
     def waits(self, connection: "_Connection", *, anew: bool) -> None:
@@ -221,24 +225,25 @@ class PolicyServer:
         if self._partial:
             self._after(REQUEST_SECONDS / 4, "partial", self._drop_slow)
 
-    def _acted(self, queue_id: str, decision: Decision) -> None:
-        """Count, and note for our log what is more than DUNNO. Postfix logs each FILTER itself, with the transport."""
-        word = value_of(decision.action).partition(" ")[0]
+    def _acted(self, queue_id: str, reply: bytes, why: str) -> None:
+        """Count, and note for our log what is more than plain DUNNO."""
+        word = reply[len(b"action=") :].split(None, 1)[0].decode()
         self._actions[word] += 1
         if word == "FILTER" and not _LOG.isEnabledFor(logging.DEBUG):
-            return
+            return  # Postfix logs it, with the transport; where all mail is routed a line each would be all we say
         if len(self._lines) >= _LINES_MAX:
             self._lines_dropped += 1
             return
-        self._lines.append((queue_id, decision))
+        self._lines.append((queue_id, reply, why))
         self._after(_FLUSH_AFTER, "lines", self._write_lines)
 
     def _write_lines(self) -> None:
-        """One line an answer, the queue id first as Postfix does; in blocks, for a line costs more than a request."""
+        """One line an answer, the queue id first as Postfix does."""
         lines, self._lines = self._lines, []
-        for queue_id, (action, _, _, why) in lines:
-            level = logging.DEBUG if isinstance(action, Filter) else logging.INFO
-            _LOG.log(level, "%s: %s: %s", queue_id, value_of(action), why)
+        for queue_id, reply, why in lines:
+            action = reply[len(b"action=") : -2].decode()
+            level = logging.DEBUG if action.startswith("FILTER ") else logging.INFO
+            _LOG.log(level, "%s: %s: %s", queue_id, action, why)
 
     def _after(self, delay: float, key: object, call: Callable[[], None]) -> None:
         """Call once after `delay` seconds, unless that is already arranged."""

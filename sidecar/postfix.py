@@ -19,7 +19,8 @@ TIMEOUT = 60.0
 """Seconds after which a Postfix command is taken for stuck."""
 
 # postconf is found by the path that a package installs it in; the others by command_directory.
-_PATH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin:/bin"
+_SBIN = "/usr/sbin"
+_PATH = f"{_SBIN}:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin:/bin"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -174,7 +175,7 @@ def edit(config_directory: Path, flag: str, *arguments: str) -> None:
 
 
 def check(config_directory: Path) -> list[str]:
-    """Complaints of `postfix check` and of postconf about unused or unknown names; none when all is well."""
+    """Complaints of `postfix check` and of postconf, each once; none when all is well."""
     complaints: list[str] = []
     for command in (["postconf", "-c", str(config_directory), flag] for flag in ("-n", "-Mf", "-Pf")):
         complaints += _execute(command).stderr.splitlines()
@@ -182,7 +183,8 @@ def check(config_directory: Path) -> list[str]:
     complaints += checked.stderr.splitlines()
     if checked.returncode and not checked.stderr.strip():
         complaints.append(f"postfix check: exit status {checked.returncode}")
-    return [line for line in complaints if line.strip()]
+    said = (line.strip().removeprefix(f"{_SBIN}/") for line in complaints)
+    return list(dict.fromkeys(line for line in said if line))
 
 
 def queued(instance: Instance) -> Iterator[QueuedMessage]:

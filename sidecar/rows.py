@@ -104,7 +104,7 @@ def _hold_row(message: Message) -> HoldRow:
         sender=message.sender or "",
         recipients=tuple(recipient.address for recipient in message.recipients if not recipient.done),
         arrival=message.arrival,
-        size=message.size,
+        size=0,
     )
 
 
@@ -112,10 +112,9 @@ def _message(row: HoldRow) -> Message:
     """Make a held message of its book entry; whether it is really on hold, the next listing tells."""
     message = Message(row.instance, row.queue_id, now=row.since)
     message.sender = row.sender
-    message.recipients = [Recipient(address) for address in row.recipients]
+    message.recipients = tuple(map(Recipient, row.recipients))
     message.nrcpt = len(message.recipients)
     message.arrival = row.arrival
-    message.size = row.size
     taken = Place.HELD if row.confirmed else Place.TAKING
     message.place = Place.PROMISED if row.by is HeldBy.ANSWER else taken
     message.held_under = tuple(map(Key.read, row.keys))

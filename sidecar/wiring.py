@@ -6,6 +6,7 @@ configuration, where only root may write.
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -26,8 +27,9 @@ UNDO = "undo.json"
 SILENT_FOR = 60.0
 """Seconds without a heartbeat after which core is taken for stopped: it gives one every few seconds."""
 
-_FLAGS = {Place.MAIN: ("-e", "-X"), Place.SERVICE: ("-Me", "-MX"), Place.OVERRIDE: ("-Pe", "-PX")}
-"""postconf's option to set and to take out, by place; in the order in which they are set."""
+_FLAGS = {Place.SERVICE: ("-Me", "-MX"), Place.OVERRIDE: ("-Pe", "-PX"), Place.MAIN: ("-e", "-X")}
+"""postconf's option to set and to take out, by place. In this order: main.cf last, for whatever reads it
+within two seconds of a change waits until they are over (dict_load_file_xt in dict.c)."""
 
 _STAND_IN = "sidecar-stand-in"
 
@@ -121,11 +123,18 @@ def rehearse(instance: Instance, edits: Sequence[Edit], files: Mapping[str, str]
         for name, text in files.items():
             (copy / DIRECTORY / name).write_text(text)
         postfix.edit(copy, "-e", "multi_instance_wrapper=", "multi_instance_directories=")  # this one alone
+        _cool(copy)
         write(copy, edits)
+        _cool(copy)
         said = [line.strip().replace(str(copy), str(instance.config_directory)) for line in postfix.check(copy)]
     new = [line for line in said if line not in known]
     if new:
         raise WiringError(f"on a copy, Postfix says: {' / '.join(new)}; nothing is changed")
+
+
+def _cool(config_directory: Path) -> None:
+    """Make a copy's main.cf look older, so that Postfix does not wait for it to settle."""
+    os.utime(config_directory / "main.cf", (0, 0))
 
 
 def write(config_directory: Path, edits: Sequence[Edit]) -> None:

@@ -111,17 +111,17 @@ def removal(site: Configuration, made: Sequence[Edit], *, transports: bool) -> t
     known = {(edit.place, edit.name): edit for edit in made}
     for place, name, now in _present(site):
         edit = known.get((place, name))
-        if place is Place.SERVICE:
+        if place is Place.MAIN and (name == POLICY or name.startswith(f"{POLICY}_")):
+            edits.append(Edit(place, name, now, None))
+        elif place is Place.SERVICE:
             if edit is not None and transports:
                 edits.append(Edit(place, name, now, edit.before))
         elif edit is not None and _same(now, edit.after):
             edits.append(Edit(place, name, now, edit.before))
-        elif (rest := _without_ours(now)) != now:
+        elif (rest := _without_ours(site, now)) != now:
             edits.append(Edit(place, name, now, rest or None))
         elif edit is not None:
             notes.append(f"{place}: {name} = {now}: changed since; was {edit.before!r} before, left as it is")
-    if POLICY in site.own and not any(edit.name == POLICY for edit in edits):
-        edits.append(Edit(Place.MAIN, POLICY, site.own[POLICY], None))
     return edits, notes
 
 
@@ -295,8 +295,10 @@ def _present(site: Configuration) -> Iterator[tuple[Place, str, str]]:
         yield Place.MAIN, name, value
 
 
-def _without_ours(text: str) -> str:
+def _without_ours(site: Configuration, text: str) -> str:
     """A list without our elements; another value, or a list without any, as it is."""
+    if text.startswith(f"${POLICY}_"):  # a list with blanks, which stands in a parameter of its own
+        text = site.values.get(text.removeprefix("$"), "")
     if not any(ours(element) for element in restrictions.split(text)):
         return text
     return restrictions.without(text, ours)

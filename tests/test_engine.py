@@ -176,7 +176,7 @@ def test_what_an_admin_releases_gets_its_attempt() -> None:
     world.run(10)
     world.files[queue_id].queue = "deferred"
     world.say(lambda r: facts.Released(r, queue_id), "postsuper")
-    world._due(world.files[queue_id], world.now + 0.3)
+    world.due(world.files[queue_id], world.now + 0.3)
     world.run(10)
     assert sum(world.delivered.values()) == 1
 

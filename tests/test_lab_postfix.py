@@ -69,7 +69,7 @@ def scenario(open_directory: Path) -> Path:
     return file
 
 
-def test_a_private_postfix_holds_releases_and_discards(open_directory: Path):
+def test_a_private_postfix_holds_releases_and_discards(open_directory: Path) -> None:
     settings = {"default_transport": "hold-me", "smtpd_end_of_data_restrictions": "check_client_access static:HOLD"}
     with PrivatePostfix(open_directory, main_cf=settings, master_cf="hold-me unix - - n - - discard\n") as postfix:
         with smtplib.SMTP("127.0.0.1", postfix.port) as client:
@@ -87,13 +87,13 @@ def test_a_private_postfix_holds_releases_and_discards(open_directory: Path):
     assert len(list(open_directory.glob("mail.log.*"))) == 1
 
 
-def test_a_postfix_that_cannot_start_says_why(open_directory: Path):
+def test_a_postfix_that_cannot_start_says_why(open_directory: Path) -> None:
     broken = PrivatePostfix(open_directory, master_cf="nonsense\n")
     with pytest.raises(PostfixError, match=r"(?s)postfix .* start: status 1: .*master\.cf"):
         broken.start()
 
 
-def test_the_plain_lab_counts_every_message_and_leaves_nothing_behind(scenario: Path, open_directory: Path):
+def test_the_plain_lab_counts_every_message_and_leaves_nothing_behind(scenario: Path, open_directory: Path) -> None:
     done = subprocess.run(
         _lab(scenario, "--json"), capture_output=True, text=True, env=_own_tmp(open_directory), check=False
     )
@@ -112,7 +112,7 @@ def test_the_plain_lab_counts_every_message_and_leaves_nothing_behind(scenario: 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_lab_with_its_figures_and_nothing_left(
     number: signal.Signals, scenario: Path, open_directory: Path
-):
+) -> None:
     lab = subprocess.Popen(
         _lab(scenario, "--json", "--seconds", "100"),
         stdout=subprocess.PIPE,
@@ -134,7 +134,7 @@ def test_a_signal_ends_the_lab_with_its_figures_and_nothing_left(
 
 def test_a_killed_lab_ends_its_processes_and_the_next_one_takes_its_directory_away(
     scenario: Path, open_directory: Path
-):
+) -> None:
     lab = subprocess.Popen(
         _lab(scenario, "--seconds", "100"), stdout=subprocess.PIPE, text=True, env=_own_tmp(open_directory)
     )
@@ -151,7 +151,7 @@ def test_a_killed_lab_ends_its_processes_and_the_next_one_takes_its_directory_aw
     _nothing_left(open_directory)
 
 
-def test_without_the_right_to_make_namespaces_the_lab_says_so(scenario: Path, open_directory: Path):
+def test_without_the_right_to_make_namespaces_the_lab_says_so(scenario: Path, open_directory: Path) -> None:
     setpriv = [shutil.which("setpriv") or "setpriv", "--bounding-set", "-sys_admin"]
     done = subprocess.run(
         [*setpriv, *_lab(scenario)], capture_output=True, text=True, env=_own_tmp(open_directory), check=False
@@ -161,7 +161,7 @@ def test_without_the_right_to_make_namespaces_the_lab_says_so(scenario: Path, op
     _nothing_left(open_directory)
 
 
-def test_the_lab_needs_root(monkeypatch: pytest.MonkeyPatch):
+def test_the_lab_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(namespace.NamespaceError, match="needs root"):
         namespace.run("sidecar.lab", [], resolver="127.0.0.53")

@@ -1,13 +1,15 @@
 """The simulated provider, its hidden limits, what it says, and the name server that leads to it."""
 
 import asyncio
+import contextlib
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
 import dns.message
+import dns.query
 import dns.rcode
 import pytest
 from hypothesis import given
@@ -32,7 +34,7 @@ STEPS = st.lists(st.floats(0, 20), min_size=1, max_size=60)
 
 
 @given(steps=STEPS, kind=st.sampled_from(sorted(LIMITS)))
-def test_a_limit_opens_no_later_than_it_says(steps: list[float], kind: Kind):
+def test_a_limit_opens_no_later_than_it_says(steps: list[float], kind: Kind) -> None:
     account, now = _account(kind), 0.0
     for step in steps:
         now += step
@@ -48,7 +50,7 @@ def test_a_limit_opens_no_later_than_it_says(steps: list[float], kind: Kind):
 
 
 @given(steps=STEPS)
-def test_a_window_accepts_no_more_than_its_number(steps: list[float]):
+def test_a_window_accepts_no_more_than_its_number(steps: list[float]) -> None:
     window, now = Window(5, 60), 0.0
     accepted: dict[int, int] = {}
     start = steps[0]
@@ -60,7 +62,7 @@ def test_a_window_accepts_no_more_than_its_number(steps: list[float]):
 
 
 @given(steps=STEPS)
-def test_a_bucket_accepts_no_more_than_its_rate_and_burst(steps: list[float]):
+def test_a_bucket_accepts_no_more_than_its_rate_and_burst(steps: list[float]) -> None:
     bucket, now, accepted = Bucket(2, 5), 0.0, 0
     for step in steps:
         now += step
@@ -69,14 +71,14 @@ def test_a_bucket_accepts_no_more_than_its_rate_and_burst(steps: list[float]):
 
 
 @pytest.mark.parametrize(("extended", "opens"), [(False, 40), (True, 65)])
-def test_a_penalty_shuts_out_and_an_extended_one_counts_from_the_last_attempt(extended: bool, opens: float):  # noqa: FBT001  # a row
+def test_a_penalty_shuts_out_and_an_extended_one_counts_from_the_last_attempt(extended: bool, opens: float) -> None:  # noqa: FBT001  # a row
     account = Penalty(Bucket(1, 10), 30, extended=extended)
     assert [account.offer(10) for _ in range(11)] == [True] * 10 + [False]
     assert not account.offer(35)
     assert account.opens_at(36) == opens
 
 
-def test_reputation_falls_with_each_episode_and_recovers():
+def test_reputation_falls_with_each_episode_and_recovers() -> None:
     account = _account(Kind.REPUTATION)
     refusals = [account.offer(now / 10) for now in range(100)].count(False)
     assert refusals > 0
@@ -84,13 +86,13 @@ def test_reputation_falls_with_each_episode_and_recovers():
     assert lowered < 2 * 60 + 5
 
 
-def test_a_moving_limit_moves():
+def test_a_moving_limit_moves() -> None:
     account = _account(Kind.MOVING)
     counts = [sum(account.offer(quarter * 40 + i / 10) for i in range(400)) for quarter in range(4)]
     assert counts[1] < counts[0] < counts[3]
 
 
-def test_scale_divides_times_and_leaves_rates_alone():
+def test_scale_divides_times_and_leaves_rates_alone() -> None:
     window = model(LIMITS[Kind.WINDOW], 30, Random(1))
     assert isinstance(window, Window)
     assert (window.n, window.per) == (5, 2)
@@ -99,7 +101,7 @@ def test_scale_divides_times_and_leaves_rates_alone():
     assert (bucket.rate, bucket.burst) == (2, 5)
 
 
-def test_random_refuses_its_share():
+def test_random_refuses_its_share() -> None:
     account = model(Limit(By.DKIM, Kind.RANDOM, share=0.25), 1, Random(1))
     refused = [account.offer(0) for _ in range(4000)].count(False)
     assert 900 < refused < 1100
@@ -115,7 +117,7 @@ def test_random_refuses_its_share():
     ],
     ids=["window", "bucket", "capacity", "connections"],
 )
-def test_the_optimum_is_what_arithmetic_says(account: Model, messages: int, seconds: float):
+def test_the_optimum_is_what_arithmetic_says(account: Model, messages: int, seconds: float) -> None:
     assert optimum(account, messages, 50) == pytest.approx(seconds, rel=0.01)
 
 
@@ -133,18 +135,18 @@ def test_the_optimum_is_what_arithmetic_says(account: Model, messages: int, seco
         (b"DKIM-Signature: v=1; bh=d=zzz; b=x\r\n\r\n", ("", "")),
     ],
 )
-def test_what_a_provider_reads_of_a_message(text: bytes, wanted: tuple[str, str]):
+def test_what_a_provider_reads_of_a_message(text: bytes, wanted: tuple[str, str]) -> None:
     assert read_message(text) == wanted
 
 
-def test_a_reply_of_several_lines_repeats_its_code():
+def test_a_reply_of_several_lines_repeats_its_code() -> None:
     said = filled("421-4.7.28 one {identity}\n421 4.7.28 two", identity="d.example", ip="", recipient="", sender="")
     assert said == b"421-4.7.28 one d.example\r\n421 4.7.28 two\r\n"
     said = filled("451 4.7.1 one {ip}\ntwo", identity="", ip="192.0.2.1", recipient="", sender="")
     assert said == b"451-4.7.1 one 192.0.2.1\r\n451 two\r\n"
 
 
-def test_accepted_mail_is_written_down_by_recipient():
+def test_accepted_mail_is_written_down_by_recipient() -> None:
     async def check(server: SimulatedProvider, port: int) -> None:
         replies = await _send(port, dkim="a.example", recipients=["u1@gmail.com", "u2@gmail.com"])
         assert replies[-1].startswith("250 ")
@@ -157,7 +159,7 @@ def test_accepted_mail_is_written_down_by_recipient():
     _with_provider(check)
 
 
-def test_a_dkim_limit_speaks_at_the_end_of_data_names_the_domain_and_hangs_up():
+def test_a_dkim_limit_speaks_at_the_end_of_data_names_the_domain_and_hangs_up() -> None:
     async def check(server: SimulatedProvider, port: int) -> None:
         await _send(port, dkim="d.example")
         replies = await _send(port, dkim="d.example")
@@ -184,7 +186,7 @@ def test_a_dkim_limit_speaks_at_the_end_of_data_names_the_domain_and_hangs_up():
     ],
     ids=["connect", "mail", "rcpt", "data", "end-of-data"],
 )
-def test_a_limit_speaks_at_its_stage(limit: Limit, place: int):
+def test_a_limit_speaks_at_its_stage(limit: Limit, place: int) -> None:
     async def check(server: SimulatedProvider, port: int) -> None:
         del server
         first = await _send(port, dkim="d.example")
@@ -195,17 +197,15 @@ def test_a_limit_speaks_at_its_stage(limit: Limit, place: int):
     _with_provider(check, limit)
 
 
-def test_places_under_a_connection_limit_are_given_back():
-    async def check(server: SimulatedProvider, port: int) -> None:
-        for _ in range(3):
+def test_places_under_a_connection_limit_are_given_back() -> None:
+    async def check(_: SimulatedProvider, port: int) -> None:
+        for _one_after_the_other in range(3):
             assert (await _send(port, dkim="d.example"))[-1].startswith("250 ")
         open_now = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         greetings = [(await reader.readline())[:3] for reader, _ in open_now]
         assert sorted(greetings) == [b"220", b"220", b"421"]
-        for _, writer in open_now:
-            writer.close()
-        while server.connections:
-            await asyncio.sleep(0.01)
+        for connection in open_now:
+            await _hang_up(*connection)
         assert (await _send(port, dkim="d.example"))[-1].startswith("250 ")
 
     _with_provider(check, Limit(By.IP, Kind.CONNECTIONS, n=2, stage=Stage.CONNECT))
@@ -220,7 +220,7 @@ def test_places_under_a_connection_limit_are_given_back():
     ],
     ids=["refuse", "drop", "drop-at-once"],
 )
-def test_a_fault_happens_at_its_stage_and_counts_for_nobody(fault: Fault, place: int, wanted: str):
+def test_a_fault_happens_at_its_stage_and_counts_for_nobody(fault: Fault, place: int, wanted: str) -> None:
     async def check(server: SimulatedProvider, port: int) -> None:
         server.faults.append(fault)
         assert (await _send(port, dkim="d.example"))[place] == wanted
@@ -235,13 +235,13 @@ def test_a_fault_happens_at_its_stage_and_counts_for_nobody(fault: Fault, place:
 @pytest.mark.parametrize(
     ("kind", "place"), [(FaultKind.GREETING_DELAY, 0), (FaultKind.TARPIT, 4), (FaultKind.SLOW_DATA, 5)]
 )
-def test_a_slow_provider_is_slow_at_its_stage(kind: FaultKind, place: int):
+def test_a_slow_provider_is_slow_at_its_stage(kind: FaultKind, place: int) -> None:
     async def check(server: SimulatedProvider, port: int) -> None:
         loop = asyncio.get_running_loop()
         server.faults.append(Fault(0, kind, delay=0.2))
         times = [loop.time()]
         replies = await _send(port, dkim="d.example", heard=lambda: times.append(loop.time()))
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
         assert len(replies) == 6
         assert gaps[place] >= 0.19
         assert max(gap for i, gap in enumerate(gaps) if i != place) < 0.19
@@ -249,7 +249,7 @@ def test_a_slow_provider_is_slow_at_its_stage(kind: FaultKind, place: int):
     _with_provider(check)
 
 
-def test_the_name_server_leads_to_the_provider():
+def test_the_name_server_leads_to_the_provider() -> None:
     providers = [
         Provider("google", ("gmail.com", "school.example"), ("gmail-smtp-in.l.google.com", "alt1.l.google.com")),
         Provider("yahoo", ("yahoo.com",), ("mta5.am0.yahoodns.net",)),
@@ -269,12 +269,12 @@ def test_the_name_server_leads_to_the_provider():
 
 
 @given(st.binary(max_size=60))
-def test_the_name_server_survives_any_datagram(query: bytes):
+def test_the_name_server_survives_any_datagram(query: bytes) -> None:
     NameServer([]).answer(query)
 
 
 @pytest.mark.parametrize("tcp", [False, True])
-def test_the_name_server_answers_over_both_transports(tcp: bool):  # noqa: FBT001  # a row
+def test_the_name_server_answers_over_both_transports(tcp: bool) -> None:  # noqa: FBT001  # a row
     async def check() -> None:
         port = _free_port()
         query = dns.message.make_query("yahoo.com", "MX")
@@ -287,8 +287,6 @@ def test_the_name_server_answers_over_both_transports(tcp: bool):  # noqa: FBT00
 
 
 def _ask(query: dns.message.Message, port: int, *, tcp: bool) -> dns.message.Message:
-    import dns.query
-
     ask = dns.query.tcp if tcp else dns.query.udp
     return ask(query, "127.0.0.1", port=port, timeout=5)
 
@@ -327,7 +325,7 @@ def _with_provider(check: Check, *limits: Limit) -> None:
     asyncio.run(run())
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _provider(*limits: Limit) -> AsyncIterator[tuple[SimulatedProvider, int]]:
     provider = Provider("google", ("gmail.com",), ("mx.google.example",), transaction_s=0.0, limit=limits)
     server, port = SimulatedProvider(provider, Ledger(), scale=1.0, random=Random(1)), _free_port()
@@ -350,8 +348,16 @@ async def _send(
         heard()
         if replies[-1].endswith("<closed>") or replies[-1][0] in "45":
             break
-    writer.close()
+    await _hang_up(reader, writer)
     return replies
+
+
+async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Close our end, and wait until the server has closed its own."""
+    with contextlib.suppress(OSError):
+        writer.write_eof()
+        await reader.read()
+    writer.close()
 
 
 async def _reply(reader: asyncio.StreamReader) -> str:

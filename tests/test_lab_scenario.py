@@ -11,7 +11,7 @@ BAD = sorted((Path(__file__).parent / "badscenario").glob("*.toml"))
 
 
 @pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
-def test_a_mistake_is_named_with_file_and_key(file: Path):
+def test_a_mistake_is_named_with_file_and_key(file: Path) -> None:
     wanted = re.match(r"# wants: (.*)", file.read_text())
     assert wanted is not None
     with pytest.raises(ConfigError) as told:
@@ -21,25 +21,25 @@ def test_a_mistake_is_named_with_file_and_key(file: Path):
 
 
 @pytest.mark.parametrize("name", scenario.names())
-def test_a_shipped_scenario_is_sound_and_called_as_its_file(name: str):
+def test_a_shipped_scenario_is_sound_and_called_as_its_file(name: str) -> None:
     loaded = scenario.load(scenario.find(name))
     assert loaded.name == name
     assert loaded.senders()
 
 
 @pytest.mark.parametrize("name", sorted(drills.DRILLS))
-def test_a_drills_scenario_is_sound_and_called_as_the_drill(name: str):
+def test_a_drills_scenario_is_sound_and_called_as_the_drill(name: str) -> None:
     assert drills.find(name).scenario().name == name
 
 
-def test_an_unknown_name_is_answered_with_those_that_exist():
-    with pytest.raises(ConfigError, match="stroy: no such scenario; wanted a TOML file or one of .*story"):
+def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(ConfigError, match=r"stroy: no such scenario; wanted a TOML file or one of .*story"):
         scenario.find("stroy")
     with pytest.raises(ConfigError, match="--drill nothing: no such drill; there are "):
         drills.find("nothing")
 
 
-def test_copies_of_a_sender_are_numbered_in_all_its_domains():
+def test_copies_of_a_sender_are_numbered_in_all_its_domains() -> None:
     senders = _read('domain = "shop-{n}.example"\nspf = "bounce-{n}.example"\nrate = 1\ncount = 2').senders()
     assert [(each.domain, each.spf, each.dkim) for each in senders] == [
         ("shop-001.example", "bounce-001.example", "shop-001.example"),
@@ -47,7 +47,7 @@ def test_copies_of_a_sender_are_numbered_in_all_its_domains():
     ]
 
 
-def test_the_quiet_run_keeps_the_steady_senders_only():
+def test_the_quiet_run_keeps_the_steady_senders_only() -> None:
     loud = scenario.load(scenario.find("story"))
     quiet = scenario.without_bursts(loud)
     assert any(sender.burst for sender in loud.senders())
@@ -57,7 +57,7 @@ def test_the_quiet_run_keeps_the_steady_senders_only():
     ]
 
 
-def test_every_kind_says_what_it_needs():
+def test_every_kind_says_what_it_needs() -> None:
     assert set(scenario.NEEDS) == set(Kind)
 
 

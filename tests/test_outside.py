@@ -106,7 +106,7 @@ def test_core_going_away_and_coming_back_is_said_once_each(tmp_path: Path, caplo
                 await core.ask({"command": command})
 
     async def story() -> None:
-        core = outside.Core(path, seen=seen.append)
+        core = outside.Core(path, seen=seen.append, patience=0)
         await ask(core, CoreUnreachable)
         await ask(core, CoreUnreachable)
         server = await serve_control(path, {"health": lambda _: HEALTH, "no": refuses})
@@ -123,6 +123,21 @@ def test_core_going_away_and_coming_back_is_said_once_each(tmp_path: Path, caplo
     said = [record.message.partition(":")[0] for record in caplog.records]
     assert said == ["core does not answer", "core answers again after 0 s", "core refuses no", "core does not answer"]
     assert seen == [False, False, True, True, True, True, False]
+
+
+def test_a_core_that_is_only_starting_is_not_talked_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        core = outside.Core(tmp_path / "control", seen=lambda _: None, patience=60)
+        for _ in range(3):
+            with pytest.raises(CoreUnreachable):
+                await core.ask({"command": "health"})
+        server = await serve_control(tmp_path / "control", {"health": lambda _: HEALTH})
+        await core.ask({"command": "health"})
+        server.close()
+
+    with caplog.at_level(logging.INFO, logger="sidecar"):
+        asyncio.run(story())
+    assert caplog.records == []
 
 
 def test_a_flood_of_requests_makes_a_page_once() -> None:

@@ -379,11 +379,17 @@ def garbage_within(path: Path) -> None:
         file.write(random.Random(1).randbytes(40_000))
 
 
+def garbage_among_the_attempts(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size * 3 // 4 // 4096 * 4096)
+        file.write(random.Random(1).randbytes(4096))
+
+
 def another_program_s_text(path: Path) -> None:
     path.write_text("Nov 21 19:00:00 mx1 postfix/smtp[12]: not a database\n" * 100)
 
 
-DAMAGES = [cut_short, cut_within_a_page, garbage, garbage_within, another_program_s_text]
+DAMAGES = [cut_short, cut_within_a_page, garbage, garbage_within, garbage_among_the_attempts, another_program_s_text]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -402,6 +408,41 @@ def test_a_damaged_store_is_set_aside_and_a_new_one_made(path: Path, damage: Cal
     again = Store.open(path)
     assert (again.recovered, attempts_and_checkpoint(again)) == ("", (1, 1))
     again.close()
+
+
+def test_of_a_large_store_what_holds_state_is_checked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading all of it would take longer than a start may."""
+    monkeypatch.setattr("sidecar.store.CHECKED_WHOLE", 0)
+    filled(path)
+    garbage_among_the_attempts(path)
+    store = Store.open(path)
+    assert (store.recovered, store.holds(), store.subqueues()) == ("", [hold("A")], [SUBQUEUE])
+    store.close()
+
+
+def test_the_log_of_a_replaced_store_goes_with_it_and_not_into_the_new_one(path: Path) -> None:
+    filled(path)
+    reader = open_read_only(path)
+    reader.holds()
+    store = Store.open(path)
+    store.commit(Commit(holds=[hold("B")]))
+    store.close()  # the reader keeps SQLite from folding the log into the file
+    fresh = Store.replace(path, "why")
+    assert fresh.holds() == []
+    fresh.commit(Commit(holds=[hold("C")]))
+    aside = Store(path, sqlite3.connect(path.with_name("core.db.damaged-1")))
+    assert [row.queue_id for row in aside.holds()] == ["A", "B"]
+    for opened in (aside, reader, fresh):
+        opened.close()
+
+
+def test_a_store_that_is_whole_in_its_write_ahead_log_is_not_lost(path: Path) -> None:
+    with writer(path, size=1, dies_after=50) as child:
+        child.wait(timeout=30)
+    garbage(path)
+    store = Store.open(path)
+    assert (store.recovered, attempts_and_checkpoint(store)) == ("", (50, 50))
+    store.close()
 
 
 def test_a_second_damaged_store_does_not_replace_the_first(path: Path) -> None:

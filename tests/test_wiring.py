@@ -1,6 +1,8 @@
 """The wiring: where the checks go in a list, what is computed for a site, and what apply and remove do to real files."""
 
+import dataclasses
 import json
+import os
 import shutil
 import smtplib
 import socket
@@ -95,12 +97,18 @@ def test_placing_is_done_once_and_undone_whole(words: list[str]) -> None:
     assert restrictions.without(head, is_ours) == ", ".join(others)
 
 
+def cool(mail: PrivatePostfix) -> None:
+    """Postfix waits two seconds for a main.cf that was just written; not for an old one."""
+    os.utime(mail.config_directory / "main.cf", (0, 0))
+
+
 class Private(NamedTuple):
     mail: PrivatePostfix
     config: Config
 
     def run(self, *arguments: str) -> Result:
         done = CliRunner().invoke(wiring.postfix_command, list(arguments), obj=self.config)
+        cool(self.mail)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done
 
@@ -116,37 +124,68 @@ class Private(NamedTuple):
         }
 
 
-def private(
-    directory: Path,
-    main_cf: Mapping[str, str] | None = None,
-    master_cf: str = "",
-    routes: Sequence[Route] = (),
-    **more: object,
-) -> Private:
-    mail = PrivatePostfix(directory / "postfix", main_cf=main_cf, master_cf=master_cf)
-    if main_cf is not None and main_cf.get("enable_long_queue_ids") == "":
-        mail.postconf("-X", "enable_long_queue_ids")
-    config = Config(
-        runtime_directory=str(directory / "run"),
-        store=StoreConfig(path=str(directory / "store")),
-        postfix=PostfixConfig(config_directory=str(mail.config_directory)),
-        route=tuple(routes),
-        **more,  # type: ignore[arg-type]  # a few fields of Config
-    )
-    (directory / "store").mkdir(exist_ok=True)
-    return Private(mail, config)
+@pytest.fixture(scope="module")
+def queue() -> Iterator[Path]:
+    """A queue that all configurations here share: making one takes Postfix two seconds. User postfix may enter it."""
+    directory = Path(tempfile.mkdtemp(prefix="wiring-"))
+    directory.chmod(0o755)
+    mail = PrivatePostfix(directory / "postfix")
+    cool(mail)
+    assert postfix.check(mail.config_directory) == []
+    yield mail.queue_directory
+    shutil.rmtree(directory)
 
 
-def edits(one: Private, **options: object) -> dict[str, str | None]:
+class Maker(NamedTuple):
+    """Makes configurations below one directory."""
+
+    directory: Path
+    queue: Path
+
+    def __call__(
+        self,
+        main_cf: Mapping[str, str] | None = None,
+        master_cf: str = "",
+        routes: Sequence[Route] = (),
+        *,
+        config: Config | None = None,
+        name: str = "postfix",
+    ) -> Private:
+        settings = {"queue_directory": str(self.queue), **(main_cf or {})}
+        mail = PrivatePostfix(self.directory / name, main_cf=settings, master_cf=master_cf)
+        if settings.get("enable_long_queue_ids") == "":
+            mail.postconf("-X", "enable_long_queue_ids")
+        cool(mail)
+        (self.directory / "store").mkdir(exist_ok=True)
+        return Private(
+            mail,
+            dataclasses.replace(
+                config or Config(),
+                runtime_directory=str(self.directory / "run"),
+                store=StoreConfig(path=str(self.directory / "store")),
+                postfix=PostfixConfig(config_directory=str(mail.config_directory)),
+                route=tuple(routes),
+            ),
+        )
+
+
+@pytest.fixture
+def private(tmp_path: Path, queue: Path) -> Maker:
+    return Maker(tmp_path, queue)
+
+
+def edits(
+    one: Private, *, lanes: int = 0, headers: bool = False, mine: frozenset[str] = frozenset()
+) -> dict[str, str | None]:
     """What would be changed, by name."""
-    made = wiring_plan.plan(one.site(), one.config, **options)  # type: ignore[arg-type]  # headers, lanes, mine
+    made = wiring_plan.plan(one.site(), one.config, lanes=lanes, headers=headers, mine=mine)
     assert made.refused == ()
     return {edit.name: edit.after for edit in made.edits}
 
 
-def test_a_plain_site(tmp_path: Path) -> None:
-    one = private(tmp_path, {"smtpd_recipient_restrictions": "permit_mynetworks, reject", "enable_long_queue_ids": ""})
-    assert edits(one, lanes=1) == {
+def test_a_plain_site(private: Maker) -> None:
+    one = private({"smtpd_recipient_restrictions": "permit_mynetworks, reject", "enable_long_queue_ids": ""})
+    assert edits(one, lanes=1, headers=True) == {
         "sidecar_policy": ASK,
         "enable_long_queue_ids": "yes",
         "smtpd_recipient_restrictions": "$sidecar_policy, permit_mynetworks, reject",
@@ -169,9 +208,9 @@ smtpd pass - - n - - smtpd
 """
 
 
-def test_every_smtpd_of_master_cf_is_wired_by_its_own_values(tmp_path: Path) -> None:
-    one = private(tmp_path, {"mua": "permit_sasl_authenticated,reject"}, SUBMISSION)
-    found = edits(one, lanes=0, headers=False)
+def test_every_smtpd_of_master_cf_is_wired_by_its_own_values(private: Maker) -> None:
+    one = private({"mua": "permit_sasl_authenticated,reject"}, SUBMISSION)
+    found = edits(one)
     assert found == {
         "sidecar_policy": ASK,
         "smtpd_recipient_restrictions": "$sidecar_policy",
@@ -190,8 +229,8 @@ REINJECTION = """\
 """
 
 
-def test_behind_a_content_filter_only_the_last_smtpd_is_wired(tmp_path: Path) -> None:
-    one = private(tmp_path, {"content_filter": "smtp:[127.0.0.1]:10024"}, REINJECTION)
+def test_behind_a_content_filter_only_the_last_smtpd_is_wired(private: Maker) -> None:
+    one = private({"content_filter": "smtp:[127.0.0.1]:10024"}, REINJECTION)
     made = wiring_plan.plan(one.site(), one.config, lanes=0, headers=False)
     assert {edit.name: edit.after for edit in made.edits} == {
         "sidecar_policy": ASK,
@@ -199,17 +238,15 @@ def test_behind_a_content_filter_only_the_last_smtpd_is_wired(tmp_path: Path) ->
         "127.0.0.1:10025/inet/smtpd_end_of_data_restrictions": "$sidecar_policy",
     }
     port = one.mail.port
-    assert made.notes == (
-        f"127.0.0.1:{port}/inet: content_filter = smtp:[127.0.0.1]:10024: "
-        "its mail passes another smtpd, which is asked instead",
-    )
+    reason = "content_filter = smtp:[127.0.0.1]:10024: its mail passes another smtpd, which is asked instead"
+    assert made.notes == (f"127.0.0.1:{port}/inet: {reason}",)
 
 
 HEADERS = {"header_checks": "regexp:/a regexp:/b"}
 
 
-def test_the_sites_own_header_checks_come_first_and_alone_see_attachments(tmp_path: Path) -> None:
-    found = edits(private(tmp_path, HEADERS), lanes=0)
+def test_the_sites_own_header_checks_come_first_and_alone_see_attachments(private: Maker) -> None:
+    found = edits(private(HEADERS), headers=True)
     table = "regexp:$config_directory/sidecar/header_checks.regexp"
     assert found["header_checks"] == f"regexp:/a, regexp:/b, {table}"
     assert found["nested_header_checks"] == found["mime_header_checks"] == "regexp:/a regexp:/b"
@@ -218,38 +255,38 @@ def test_the_sites_own_header_checks_come_first_and_alone_see_attachments(tmp_pa
 GOOGLE = Route("google", "out-google", maxproc=5, options=("smtp_bind_address=192.0.2.7", "smtp_helo_name=a.example"))
 
 
-def test_routes_become_transports(tmp_path: Path) -> None:
-    one = private(tmp_path, {"syslog_name": "postfix-out"}, "mine unix - - n - 7 smtp\n",
-                  [GOOGLE, GOOGLE._replace(provider="other") if isinstance(GOOGLE, tuple) else GOOGLE, Route("yahoo", "mine")])  # fmt: skip
+def test_routes_become_transports(private: Maker) -> None:
+    one = private({"syslog_name": "postfix-out"}, "mine unix - - n - 7 smtp\n",
+                  [GOOGLE, dataclasses.replace(GOOGLE, provider="other"), Route("yahoo", "mine")])  # fmt: skip
     made = wiring_plan.plan(one.site(), one.config, lanes=0, headers=False)
-    assert [edit.after for edit in made.edits if edit.place is Place.SERVICE] == [
-        "out-google unix - - n - 5 smtp -o syslog_name=postfix-out/out-google"
-        " -o smtp_bind_address=192.0.2.7 -o smtp_helo_name=a.example"
-    ]
+    line = "out-google unix - - n - 5 smtp -o syslog_name=postfix-out/out-google"
+    line += " -o smtp_bind_address=192.0.2.7 -o smtp_helo_name=a.example"
+    assert [edit.after for edit in made.edits if edit.place is Place.SERVICE] == [line]
     assert made.notes == ("mine/unix is in master.cf already; left as it is: mine unix - - n - 7 smtp",)
 
 
 @pytest.mark.parametrize(
-    ("main_cf", "master_cf", "routes", "listen", "says"),
+    ("main_cf", "routes", "listen", "says"),
     [
-        ({"relayhost": "[relay.example]"}, "", [GOOGLE], (), "[[route]]: relayhost = [relay.example]: an answer FILTER would bypass it"),
-        ({"sender_dependent_relayhost_maps": "inline:{a=b}"}, "", [GOOGLE], (), "sender_dependent_relayhost_maps = inline:{a=b}"),
-        ({"smtpd_proxy_filter": "127.0.0.1:10024"}, "", [], (), "every smtpd of master.cf hands its mail to a filter"),
-        ({"content_filter": "smtp:[127.0.0.1]:10024"}, "", [], (), "-o content_filter= -o smtpd_proxy_filter="),
-        ({}, "", [Route("google", "smtp")], (), "transport = 'smtp': wanted a name of your own"),
-        ({}, "", [Route("google", "a b")], (), "transport = 'a b': wanted a name"),
-        ({}, "", [Route("google", "a", maxproc=0)], (), "maxproc = 0: wanted 1 or more"),
-        ({}, "", [Route("google", "a", options=("x y=z",))], (), "options: 'x y=z': wanted NAME=VALUE"),
-        ({}, "", [Route("google", "a", options=("x=y z",))], (), "options: 'x=y z': wanted NAME=VALUE"),
-        ({}, "", [Route("google", "a"), Route("yahoo", "a", maxproc=3)], (), "another route gives it other settings"),
-        ({}, "smtpd pass - - y - - smtpd\n", [], ("unix:/run/policy",), "smtpd/pass are chrooted and cannot reach /run/policy"),
-        ({}, "", [], ("",), "policy.listen: empty"),
+        ({"relayhost": "[relay.example]"}, [GOOGLE], (), "[[route]]: relayhost = [relay.example]: an answer FILTER would bypass it"),
+        ({"sender_dependent_relayhost_maps": "inline:{a=b}"}, [GOOGLE], (), "sender_dependent_relayhost_maps = inline:{a=b}"),
+        ({"smtpd_proxy_filter": "127.0.0.1:10024"}, [], (), "every smtpd of master.cf hands its mail to a filter"),
+        ({"content_filter": "smtp:[127.0.0.1]:10024"}, [], (), "-o content_filter= and -o smtpd_proxy_filter="),
+        ({}, [Route("google", "smtp")], (), "transport = 'smtp': wanted a name of your own"),
+        ({}, [Route("google", "a b")], (), "transport = 'a b': wanted a name"),
+        ({}, [Route("google", "a", maxproc=0)], (), "maxproc = 0: wanted 1 or more"),
+        ({}, [Route("google", "a", options=("x y=z",))], (), "options: 'x y=z': wanted NAME=VALUE"),
+        ({}, [Route("google", "a", options=("x=y z",))], (), "options: 'x=y z': wanted NAME=VALUE"),
+        ({}, [Route("google", "a"), Route("yahoo", "a", maxproc=3)], (), "another route gives it other settings"),
+        ({}, [], ("unix:/run/policy",), "smtpd/pass are chrooted and cannot reach /run/policy"),
+        ({}, [], ("",), "policy.listen: empty"),
     ],
 )  # fmt: skip
 def test_what_must_not_be_wired_is_refused(
-    tmp_path: Path, main_cf: dict[str, str], master_cf: str, routes: list[Route], listen: tuple[str, ...], says: str
+    private: Maker, main_cf: dict[str, str], routes: list[Route], listen: tuple[str, ...], says: str
 ) -> None:
-    one = private(tmp_path, main_cf, master_cf, routes, **({"policy": PolicyConfig(listen=listen)} if listen else {}))
+    config = Config(policy=PolicyConfig(listen=listen)) if listen else None
+    one = private(main_cf, "smtpd pass - - y - - smtpd\n", routes, config=config)
     before = one.files()
     for command in ("show", "apply"):
         done = one.run(command)
@@ -259,8 +296,8 @@ def test_what_must_not_be_wired_is_refused(
 
 
 @pytest.mark.parametrize("name", ["always_bcc", "sender_bcc_maps"])
-def test_routes_that_would_not_be_answered_are_noted(tmp_path: Path, name: str) -> None:
-    one = private(tmp_path, {name: "inline:{a=b}"}, "", [GOOGLE])
+def test_routes_that_would_not_be_answered_are_noted(private: Maker, name: str) -> None:
+    one = private({name: "inline:{a=b}"}, "", [GOOGLE])
     assert any("routes are not answered" in note for note in wiring_plan.plan(one.site(), one.config).notes)
 
 
@@ -274,15 +311,16 @@ SITES: list[tuple[dict[str, str], str, list[Route]]] = [
 
 @pytest.mark.parametrize(("main_cf", "master_cf", "routes"), SITES)
 def test_apply_twice_is_apply_once_and_remove_restores(
-    tmp_path: Path, main_cf: dict[str, str], master_cf: str, routes: list[Route]
+    private: Maker, main_cf: dict[str, str], master_cf: str, routes: list[Route]
 ) -> None:
-    one = private(tmp_path, main_cf, master_cf, routes)
+    one = private(main_cf, master_cf, routes)
     before = one.files()
     first = one.run("apply")
     assert first.exit_code == 0, first.output
     assert "Postfix is stopped: this counts from its next start" in first.output
     applied = one.files()
-    assert edits(one, mine=wiring.read_undo(one.site().instance).services) == {}
+    mine = wiring.read_undo(one.site().instance).services
+    assert edits(one, lanes=4, headers=True, mine=mine) == {}
     assert "nothing to change" in one.run("apply").output
     assert one.files() == applied
     assert one.run("show").output.rstrip().endswith("wired already")
@@ -293,11 +331,12 @@ def test_apply_twice_is_apply_once_and_remove_restores(
     assert "nothing of ours is wired" in one.run("remove").output
 
 
-def test_what_an_admin_changed_since_is_kept(tmp_path: Path) -> None:
-    one = private(tmp_path, {"smtpd_recipient_restrictions": "permit_mynetworks, reject"})
+def test_what_an_admin_changed_since_is_kept(private: Maker) -> None:
+    one = private({"smtpd_recipient_restrictions": "permit_mynetworks, reject"})
     one.run("apply")
     one.mail.postconf("-e", "smtpd_recipient_restrictions=reject_non_fqdn_sender, $sidecar_policy, permit_mynetworks, reject",
                       "nested_header_checks=regexp:/mine")  # fmt: skip
+    cool(one.mail)
     done = one.run("remove")
     assert "nested_header_checks = regexp:/mine: changed since; was None before, left as it is" in done.output
     own = one.site().own
@@ -305,23 +344,24 @@ def test_what_an_admin_changed_since_is_kept(tmp_path: Path) -> None:
     assert "sidecar_policy" not in own
 
 
-def test_with_the_undo_lost_what_is_plainly_ours_goes(tmp_path: Path) -> None:
-    one = private(tmp_path, {"smtpd_recipient_restrictions": "permit_mynetworks, reject", "mua": "permit"}, SUBMISSION)
+def test_with_the_undo_lost_what_is_plainly_ours_goes(private: Maker) -> None:
+    one = private({"smtpd_recipient_restrictions": "permit_mynetworks, reject", "mua": "permit"}, SUBMISSION)
     one.run("apply", "--lanes", "0")
     undo = one.mail.config_directory / "sidecar" / "undo.json"
     undo.write_text("{")
     done = one.run("remove")
     assert (done.exit_code, "move it away" in done.output) == (1, True)
     undo.unlink()
-    assert one.run("remove").exit_code == 0
+    done = one.run("remove")
+    assert done.exit_code == 0, done.output
     assert not any("sidecar_policy" in text for name, text in one.files().items() if name == "master.cf")
     own = one.site().own
     assert own["smtpd_recipient_restrictions"] == "permit_mynetworks, reject"
-    assert {name for name in own if "smtpd_end" in name or name == "sidecar_policy" or name == "header_checks"} == set()
+    assert {name for name in own if "smtpd_end" in name or name in {"sidecar_policy", "header_checks"}} == set()
 
 
-def test_a_complaint_of_postfix_stops_it_on_the_copy(tmp_path: Path) -> None:
-    one = private(tmp_path, routes=[Route("google", "out", options=("smtp_no_such_thing=$no_such_thing",))])
+def test_a_complaint_of_postfix_stops_it_on_the_copy(private: Maker) -> None:
+    one = private(routes=[Route("google", "out", options=("smtp_no_such_thing=$no_such_thing",))])
     before = one.files()
     done = one.run("apply")
     assert done.exit_code == 1
@@ -331,8 +371,8 @@ def test_a_complaint_of_postfix_stops_it_on_the_copy(tmp_path: Path) -> None:
     assert one.files() == before
 
 
-def test_an_edit_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = private(tmp_path)
+def test_an_edit_that_fails_half_way_leaves_nothing(private: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = private()
     before = one.files()
     real = postfix.edit
 
@@ -348,45 +388,42 @@ def test_an_edit_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch:
     assert {name: text for name, text in one.files().items() if not name.startswith("sidecar/")} == before
 
 
-def test_a_second_apply_keeps_the_first_ones_undo(tmp_path: Path) -> None:
-    one = private(tmp_path, {"enable_long_queue_ids": "no"}, routes=[GOOGLE])
+def test_a_second_apply_keeps_the_first_ones_undo(private: Maker) -> None:
+    one = private({"enable_long_queue_ids": "no"}, routes=[GOOGLE])
     before = one.files()
     one.run("apply", "--lanes", "1")
-    faster = Private(one.mail, Config(**{**_fields(one.config), "route": (Route("google", "out-google", maxproc=50),)}))
+    faster = Private(one.mail, dataclasses.replace(one.config, route=(Route("google", "out-google", maxproc=50),)))
     assert "out-google unix - - n - 50 smtp" in faster.run("apply", "--lanes", "1").output
     faster.run("remove")
     assert one.files() == before
 
 
-def _fields(config: Config) -> dict[str, object]:
-    return {name: getattr(config, name) for name in Config.__dataclass_fields__}
-
-
-def test_remove_releases_first_and_not_while_core_may_hold_again(tmp_path: Path) -> None:
-    one = private(tmp_path, mode=Mode.ACT)
+def test_remove_releases_first_and_not_while_core_may_hold_again(private: Maker) -> None:
+    one = private(config=Config(mode=Mode.ACT))
+    run = Path(one.config.runtime_directory)
     one.run("apply")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "heartbeat").touch()
+    run.mkdir()
+    (run / "heartbeat").touch()
     done = one.run("remove")
     assert (done.exit_code, "core runs and would hold mail again" in done.output) == (1, True)
     assert "sidecar_policy" in one.site().own
-    (tmp_path / "run" / "heartbeat").unlink()
+    (run / "heartbeat").unlink()
     HeldRecord(one.config.held_record).append(Op.HOLD, "postfix-old", ["3A1F72C4D2"], key="k", now=1.0)
     done = one.run("remove")
     assert (done.exit_code, "not all mail of ours has left hold" in done.output) == (1, True)
     assert "sidecar_policy" in one.site().own
 
 
-def test_show_as_json(tmp_path: Path) -> None:
-    table = json.loads(private(tmp_path).run("show", "--json", "--lanes", "0").stdout)
+def test_show_as_json(private: Maker) -> None:
+    table = json.loads(private().run("show", "--json", "--lanes", "0").stdout)
     assert table["edits"][0] == {"place": "main.cf", "name": "sidecar_policy", "before": None, "after": ASK}
     assert "/^DKIM-Signature:/ INFO" in table["files"]["header_checks.regexp"]
     assert table["refused"] == []
 
 
-def test_one_of_several_instances_is_chosen(tmp_path: Path) -> None:
-    out = private(tmp_path / "out", {"multi_instance_name": "postfix-out"})
-    one = private(tmp_path / "in", {"multi_instance_directories": str(out.mail.config_directory)})
+def test_one_of_several_instances_is_chosen(private: Maker) -> None:
+    out = private({"multi_instance_name": "postfix-out"}, name="out")
+    one = private({"multi_instance_directories": str(out.mail.config_directory)})
     assert one.run("--instance", "postfix-out", "apply").exit_code == 0
     assert "sidecar_policy" in out.site().own
     assert "sidecar_policy" not in one.site().own
@@ -399,7 +436,7 @@ def test_one_of_several_instances_is_chosen(tmp_path: Path) -> None:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="wiring-"))  # pytest's own may not be entered by user postfix
+    directory = Path(tempfile.mkdtemp(prefix="wiring-"))
     directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)
@@ -407,7 +444,8 @@ def place() -> Iterator[Path]:
 
 def test_a_running_postfix_asks_where_it_was_wired(place: Path) -> None:
     """The rendered lines in a real smtpd: asked at RCPT and at the end of the data; headers are logged, attached ones not."""
-    one = private(place, {"smtpd_recipient_restrictions": "permit_mynetworks, reject"}, routes=[GOOGLE])
+    queue = {"queue_directory": str(place / "postfix" / "queue")}
+    one = Maker(place, place)({"smtpd_recipient_restrictions": "permit_mynetworks, reject", **queue}, routes=[GOOGLE])
     with one.mail:
         done = one.run("apply")
         assert done.exit_code == 0, done.output

@@ -46,6 +46,10 @@ class File:
     due: float = 0.0
     done: set[str] = field(default_factory=set)
     locked: int = 0
+    reread: bool = False
+    """A new queue manager waits for its lock."""
+    by_admin: bool = False
+    """An admin put it on hold."""
 
 
 class World:
@@ -186,9 +190,12 @@ class World:
             if file.done >= set(file.recipients):
                 del self.files[queue_id]
                 self.say(lambda r: facts.QueueRemoved(r, queue_id, ""), "qmgr", pid=self.qmgr)
-            else:
+            elif not file.reread:
                 file.queue = "deferred"
-                self._due(file, self.now + self.backoff)
+                self.due(file, self.now + self.backoff)
+            elif not file.locked:
+                file.reread = False
+                self._activate(file)
         self._serve(provider)
 
     def _say_outcome(self, file: File, recipient: str, provider: str, refusal: str | None) -> None:
@@ -223,7 +230,7 @@ class World:
             text=f"{file.queue_id}: to=<{recipient}>, status={status} ({reason})",
         )
 
-    def _due(self, file: File, when: float) -> None:
+    def due(self, file: File, when: float) -> None:
         file.due = when
         self.at(when, lambda: self._scan(file.queue_id))
 
@@ -276,25 +283,25 @@ class World:
                 del self.files[queue_id]
                 self.say(lambda r, q=queue_id: facts.QueueRemoved(r, q, ""), "qmgr", pid=self.qmgr)  # type: ignore[misc]
             else:
-                self._due(file, self.now + 0.3 + i * spread / len(released))
+                self.due(file, self.now + 0.3 + i * spread / len(released))
         self.engine.books.released(instance, released, missing, busy, now=self.now)
 
     def reload(self) -> None:
         """A new queue manager: what was in memory and not in delivery is read again from the files."""
         self.qmgr += 1
-        in_delivery = {queue_id for queue_id, file in self.files.items() if file.locked}
-        waiting = [queue_id for queue_id in self.core if queue_id not in in_delivery]
+        waiting, self.core = list(self.core), {}
         self.waiting.clear()
         for queue_id in waiting:
-            del self.core[queue_id]
             file = self.files.get(queue_id)
             if file is not None and file.queue == "active":
-                self._activate(file)
+                file.reread = bool(file.locked)
+                if not file.locked:
+                    self._activate(file)
 
     def listing(self, ours: dict[str, str] | None = None) -> Listing:
         """What `postqueue -j` would show."""
         queued = tuple(
-            Queued(f.queue, f.queue_id, f.arrival, 1000, f.sender, tuple(r for r in f.recipients if r not in f.done))
+            Queued(f.queue, f.queue_id, f.arrival, f.sender, tuple(r for r in f.recipients if r not in f.done))
             for f in self.files.values()
         )
         return Listing("postfix", self.now, queued, ours or {})

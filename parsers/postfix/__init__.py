@@ -12,6 +12,7 @@ from parsers.postfix.pickup import PICKUP
 from parsers.postfix.postsuper import POSTSUPER
 from parsers.postfix.process import MASTER, SCRIPT
 from parsers.postfix.qmgr import QMGR
+from parsers.postfix.screening import ANVIL, DNSBLOG, POSTSCREEN, SCACHE, TLSPROXY, VERIFY
 from parsers.postfix.signing import OPENDKIM
 from parsers.postfix.smtpd import SMTPD
 from parsers.record import LogRecord
@@ -38,6 +39,12 @@ DAEMONS: Final[Mapping[str, Grammar]] = {
     "master": MASTER,
     "postfix-script": SCRIPT,
     "postfix": SCRIPT,
+    "postscreen": POSTSCREEN,
+    "dnsblog": DNSBLOG,
+    "tlsproxy": TLSPROXY,
+    "anvil": ANVIL,
+    "scache": SCACHE,
+    "verify": VERIFY,
 }
 """Last element of the tag: its shapes. A daemon that is not here is read as a delivery agent."""
 

@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 
 from parsers.postfix.facts import ConnectionFailed, Delays, DeliveryAttempt, RemoteReply
 from parsers.postfix.grammar import Grammar, plain, queued
-from parsers.postfix.tokens import ADDRESS, BARE_ADDRESS, NUMBER, PEER, PLAIN_ADDRESS, number
+from parsers.postfix.notes import ANY_DAEMON, note, notes, queued_notes
+from parsers.postfix.tls import CLIENT_TLS
+from parsers.postfix.tokens import ADDRESS, BARE_ADDRESS, NUMBER, PEER, number
 from parsers.record import LogRecord
 from parsers.smtp import Reply, read_reply
 
@@ -49,15 +51,25 @@ def _outcome(text: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
+def _delays(text: str) -> Delays | None:
+    """`delays=a/b/c/d`."""
+    try:
+        a, b, c, d = text.split("/")
+        return _make(Delays, (float(a), float(b), float(c), float(d)))
+    except ValueError:
+        return None
+
+
 def delivery(record: LogRecord, queue_id: str, match: re.Match[str]) -> DeliveryAttempt | None:
     """The common form: known keys in the known order."""
-    recipient, orig_to, relay_text, delay, a, b, c, d, tls, outcome_text, rest = match.groups()
+    recipient, orig_to, relay_text, delay, delays_text, tls, outcome_text, rest = match.groups()
     relay = _relay(relay_text)
     outcome = _outcome(outcome_text)
-    if relay is None or outcome is None:
+    delays = _delays(delays_text)
+    if relay is None or outcome is None or delays is None:
         return None
     host, address, port, conn_use = relay
-    reason = rest[:-1] if rest[-2:] != "d)" and rest[-1:] == ")" else _reason(rest)
+    reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else _reason(rest)
     return _make(
         DeliveryAttempt,
         (
@@ -70,7 +82,7 @@ def delivery(record: LogRecord, queue_id: str, match: re.Match[str]) -> Delivery
             port,
             conn_use,
             float(delay),
-            _make(Delays, (float(a), float(b), float(c), float(d))),
+            delays,
             tls or "",
             *outcome,
             reason,
@@ -97,7 +109,7 @@ def delivery_internal(record: LogRecord, queue_id: str, match: re.Match[str]) ->
 
 
 _PAIR: Final = re.compile(r", ([\w-]+)=([^,]*)", re.ASCII)
-_DELAYS: Final = re.compile(rf"({NUMBER})/({NUMBER})/({NUMBER})/({NUMBER})", re.ASCII)
+_DELAYS: Final = re.compile(r"[\d./]{7,64}", re.ASCII)
 _DELAY: Final = re.compile(rf"-?{NUMBER}", re.ASCII)
 _COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
 
@@ -115,7 +127,8 @@ def _from_pairs(
     relay, outcome = _relay(relay_text), _outcome(outcome_text)
     values = dict(_PAIR.findall(pairs))
     delay = values.pop("delay", "0")
-    delays = _DELAYS.fullmatch(values.pop("delays", "0/0/0/0"))
+    delays_text = values.pop("delays", "0/0/0/0")
+    delays = _delays(delays_text) if _DELAYS.fullmatch(delays_text) else None
     conn_use = values.pop("conn_use", "0")
     if not (relay and outcome and delays and _DELAY.fullmatch(delay) and _COUNT.fullmatch(conn_use)):
         return None
@@ -130,7 +143,7 @@ def _from_pairs(
         relay_port=relay.port,
         conn_use=relay.conn_use or int(conn_use) or None,
         delay=float(delay),
-        delays=Delays(*map(float, delays.groups())),
+        delays=delays,
         tls=values.pop("tls", ""),
         dsn=outcome[0],
         status=outcome[1],
@@ -160,7 +173,7 @@ DELIVERY: Final = (
         "delivery",
         "to=<",
         rf"({ADDRESS})>(?:, orig_to=<({ADDRESS})>)?, relay=([^,]*+(?:, conn_use=\d++)?), delay=(-?{NUMBER})"
-        rf", delays=({NUMBER})/({NUMBER})/({NUMBER})/({NUMBER})(?:, tls=([^,]*+))?{_END}",
+        rf", delays=([\d./]{{7,64}}+)(?:, tls=([^,]*+))?{_END}",
         delivery,
     ),
     queued(
@@ -184,13 +197,38 @@ def remote_reply(record: LogRecord, queue_id: str, match: re.Match[str]) -> Remo
     return RemoteReply(record, queue_id, match[1], match[2], match[0], read_reply(match[0]))
 
 
+def lost_connection(record: LogRecord, queue_id: str, match: re.Match[str]) -> RemoteReply:
+    """A conversation that broke: nothing more was said."""
+    return RemoteReply(record, queue_id, match[1], match[2], match[0], None)
+
+
+def sasl_said(record: LogRecord, queue_id: str, match: re.Match[str]) -> RemoteReply:
+    reply = read_reply(match[0])
+    host, address = (reply.host, reply.address) if reply else ("", "")
+    return RemoteReply(record, queue_id, host, address, match[0], reply)
+
+
 def connection_failed(record: LogRecord, queue_id: str, match: re.Match[str]) -> ConnectionFailed:
-    host, address, port, reason = match.groups()
-    return ConnectionFailed(record, queue_id, host, address, number(port), reason)
+    host, address, port, reason, old_port = match.groups()
+    return ConnectionFailed(record, queue_id, host, address, number(port or old_port), reason)
+
+
+def subsystem_failed(record: LogRecord, queue_id: str, match: re.Match[str]) -> ConnectionFailed:
+    """A socket of Postfix itself, or the path of an LMTP server."""
+    return ConnectionFailed(record, queue_id, "", match[1], None, match[2])
 
 
 AGENTS: Final = Grammar(
     *DELIVERY,
     queued("host-said", "host ", rf"{PEER} (?:said|refused to talk to me): .*", remote_reply),
-    plain("connect-to", "connect to ", rf"{PEER}: (.*)", connection_failed),
+    queued("lost-connection", "lost connection with ", rf"{PEER} while .*", lost_connection),
+    queued("timed-out", "conversation with ", rf"{PEER} timed out while .*", lost_connection),
+    queued("sasl-said", "SASL authentication failed; ", ".*", sasl_said),
+    plain("connect-to", "connect to ", rf"{PEER}: (.*?)(?: \(port (\d{{1,5}})\))?", connection_failed),
+    plain("connect-to-subsystem", "connect to subsystem ", r"(\S+): (.*)", subsystem_failed),
+    *CLIENT_TLS,
+    *queued_notes("passing <", "enabling PIX workarounds: ", "enabling PIX <CRLF>.<CRLF> workaround for ", "breaking line > "),
+    plain("smtputf8", "host ", rf"{PEER} offers SMTPUTF8 support, but not 8BITMIME", note),
+    *notes("TLSRPT: status=success, "),
+    *ANY_DAEMON,
 )

@@ -6,6 +6,7 @@ from typing import Final
 from parsers.postfix.agents import DELIVERY
 from parsers.postfix.facts import NonDeliveryNotification
 from parsers.postfix.grammar import Grammar, queued
+from parsers.postfix.notes import ANY_DAEMON, queued_notes
 from parsers.postfix.tokens import QUEUE_ID
 from parsers.record import LogRecord
 
@@ -21,5 +22,7 @@ _NOTIFICATION: Final = rf"(?:non-delivery|delay|delivery status) notification: (
 BOUNCE: Final = Grammar(
     queued("sender-notification", "sender ", _NOTIFICATION, notification),
     queued("postmaster-notification", "postmaster ", _NOTIFICATION, notification),
+    *queued_notes("not sending trace/success notification"),
     *DELIVERY,
+    *ANY_DAEMON,
 )

@@ -9,6 +9,7 @@ from typing import Final
 from parsers.postfix.agents import DELIVERY
 from parsers.postfix.facts import Filtered, HeaderLogged, Held, MessageIdentified, QueueRemoved
 from parsers.postfix.grammar import Grammar, queued
+from parsers.postfix.notes import ANY_DAEMON
 from parsers.postfix.smtpd import ACTIONS
 from parsers.postfix.transaction import Transaction, read_transaction
 from parsers.record import LogRecord
@@ -80,7 +81,7 @@ def removed(record: LogRecord, queue_id: str, match: re.Match[str]) -> QueueRemo
 _VERBS: Final = (
     "info", "warning", "reject", "hold", "discard", "filter", "redirect", "replace", "prepend", "bcc", "strip", "delay",
 )  # fmt: skip
-_LINE: Final = r": (header|body|content|mime|nested) (.*)"
+_LINE: Final = r": (header|body|content|mime|nested|mime-error) (.*)"
 
 CLEANUP: Final = Grammar(
     queued("message-id", "message-id=", "(.*)", message_id),
@@ -90,4 +91,5 @@ CLEANUP: Final = Grammar(
     *ACTIONS,
     queued("removed", "removed (", r"(canceled|discarded)\)", removed),
     *DELIVERY,
+    *ANY_DAEMON,
 )

@@ -7,30 +7,32 @@ expressions and not against all.
 import re
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from enum import Enum
+from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from parsers.postfix.facts import Diagnostic, Fact
 from parsers.postfix.tokens import CERTAIN_QUEUE_ID
 from parsers.record import LogRecord
 
-Match = Callable[[str, int], re.Match[str] | None]
-"""Of everything from that position to the line's end."""
+Match = Callable[[str], re.Match[str] | None]
+"""Of the whole text behind the lead."""
 MakeFact = Callable[[LogRecord, str, re.Match[str]], Fact | None]
 """Makes the fact of a record, what led its text (queue id, severity, or "") and the match of the rest.
 
 None: it looked right and is not, let the next shape try.
 """
-Choice = tuple[tuple[Match, MakeFact], ...]
-"""Several shapes in the order of trial."""
+Choice = tuple[tuple[Match, MakeFact | None], ...]
+"""Several shapes in the order of trial; without a function where nobody wants the fact."""
+Index = Mapping[str, Choice]
+"""By the first three characters of the shapes; "" for those that fix none."""
 
 
 class Lead(Enum):
-    """What stands before the shape, up to the first ": "; the value marks its keys in a grammar's index."""
+    """What stands before the shape, up to the first ": "."""
 
-    QUEUE_ID = ": "
-    NOTHING = ""
-    SEVERITY = "!"
+    QUEUE_ID = auto()
+    NOTHING = auto()
+    SEVERITY = auto()
 
 
 class Shape(NamedTuple):
@@ -42,7 +44,7 @@ class Shape(NamedTuple):
     start: str
     """What follows the lead literally: its first three characters find the shape. "" only after a severity."""
     match: Match
-    fact: MakeFact
+    fact: MakeFact | None
 
 
 KEY: Final = 3
@@ -93,58 +95,59 @@ DIAGNOSTICS: Final[Sequence[Shape]] = (
 class Grammar:
     """The shapes of one daemon."""
 
-    __slots__ = ("choices", "shapes")
+    __slots__ = ("_warned", "plain", "queued", "shapes")
 
     def __init__(self, *shapes: Shape, diagnostics: Sequence[Shape] = DIAGNOSTICS) -> None:
         self.shapes = (*shapes, *diagnostics)
-        self.choices: Mapping[str, Choice] = _index(self.shapes, self.shapes)
-        """By the lead's mark and the shape's first three characters."""
+        self.queued: Index = _index(self.shapes, Lead.QUEUE_ID)
+        self.plain: Index = _index(self.shapes, Lead.NOTHING)
+        self._warned: Index = _index(self.shapes, Lead.SEVERITY)
 
-    def choices_for(self, wanted: Collection[type[Fact]]) -> Mapping[str, Choice]:
-        """The same with the shapes that can make one of these facts; a key all of whose shapes cannot has none."""
-        return _index(self.shapes, [shape for shape in self.shapes if not makes(shape).isdisjoint(wanted)])
+    def only(self, wanted: Collection[type[Fact]]) -> tuple[Index, Index]:
+        """`queued` and `plain` without the functions of shapes that make none of these facts."""
+        shapes = [shape if _makes(shape) & set(wanted) else _passed_over(shape) for shape in self.shapes]
+        return _index(shapes, Lead.QUEUE_ID), _index(shapes, Lead.NOTHING)
 
     def read(self, record: LogRecord) -> Fact | None:
         """The fact of a line; None for a line that no shape takes. Never raises."""
-        text = record.text
-        colon = text.find(": ")
-        if colon > 0:
-            choice = self.choices.get(text[colon : colon + 2 + KEY])
-            if choice is not None and is_queue_id(text[:colon]):
-                return _first(choice, record, text[:colon], colon + 2)
-            if text[:colon] in SEVERITIES:
-                open_start = self.choices.get("!", ())
-                choice = self.choices.get(f"!{text[colon + 2 : colon + 2 + KEY]}", open_start)
-                return _first(choice, record, text[:colon], colon + 2)
-        return _first(self.choices.get(text[:KEY], ()), record, "", 0)
-
-
-def makes(shape: Shape) -> frozenset[type[Fact]]:
-    """The types of the facts that a shape can give, as its function declares them."""
-    declared = typing.get_type_hints(shape.fact)["return"]
-    return frozenset(typing.get_args(declared) or (declared,)) - {type(None)}
+        lead, colon, rest = record.text.partition(": ")
+        if colon and (choice := self.queued.get(rest[:KEY])) and is_queue_id(lead):
+            return _first(choice, record, lead, rest)
+        if colon and lead in SEVERITIES:
+            return _first(self._warned.get(rest[:KEY], self._warned.get("", ())), record, lead, rest)
+        return _first(self.plain.get(record.text[:KEY], ()), record, "", record.text)
 
 
 def is_queue_id(lead: str) -> bool:
     """Also NOQUEUE. Postfix's own words before a ": " are in lower case, or several."""
-    return len(lead) >= 5 and lead.isalnum() and lead[0] < "a"
+    return lead < "a" and lead.isalnum()
 
 
-def _first(choice: Choice, record: LogRecord, lead: str, start: int) -> Fact | None:
+def _first(choice: Choice, record: LogRecord, lead: str, text: str) -> Fact | None:
     for match, make in choice:
-        if (matched := match(record.text, start)) and (fact := make(record, lead, matched)):
+        if make and (matched := match(text)) and (fact := make(record, lead, matched)):
             return fact
     return None
 
 
-def _index(all_shapes: Iterable[Shape], wanted: Iterable[Shape]) -> dict[str, Choice]:
-    """Each list in the order written; shapes without a start stand in every list of their lead."""
-    keys = dict.fromkeys((shape.lead, shape.start[:KEY]) for shape in all_shapes)
-    for lead, key in keys:
+def _makes(shape: Shape) -> set[type[Fact]]:
+    """The types of the facts that a shape can give, as its function declares them."""
+    assert shape.fact is not None
+    declared = typing.get_type_hints(shape.fact)["return"]
+    return set(typing.get_args(declared) or (declared,))
+
+
+def _passed_over(shape: Shape) -> Shape:
+    """The shape with no more than a look at its start."""
+    return shape._replace(match=re.compile(re.escape(shape.start)).match, fact=None)
+
+
+def _index(shapes: Iterable[Shape], lead: Lead) -> Index:
+    """Each list in the order written; shapes without a start stand in every list."""
+    shapes = [shape for shape in shapes if shape.lead is lead]
+    keys = dict.fromkeys(shape.start[:KEY] for shape in shapes)
+    for key in keys:
         assert len(key) == KEY or (not key and lead is Lead.SEVERITY), f"a start needs {KEY} characters: {key!r}"
     return {
-        lead.value + key: tuple(
-            (shape.match, shape.fact) for shape in wanted if shape.lead is lead and shape.start[:KEY] in ("", key)
-        )
-        for lead, key in keys
+        key: tuple((shape.match, shape.fact) for shape in shapes if shape.start[:KEY] in ("", key)) for key in keys
     }

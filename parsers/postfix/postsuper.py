@@ -5,6 +5,7 @@ from typing import Final
 
 from parsers.postfix.facts import Held, MessageExpired, Released, Requeued
 from parsers.postfix.grammar import Grammar, queued
+from parsers.postfix.notes import notes
 from parsers.postfix.qmgr import REMOVED
 from parsers.record import LogRecord
 
@@ -31,4 +32,5 @@ POSTSUPER: Final = Grammar(
     queued("requeued", "requeued", "", requeued),
     queued("expired", "expired", "", expired),
     REMOVED,
+    *notes("Deleted: ", "Requeued: ", "Placed on hold: ", "Released from hold: ", "Force-expired: "),
 )

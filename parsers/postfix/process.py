@@ -5,6 +5,7 @@ from typing import Final
 
 from parsers.postfix.facts import ProcessEvent
 from parsers.postfix.grammar import Grammar, plain, warned
+from parsers.postfix.notes import notes
 from parsers.record import LogRecord
 
 
@@ -16,6 +17,7 @@ MASTER: Final = Grammar(
     plain("started", "daemon started -- ", ".*", event),
     plain("reload", "reload -- ", ".*", event),
     plain("terminating", "terminating on signal ", r"\d{1,3}", event),
+    *notes("Postfix is running with backwards-compatible default settings", "See http", "To disable backwards compatibility use "),
     warned("process-died", "process ", r"\S+ pid \d{1,10} (?:exit status|killed by signal) \d{1,3}", event),
 )
 

@@ -9,6 +9,7 @@ from typing import Final
 from parsers.postfix.agents import DELIVERY
 from parsers.postfix.facts import MessageExpired, MessageSkipped, QueueActive, QueueRemoved
 from parsers.postfix.grammar import Grammar, queued
+from parsers.postfix.notes import ANY_DAEMON, queued_notes
 from parsers.postfix.tokens import PLAIN_ADDRESS
 from parsers.record import LogRecord
 
@@ -45,5 +46,7 @@ QMGR: Final = Grammar(
     REMOVED,
     queued("expired", "from=<", r"(.*)>, status=(force-)?expired, returned to sender", message_expired),
     queued("skipped", "skipped, still being delivered", "", message_skipped),
+    *queued_notes("enabling VERP"),
     *DELIVERY,
+    *ANY_DAEMON,
 )

@@ -5,6 +5,7 @@ stand before them and are read from the left.
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -19,7 +20,9 @@ from parsers.postfix.facts import (
     Rejected,
     SaslFailed,
 )
-from parsers.postfix.grammar import Grammar, plain, queued, warned
+from parsers.postfix.grammar import Grammar, MakeFact, plain, queued, warned
+from parsers.postfix.notes import ANY_DAEMON, notes, queued_notes
+from parsers.postfix.tls import SERVER_TLS
 from parsers.postfix.tokens import PEER, QUEUE_ID, queue_id
 from parsers.postfix.transaction import read_transaction
 from parsers.record import LogRecord
@@ -41,7 +44,7 @@ def client_logged_in(record: LogRecord, lead: str, match: re.Match[str]) -> Clie
     )
 
 
-_CODES: Final = re.compile(r"(?:([2-5]\d\d) )?(?:([245]\.\d{1,3}\.\d{1,3}) )?", re.ASCII)
+_CODES: Final = re.compile(r"(?:([2-5]\d\d) )?(?:([245]\.\d{1,3}\.\d{1,3}) )?(.*)", re.ASCII | re.DOTALL)
 _TRIGGER: Final = re.compile(
     r'<(?:"(?:[^"\\]|\\.)*+"[^<>"]*+|[^<>]*+|<[^<>]*+>)>: '
     r"(?:(?:Unverified )?Client host|Client certificate|Helo command|SASL login name|Sender address|Recipient address"
@@ -50,46 +53,64 @@ _TRIGGER: Final = re.compile(
 )
 
 
-def action(record: LogRecord, lead: str, match: re.Match[str]) -> Held | Filtered | Rejected:
-    """`ACTION: STAGE from H[I]: text; from=<> to=<> proto= helo=<>` (log_whatsup in smtpd_check.c)."""
-    stage, host, address, _, rest = match.groups()
-    verb = match[0].partition(": ")[0]
+def held(record: LogRecord, lead: str, match: re.Match[str]) -> Held:
+    """`hold: STAGE from H[I]: <trigger>: CLASS text; …`; of a milter `milter-hold: …: milter triggers HOLD action; …`."""
+    stage, _, _, _, rest = match.groups()
     text, transaction = read_transaction(rest)
-    if verb in {"hold", "milter-hold"}:
-        return Held(
-            record,
-            queue_id(lead),
-            by="policy" if verb == "hold" else "milter",
-            stage=stage,
-            text=_TRIGGER.sub("", text, count=1),
-            sender=transaction.sender,
-            recipient=transaction.recipient,
-        )
-    if verb == "filter":
-        return Filtered(
-            record,
-            queue_id(lead),
-            stage=stage,
-            destination=text.rpartition("triggers FILTER ")[2],
-            sender=transaction.sender,
-            recipient=transaction.recipient,
-        )
-    codes = _CODES.match(text)
-    assert codes is not None  # every part of it is optional
-    return Rejected(
+    return Held(
         record,
         queue_id(lead),
-        action=verb,
+        by="policy" if match[0].startswith("hold") else "milter",
         stage=stage,
-        code=codes[1] or "",
-        enhanced=codes[2] or "",
-        text=text[codes.end() :],
+        text=_TRIGGER.sub("", text, count=1),
         sender=transaction.sender,
         recipient=transaction.recipient,
-        client_host=host,
-        client_address=address,
-        helo=transaction.helo,
-        sasl_username=transaction.sasl_username,
+    )
+
+
+def filtered(record: LogRecord, lead: str, match: re.Match[str]) -> Filtered:
+    stage, _, _, _, rest = match.groups()
+    text, transaction = read_transaction(rest)
+    destination = text.rpartition("triggers FILTER ")[2]
+    return Filtered(record, queue_id(lead), stage, destination, transaction.sender, transaction.recipient)
+
+
+def rejected(record: LogRecord, lead: str, match: re.Match[str]) -> Rejected:
+    """`ACTION: STAGE from H[I]: [code] [enhanced] text; from=<> to=<> proto= helo=<>` (log_whatsup in smtpd_check.c)."""
+    stage, host, address, _, rest = match.groups()
+    return _rejected(record, lead, match, stage, host, address, rest)
+
+
+def proxied(record: LogRecord, lead: str, match: re.Match[str]) -> Rejected:
+    """What a before-queue filter answered (smtpd_proxy.c): `proxy-reject: STAGE: [reply]; from= to= …`, no client."""
+    stage, rest = match.groups()
+    return _rejected(record, lead, match, stage, "", "", rest)
+
+
+def _rejected(
+    record: LogRecord, lead: str, match: re.Match[str], stage: str, host: str, address: str, rest: str
+) -> Rejected:
+    action = match[0].partition(": ")[0]
+    text, transaction = read_transaction(rest)
+    code, enhanced, text = _CODES.fullmatch(text).groups("")  # type: ignore[union-attr]  # it fits any text
+    sender, recipient, helo, sasl_username, _ = transaction
+    return _make(
+        Rejected,
+        (
+            record,
+            queue_id(lead),
+            action,
+            stage,
+            code,
+            enhanced,
+            text,
+            sender,
+            recipient,
+            host,
+            address,
+            helo,
+            sasl_username,
+        ),
     )
 
 
@@ -132,16 +153,37 @@ def sasl_failed(record: LogRecord, _severity: str, match: re.Match[str]) -> Sasl
     )
 
 
-_VERBS: Final = (
-    "reject", "reject_warning", "hold", "discard", "filter", "redirect", "bcc", "prepend", "replace", "warn", "info",
-    "delay", "permit", "milter-reject", "milter-hold", "milter-discard",
-)  # fmt: skip
+_ACTIONS: Final[Mapping[str, MakeFact]] = {
+    "reject": rejected,
+    "reject_warning": rejected,
+    "hold": held,
+    "filter": filtered,
+    "discard": rejected,
+    "redirect": rejected,
+    "bcc": rejected,
+    "prepend": rejected,
+    "replace": rejected,
+    "warn": rejected,
+    "info": rejected,
+    "delay": rejected,
+    "permit": rejected,
+    "milter-reject": rejected,
+    "milter-hold": held,
+    "milter-discard": rejected,
+}
 _STAGE: Final = r"([A-Z][A-Za-z-]{0,40})"
 _AFTER: Final = rf" after {_STAGE}(?: \(\d{{1,15}} bytes\))? from {PEER}"
-_LOST: Final = ("lost connection", "timeout", "too many errors")
+_LOST: Final = (
+    ("lost-connection", "lost connection"),
+    ("timeout", "timeout"),
+    ("too-many-errors", "too many errors"),
+    ("bare-lf", "bare <LF> received"),
+)
 
 
-ACTIONS: Final = tuple(queued(verb, verb, rf": {_STAGE} from {PEER}: (.*)", action) for verb in _VERBS)
+ACTIONS: Final = tuple(
+    queued(verb, verb, rf": {_STAGE} from {PEER}: (.*)", fact) for verb, fact in _ACTIONS.items()
+)
 """smtpd's; cleanup logs what milters decide at END-OF-MESSAGE in the same form."""
 
 SMTPD: Final = Grammar(
@@ -150,8 +192,14 @@ SMTPD: Final = Grammar(
     plain("connect", "connect from ", PEER, connected),
     plain("disconnect", "disconnect from ", rf"{PEER}((?: [a-z]+=[\d/]+)*+)", disconnected),
     *ACTIONS,
-    *(queued(f"{kind}-with-id".replace(" ", "-"), kind, _AFTER, connection_lost) for kind in _LOST),
-    *(plain(kind.replace(" ", "-"), kind, _AFTER, connection_lost) for kind in _LOST),
+    *(queued(f"{name}-with-id", kind, _AFTER, connection_lost) for name, kind in _LOST),
+    *(plain(name, kind, _AFTER, connection_lost) for name, kind in _LOST),
     warned("sasl-failed", "", rf"{PEER}: SASL ([A-Za-z0-9_-]+) authentication failed: (.*)", sasl_failed),
+    queued("proxy-accept", "proxy-accept: ", rf"{_STAGE}: (.*)", proxied),
+    queued("proxy-reject", "proxy-reject: ", rf"{_STAGE}: (.*)", proxied),
+    *SERVER_TLS,
+    *notes("improper command pipelining after ", "discarding EHLO keywords: "),
+    *queued_notes("replacing command "),
     *DELIVERY,
+    *ANY_DAEMON,
 )

@@ -1,6 +1,7 @@
 """`sidecar lab`: options in, figures out; the lab itself runs in namespaces of its own (see `namespace`)."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -14,7 +15,7 @@ import click
 from rich.console import Console
 
 from sidecar.config import ConfigError
-from sidecar.lab import drills, namespace, scenario
+from sidecar.lab import drills, namespace, scenario, status_page
 from sidecar.lab.attachment import AttachmentError
 from sidecar.lab.drills.drill import Drill, DrillError
 from sidecar.lab.measure import Figures, figures
@@ -37,6 +38,8 @@ class Options(NamedTuple):
     drill: str | None
     as_json: bool
     keep: Path | None
+    page: int | None = None
+    """Descriptor of the socket at which the host sees the status page."""
 
     def arguments(self) -> Iterator[str]:
         yield from ("--scenario", self.scenario)
@@ -47,6 +50,8 @@ class Options(NamedTuple):
         if self.keep is not None:
             yield from ("--keep", str(self.keep))
         yield from (f"--{name}" for name in ("compare", "plain") if getattr(self, name))
+        if self.page is not None:
+            yield from ("--page", str(self.page))
         if self.as_json:
             yield "--json"
 
@@ -73,6 +78,7 @@ class Options(NamedTuple):
     "--keep", type=click.Path(file_okay=False, path_type=Path), help="Copy logs and stores here before they vanish."
 )
 @click.option("--inside", type=click.Path(path_type=Path), hidden=True)
+@click.option("--page", type=int, hidden=True)
 def lab(
     scenario_name: str,
     seconds: float | None,
@@ -120,7 +126,11 @@ def _outside(options: Options) -> int:
     file = Path(options.scenario)
     if file.is_file():
         options = options._replace(scenario=str(file.absolute()))
-    return namespace.run("sidecar.lab", [*options.arguments()], resolver=RESOLVER)
+    page = status_page.listen() if options.goes_on and not options.plain else None
+    with page or contextlib.nullcontext():
+        options = options._replace(page=page.fileno() if page else None)
+        sockets = [options.page] if options.page is not None else []
+        return namespace.run("sidecar.lab", [*options.arguments()], resolver=RESOLVER, sockets=sockets)
 
 
 def _inside(options: Options, chosen: Scenario, drill: Drill | None, directory: Path) -> int:
@@ -159,8 +169,10 @@ async def _run(
     complaints: list[str] = []
     for leg in _legs(options):
         cast = without_bursts(chosen) if leg is Leg.QUIET else chosen
-        async with bench(cast, leg, directory / leg) as running:
+        async with bench(cast, leg, directory / leg) as running, status_page.forwarded(options.page):
             story.opens(running)
+            if options.page is not None:
+                story.say(f"status page: http://127.0.0.1:{status_page.PORT}/")
             async with sending(running):
                 complaints += await _play(running, drill, story, asked_to_end, goes_on=options.goes_on)
             evidence = await conclude(running)

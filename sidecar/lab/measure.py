@@ -211,9 +211,10 @@ class _Count:
         )
 
     def _others(self) -> Iterator[float]:
-        """Time to delivery of mail that no fired limit covers; mail still queued counts with its age so far."""
+        """Time to delivery of the senders that no fired limit covers; mail still queued counts with its age so far."""
+        throttled = {message.sender.domain for pair, message in self.message_of.items() if _by_sender(self.cover[pair])}
         for pair, message in self.message_of.items():
-            if self.cover[pair]:
+            if self.cover[pair] or message.sender.domain in throttled:
                 continue
             if pair in self.delivered_at:
                 yield self.delivered_at[pair] - message.submitted
@@ -221,12 +222,13 @@ class _Count:
                 yield self.it.ended - message.submitted
 
     def _held_wrongly(self) -> set[Pair]:
-        """Held although no fired limit of a sender or an address covers it."""
+        """Held before its delivery although no fired limit of a sender or an address covers it."""
         return {
             pair
             for moved in self.it.log.held
             for pair in self._pairs_of(moved.queue_id)
-            if all(covered.by is By.RECIPIENT for covered in self.cover[pair])
+            if self.delivered_at.get(pair, math.inf) > moved.time
+            and all(covered.by is By.RECIPIENT for covered in self.cover[pair])
         }
 
     def _moves(self, moves: Iterable[tuple[float, str]]) -> dict[Covered, list[float]]:
@@ -292,6 +294,10 @@ def _covering(
     return frozenset(
         covered for covered in fired if covered.provider == provider and counts(covered, message, pair.recipient)
     )
+
+
+def _by_sender(cover: Iterable[Covered]) -> bool:
+    return any(covered.by not in {By.IP, By.RECIPIENT} for covered in cover)
 
 
 def counts(covered: Covered, message: Message, recipient: str) -> bool:

@@ -33,11 +33,11 @@ class NamespaceError(Exception):
     """No namespace: says what was refused and why."""
 
 
-def run(module: str, arguments: Sequence[str], *, resolver: str) -> int:
+def run(module: str, arguments: Sequence[str], *, resolver: str, sockets: Sequence[int] = ()) -> int:
     """Run `python -m MODULE ARGUMENTS --inside DIRECTORY` in namespaces of its own; its exit status.
 
-    The calling process moves into the new network and mount namespaces. SIGINT and SIGTERM are passed on; the
-    directory is removed at the end. Raises NamespaceError.
+    The calling process moves into the new network and mount namespaces; `sockets` are descriptors that the other
+    inherits. SIGINT and SIGTERM are passed on; the directory is removed at the end. Raises NamespaceError.
     """
     if os.geteuid() != 0:
         raise NamespaceError("the lab needs root: it makes a network namespace and starts a Postfix of its own")
@@ -47,7 +47,13 @@ def run(module: str, arguments: Sequence[str], *, resolver: str) -> int:
         command = [sys.executable, "-m", module, *arguments, "--inside", str(directory)]
         environment = os.environ | {"PYTHONPATH": _import_path()}
         # fork without exec in between only calls prctl; this process has one thread.
-        inner = subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent, start_new_session=True)  # noqa: PLW1509  # see above
+        inner = subprocess.Popen(
+            command,
+            env=environment,
+            pass_fds=sockets,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  # see above
+            start_new_session=True,
+        )
         return _watch(inner)
 
 

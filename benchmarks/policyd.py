@@ -1,0 +1,321 @@
+"""What a policy request costs: our server, a trivial C server and Debian's postfwd, side by side in one run.
+
+All answer the same questions (RCPT and END-OF-MESSAGE of ever new messages, policy_load.c) over 100 unix
+connections, first as fast as they can, then 2,000 a second. Ours decides with the real rules, the real engine
+and 10,000 open sub-queues, 834 of them at each of twelve providers. Rounds alternate between the servers, and
+the lowest figure of each counts: whatever else the machine does can only add to it.
+
+    python benchmarks/policyd.py [--json] [--seconds 2] [--rounds 5] [--stand-in] [--only NAME ...]
+
+--stand-in puts a dictionary in the place of the engine: what the service alone costs. Exit status 1 when a bar
+of the design is missed. Needs gcc; postfwd is left out where it is not installed.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from parsers.address import domain_of  # noqa: E402  # after the path
+from policies.access import Access, Arrival, Arrivals, Parked, Wiring  # noqa: E402  # as above
+from policies.engine import Engine  # noqa: E402  # as above
+from policies.key import Key  # noqa: E402  # as above
+from policies.site import Settings  # noqa: E402  # as above
+from sidecar import rules  # noqa: E402  # as above
+from sidecar.policy_sockets import Listener  # noqa: E402  # as above
+from sidecar.policyd import serve  # noqa: E402  # as above
+
+CONNECTIONS = 100
+RATE = 2000
+SUBQUEUES = 10_000
+SENDERS = 10_000
+"""Sending domains in the load; as many have a sub-queue, each at one provider."""
+
+# The domains of policy_load.c.
+PROVIDERS = {
+    "gmail.com": "google",
+    "yahoo.com": "yahoo",
+    "outlook.com": "microsoft",
+    "hotmail.com": "microsoft",
+    "gmx.de": "gmx",
+    "web.de": "gmx",
+    "orange.fr": "orange",
+    "icloud.com": "apple",
+    "aol.com": "yahoo",
+    "mail.ru": "mail-ru",
+    "libero.it": "libero",
+    "example.org": "example.org",
+}
+
+POSTFWD_RULES = """\
+id=SUPPRESSED; recipient==nobody@example.net; action=REJECT 5.1.1 no such user
+id=HELD; sender_domain==news.shop9999.example; recipient_domain==gmail.com; action=HOLD paused
+id=REST; action=dunno
+"""
+
+
+class Bar(NamedTuple):
+    name: str
+    value: float
+    most: float
+
+    @property
+    def met(self) -> bool:
+        return self.value <= self.most
+
+
+class Measured(NamedTuple):
+    """One server's best of all rounds."""
+
+    cpu_us: float
+    """CPU time a request, closed loop."""
+    requests_per_s: float
+    p50_us: float
+    p99_us: float
+    cpu_us_at_rate: float
+    p50_us_at_rate: float
+    p99_us_at_rate: float
+    max_us_at_rate: float
+    answers: dict[str, int]
+    """Of the last closed round, by kind."""
+
+
+class Server(NamedTuple):
+    name: str
+    path: Path
+    pid: int
+
+    def cpu_s(self) -> float:
+        """CPU seconds used so far by all its threads."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+# Our server, in a process of its own: this file with --serve.
+
+
+class StandIn:
+    """A dictionary that knows who is paused where."""
+
+    def __init__(self) -> None:
+        self._paused = {(f"news.shop{i}.example", _provider(i)) for i in range(SUBQUEUES)}
+
+    def arriving(self, arrival: Arrival, *, now: float) -> Parked | None:  # noqa: ARG002  # nothing changes in time
+        sender = domain_of(arrival.sender)
+        for recipient in arrival.recipients:
+            if (sender, self.provider_of(domain_of(recipient))) not in self._paused:
+                return None
+        return Parked(f"spf-domain:{sender}@here", "benchmark/rate", "paused") if arrival.recipients else None
+
+    def provider_of(self, recipient_domain: str) -> str | None:
+        return PROVIDERS.get(recipient_domain)
+
+
+def _provider(number: int) -> str:
+    providers = sorted(set(PROVIDERS.values()))
+    return providers[number % len(providers)]
+
+
+def _engine(now: float) -> Engine:
+    engine = Engine(rules.load(), rules.organizational_domain, Settings(act=True))
+    for domain, provider in PROVIDERS.items():
+        engine.recipients.learn(domain, provider, now=now)
+    for i in range(SUBQUEUES):
+        engine.open(Key("sender-domain", f"shop{i}.example", _provider(i)), rule="by-hand", now=now)
+    return engine
+
+
+async def _removed_as_by_the_log(engine: Engine) -> None:
+    """Messages leave the queue, as `removed` lines say: else a closed loop would fill the memory in a minute."""
+    while True:
+        await asyncio.sleep(0.05)
+        before = time.time() - 0.5
+        for message in [message for message in engine.messages if message.last_line < before][:5000]:
+            engine.books.gone(message)
+        engine.books.changed.clear()
+        engine.telling.changes.clear()
+
+
+async def _serve(path: Path, *, stand_in: bool) -> None:
+    engine = None if stand_in else _engine(time.time())
+    arrivals: Arrivals = StandIn() if engine is None else engine
+    wiring = {"postfix": Wiring(filter_allowed=True, own_domains=frozenset({"corp.example"}))}
+    routes = {"yahoo": "lane-01", "apple": "lane-02"}
+    access = Access(arrivals, routes=routes, milters_quarantine=False, act=True, wiring=wiring)
+    await serve(access, [Listener(f"unix:{path}")])
+    if engine is not None:
+        await _removed_as_by_the_log(engine)
+    await asyncio.Event().wait()
+
+
+# The run.
+
+
+@contextlib.contextmanager
+def started(name: str, command: Sequence[str], path: Path) -> Iterator[Server]:
+    process = subprocess.Popen(command)
+    try:
+        _wait_for(path)
+        yield Server(name, path, process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def started_postfwd(directory: Path) -> Iterator[Server]:
+    """Version 1 (multiplexing, one process): the cheapest a request of those that Debian ships. It only runs as a daemon."""
+    path, pid, rules_file = directory / "postfwd", directory / "postfwd.pid", directory / "postfwd.cf"
+    rules_file.write_text(POSTFWD_RULES)
+    options = ["-P", "-n", "--noidlestats", "--umask=0", "--user=root", "--group=root", f"--pidfile={pid}"]
+    command = ["postfwd1", "-d", "-f", str(rules_file), "--proto=unix", f"--port={path}", *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    _wait_for(path)
+    number = int(pid.read_text())
+    try:
+        yield Server("postfwd", path, number)
+    finally:
+        os.kill(number, signal.SIGKILL)
+
+
+def _wait_for(path: Path) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"{path}: nobody listens after a minute")
+
+
+def compiled(name: str, directory: Path) -> Path:
+    binary = directory / name
+    subprocess.run(["gcc", "-O2", "-o", str(binary), str(HERE / f"{name}.c")], check=True)
+    return binary
+
+
+class Load(NamedTuple):
+    cpu_us: float
+    figures: dict[str, float]
+
+
+def load(binary: Path, server: Server, *, seconds: float, rate: int = 0) -> Load:
+    options = ["-c", str(CONNECTIONS), "-t", str(seconds), "-s", str(SENDERS), "-u", str(server.path)]
+    before = server.cpu_s()
+    # No warm-up: CPU is counted for all requests, and a whole round is long against it.
+    command = [str(binary), *options, "-w", "0", *(["-r", str(rate)] if rate else [])]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    figures: dict[str, float] = json.loads(printed)
+    return Load((server.cpu_s() - before) / figures["requests"] * 1e6, figures)
+
+
+def measured(closed: Sequence[Load], at_rate: Sequence[Load]) -> Measured:
+    def least(loads: Sequence[Load], figure: str) -> float:
+        return min(each.figures[figure] for each in loads)
+
+    return Measured(
+        cpu_us=round(min(each.cpu_us for each in closed), 2),
+        requests_per_s=round(max(each.figures["requests"] / each.figures["seconds"] for each in closed)),
+        p50_us=least(closed, "p50_us"),
+        p99_us=least(closed, "p99_us"),
+        cpu_us_at_rate=round(min(each.cpu_us for each in at_rate), 2),
+        p50_us_at_rate=least(at_rate, "p50_us"),
+        p99_us_at_rate=least(at_rate, "p99_us"),
+        max_us_at_rate=least(at_rate, "max_us"),
+        answers={kind: int(closed[-1].figures[kind]) for kind in ("dunno", "hold", "filter", "other")},
+    )
+
+
+def run(*, seconds: float, rounds: int, stand_in: bool, only: Sequence[str]) -> dict[str, Measured]:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        directory = Path(name)
+        directory.chmod(0o755)
+        binary = compiled("policy_load", directory)
+        servers = []
+        if "c" in only:
+            path = directory / "c"
+            servers.append(
+                stack.enter_context(started("c", [str(compiled("policy_server", directory)), str(path)], path))
+            )
+        if "sidecar" in only:
+            path = directory / "sidecar"
+            command = [sys.executable, __file__, "--serve", str(path), *(["--stand-in"] if stand_in else [])]
+            servers.append(stack.enter_context(started("sidecar", command, path)))
+        if "postfwd" in only and shutil.which("postfwd1"):
+            servers.append(stack.enter_context(started_postfwd(directory)))
+        closed: dict[str, list[Load]] = {server.name: [] for server in servers}
+        at_rate: dict[str, list[Load]] = {server.name: [] for server in servers}
+        for _ in range(rounds):
+            for server in servers:
+                closed[server.name].append(load(binary, server, seconds=seconds))
+                at_rate[server.name].append(load(binary, server, seconds=seconds, rate=RATE))
+        return {server.name: measured(closed[server.name], at_rate[server.name]) for server in servers}
+
+
+def bars(found: dict[str, Measured]) -> list[Bar]:
+    """Section 8 of the design, as far as these servers were measured."""
+    if "sidecar" not in found:
+        return []
+    ours = found["sidecar"]
+    wanted = [Bar("CPU us a request", ours.cpu_us, 15.0)]
+    if "c" in found:
+        wanted.append(Bar("CPU a request over C's", round(ours.cpu_us / found["c"].cpu_us, 2), 4.5))
+        ratio = ours.p99_us_at_rate / found["c"].p99_us_at_rate
+        wanted.append(Bar(f"p99 at {RATE}/s over C's", round(ratio, 2), 8.0))
+    if "postfwd" in found:
+        wanted.append(
+            Bar("CPU a request over postfwd's", round(ours.cpu_us / found["postfwd"].cpu_us, 4), round(1 / 15, 4))
+        )
+    return wanted
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a policy request costs.")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each load")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--stand-in", action="store_true", help="a dictionary in the place of the engine")
+    parser.add_argument("--only", nargs="+", choices=["c", "sidecar", "postfwd"], default=["c", "sidecar", "postfwd"])
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        # As in core: a line for each HOLD, to a stream that somebody else reads.
+        logging.basicConfig(level=logging.INFO, stream=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
+        asyncio.run(_serve(given.serve, stand_in=given.stand_in))
+        return
+    found = run(seconds=given.seconds, rounds=given.rounds, stand_in=given.stand_in, only=given.only)
+    wanted = bars(found)
+    if given.json:
+        said = {
+            "servers": {name: each._asdict() for name, each in found.items()},
+            "bars": [bar._asdict() | {"met": bar.met} for bar in wanted],
+        }
+        print(json.dumps(said))
+    else:
+        for name, each in found.items():
+            figures = ", ".join(f"{figure} {value}" for figure, value in each._asdict().items())
+            print(f"{name}: {figures}")
+        if "postfwd" in given.only and "postfwd" not in found:
+            print("postfwd: not installed (apt-get install postfwd)")
+        for bar in wanted:
+            print(f"{'met   ' if bar.met else 'MISSED'} {bar.name}: {bar.value} (at most {bar.most})")
+    sys.exit(not all(bar.met for bar in wanted))
+
+
+if __name__ == "__main__":
+    main()
