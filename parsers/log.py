@@ -101,12 +101,18 @@ class LogReader:
                 facts += some
                 continue
             host, instance, service, daemon, pid, queued, plain = process
-            lead, _, rest = text.partition(": ")
-            choice = queued.get(rest[:KEY])
-            if choice is None or lead >= "a" or not lead.isalnum():  # no queue id
-                choice, lead, rest = plain.get(text[:KEY]), "", text
+            lead, rest = "", text
+            choice = None if text < ":" else plain.get(text[:KEY])  # most queue ids begin with a digit
+            if choice is None:
+                lead, _, rest = text.partition(": ")
+                choice = queued.get(rest[:KEY]) if lead < "a" and lead.isalnum() else None
             last = None
-            for match, make in choice or ():
+            if choice is None:
+                some = self._record_facts(LogRecord(time, host, instance, service, daemon, pid, text))
+                last = some[-1] if some else None
+                facts += some
+                continue
+            for match, make in choice:
                 if matched := match(rest):
                     if make is None:
                         break
@@ -115,9 +121,10 @@ class LogReader:
                         keep(last)
                         break
             else:
-                some = self._record_facts(LogRecord(time, host, instance, service, daemon, pid, text))
-                last = some[-1] if some else None
-                facts += some
+                if choice: 
+                    some = self._record_facts(LogRecord(time, host, instance, service, daemon, pid, text))
+                    last = some[-1] if some else None
+                    facts += some
         self._last = last
         if len(facts) == 1:
             self._known[type(facts[0])] += 1

@@ -56,9 +56,9 @@ def _keys(phrase: str) -> list[str]:
     at = len(phrase)
     while at and phrase[at - 1].isalnum():
         at -= 1
-    keys = [word for word in words(phrase[:at]) if not word.endswith("*")]
+    keys = list(words(phrase[:at]))
     if len(phrase) - at >= START:
-        keys.append(f"{phrase[at : at + START]}*")
+        keys.append(phrase[at : at + START])
     return keys
 
 

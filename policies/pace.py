@@ -232,6 +232,7 @@ class Pace:
             self._go_on()
         elif self._trail is None:
             self._gap = now - over.since
+            self._shut_for = max(self._shut_for, failed)
             self._begin(over, failed)
         else:
             self._learn(self._trail, over, now - over.since, failed, now)
@@ -292,7 +293,7 @@ class Pace:
             self._burst = max(3.0, burst_agreed([r for r, _ in self._runs], max(FLOOR, 0.99 * low), 1.01 * highest))
             least = max(rate_needed(run, self._burst), low)
             told = (
-                low * self._gap <= self._burst
+                over.soft and low * self._gap <= self._burst
                 if least == low
                 else any(
                     s.accepted >= TOLD * self._burst and s.accepted - self._burst >= 0.98 * least * s.seconds

@@ -74,9 +74,9 @@ def one_mail(text: str) -> str:
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a normalised text, and with a "*" the first letters of each: what phrases are looked up by."""
-    whole = set(text.translate(_SEPARATORS).split())
-    return frozenset(whole.union([f"{word[:START]}*" for word in whole]))
+    """The words of a normalised text and the first letters of each: what phrases are looked up by."""
+    whole = text.translate(_SEPARATORS).split()
+    return frozenset(whole + [word[:START] for word in whole])
 
 
 _SUSPENDED: Final = "delivery temporarily suspended: "

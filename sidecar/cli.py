@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Entry] = {
     "queue-helper": Entry("sidecar.queue_helper:queue_helper", "One process: holds and releases, as root."),
     "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
+    "explain": Entry("sidecar.explain:command", "Each log line with its fact, its rule and the change."),
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
     "check": Entry("sidecar.check:check", "Configuration, wiring, what is missing."),
     "postfix": Entry("sidecar.wiring:postfix_command", "The wiring in main.cf and master.cf: show, apply, remove."),

@@ -104,7 +104,6 @@ def _hold_row(message: Message) -> HoldRow:
         sender=message.sender or "",
         recipients=tuple(recipient.address for recipient in message.recipients if not recipient.done),
         arrival=message.arrival,
-        size=0,
     )
 
 

@@ -25,7 +25,7 @@ def _insert(table: str, columns: str, *, verb: str = "INSERT") -> str:
     return f"{verb} INTO {table} ({columns}) VALUES ({', '.join('?' * len(columns.split(', ')))})"
 
 
-_HOLD_COLUMNS = "instance, queue_id, keys, since, by_way, confirmed, in_core, sender, recipients, arrival, size"
+_HOLD_COLUMNS = "instance, queue_id, keys, since, by_way, confirmed, in_core, sender, recipients, arrival"
 
 ADD_ATTEMPT = _insert("attempt", _columns(AttemptRow).removesuffix(", id"))
 ADD_CHANGE = _insert("change", _columns(ChangeRow).removesuffix(", id"))

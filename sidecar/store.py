@@ -306,7 +306,7 @@ def _hold_columns(row: HoldRow) -> tuple[object, ...]:
 
 
 def _hold(row: tuple[Any, ...]) -> HoldRow:
-    instance, queue_id, keys, since, by, confirmed, in_core, sender, recipients, arrival, size = row
+    instance, queue_id, keys, since, by, confirmed, in_core, sender, recipients, arrival = row
     return HoldRow(
         instance,
         queue_id,
@@ -318,7 +318,6 @@ def _hold(row: tuple[Any, ...]) -> HoldRow:
         sender,
         tuple(json.loads(recipients)),
         arrival,
-        size,
     )
 
 

@@ -81,7 +81,6 @@ class HoldRow(NamedTuple):
     sender: str
     recipients: tuple[str, ...]
     arrival: float
-    size: int
 
 
 class LearnedRow(NamedTuple):

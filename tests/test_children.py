@@ -17,8 +17,9 @@ from sidecar import children
 # A process that supervises the children of its argument, and hands them the sockets of its other arguments.
 SUPERVISOR = """
 import json, socket, sys
-from sidecar import own_log
+from sidecar import children, own_log
 from sidecar.children import Child, supervise
+children.STOP_WITHIN = 3.5
 own_log.start("run")
 listening = []
 for path in sys.argv[2:]:
@@ -179,7 +180,7 @@ def test_who_does_not_stop_is_killed_in_time_for_the_others() -> None:
         pid = at_work.pid("core")
         at_work.line(str(pid))  # it has ignored SIGTERM by then
         written = at_work.stop()
-    assert f"core: pid {pid} did not stop within 4.0 s; killed" in written
+    assert f"core: pid {pid} did not stop within 2.5 s; killed" in written
     assert "helper: pid" in written
     assert at_work.process.returncode == 0
 

@@ -274,7 +274,7 @@ def test_one_that_reads_late_gets_everything(tmp_path: Path) -> None:
             late.connect(str(service.path))
             late.setblocking(False)
             asked = 0
-            while not any(connection._unsent for connection in service.server._connections):
+            while not any(connection._unsent for connection in service.server._connections.values()):
                 late.send(ONE if asked % 2 else RCPT)
                 asked += 1
                 await service.until(lambda: sum(service.server.figures().requests.values()) == asked)  # noqa: B023  # awaited
@@ -553,7 +553,7 @@ def test_over_tcp(tmp_path: Path) -> None:
         assert isinstance(tcp, tuple)
         reader, writer = await asyncio.open_connection(*tcp)
         assert await Client(reader, writer).ask(ONE) == HOLD
-        (connection,) = server._connections
+        (connection,) = server._connections.values()
         assert connection._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         writer.close()
@@ -620,7 +620,7 @@ def test_whatever_is_sent_the_reply_is_valid_or_there_is_none(pieces: list[bytes
         server = PolicyServer(access_in())
         client, accepted = socket.socketpair(socket.AF_UNIX)
         with client:
-            policyd._Connection(server, accepted, "postfix")
+            server.take(accepted, "postfix")
             for piece in pieces:
                 with contextlib.suppress(BrokenPipeError):
                     client.send(piece)
@@ -647,6 +647,25 @@ def expected(pieces: list[bytes]) -> list[PolicyRequest]:
         return PolicyConnection().receive_data(b"".join(pieces))
     except ProtocolError as error:
         return error.requests
+
+
+def test_an_error_on_one_connection_is_not_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Forgetful(Access):
+        def forget(self, postfix_instance: str, instance: str) -> None:
+            raise RuntimeError(postfix_instance, instance)
+
+    access = Forgetful(World(), routes={}, milters_quarantine=False, act=True, wiring={})
+
+    async def story(service: Service) -> None:
+        async with service.client() as client, service.client() as other:
+            assert await client.ask(RCPT) == await other.ask(RCPT) == DUNNO
+            client.writer.write(RCPT.replace(b"instance=1", b"instance=2"))
+            assert await client.closed()
+            assert await other.ask(RCPT) == DUNNO
+        assert service.server.figures().closed == {"error": 1}
+        assert "closed a connection: an error of ours: RuntimeError('postfix', '1')" in caplog.text
+
+    played(tmp_path, story, access)
 
 
 def test_another_access_may_take_over(tmp_path: Path) -> None:

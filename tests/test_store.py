@@ -72,7 +72,6 @@ def hold(queue_id: str, *, confirmed: bool = False) -> HoldRow:
         "s@e.org",
         ("r@g.com",),
         4.0,
-        9,
     )
 
 

@@ -104,9 +104,10 @@ class Grammar:
         self._warned: Index = _index(self.shapes, Lead.SEVERITY)
 
     def only(self, wanted: Collection[type[Fact]]) -> tuple[Index, Index]:
-        """`queued` and `plain` without the functions of shapes that make none of these facts."""
+        """`queued` and `plain` without the functions of shapes that make none of these facts, () where all do not."""
         shapes = [shape if _makes(shape) & set(wanted) else _passed_over(shape) for shape in self.shapes]
-        return _index(shapes, Lead.QUEUE_ID), _index(shapes, Lead.NOTHING)
+        queued, plain = _index(shapes, Lead.QUEUE_ID), _index(shapes, Lead.NOTHING)
+        return _without_idle(queued), _without_idle(plain)
 
     def read(self, record: LogRecord) -> Fact | None:
         """The fact of a line; None for a line that no shape takes. Never raises."""
@@ -140,6 +141,10 @@ def _makes(shape: Shape) -> set[type[Fact]]:
 def _passed_over(shape: Shape) -> Shape:
     """The shape with no more than a look at its start."""
     return shape._replace(match=re.compile(re.escape(shape.start)).match, fact=None)
+
+
+def _without_idle(index: Index) -> Index:
+    return {key: choice if any(make for _, make in choice) else () for key, choice in index.items()}
 
 
 def _index(shapes: Iterable[Shape], lead: Lead) -> Index:

@@ -37,6 +37,5 @@ CREATE TABLE hold (
     sender     TEXT NOT NULL,
     recipients TEXT NOT NULL,      -- JSON list
     arrival    REAL NOT NULL,
-    size       INTEGER NOT NULL,   -- bytes
     PRIMARY KEY (instance, queue_id)
 ) STRICT, WITHOUT ROWID;
