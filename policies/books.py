@@ -44,14 +44,14 @@ class Books:
         message.let_out = 0.0
         message.seen_on_hold = False
         self.ours[message] = None
-        self._queue_up(message)
+        self._queue_up(message, now=now)
         self.note(message)
 
     def restore(self, message: Message) -> None:
         """Take back an entry as stored; call after its sub-queues are restored."""
         self._messages.adopt(message)
         self.ours[message] = None
-        self._queue_up(message)
+        self._queue_up(message, now=0.0)
 
     def unpark(self, message: Message) -> None:
         """Strike a message from the books: it is in Postfix's hands, or gone."""
@@ -78,9 +78,9 @@ class Books:
         if message.on_hold:
             self.unpark(message)
         self._foreign.pop(message, None)
-        for sub in self._subqueues.all():
-            if sub.probe is message:
-                sub.probe = None
+        if message.probing:
+            for sub in self._subqueues.all():
+                sub.settled(message)
         self._messages.remove(message)
 
     def also_under(self, message: Message, key: Key) -> None:
@@ -169,7 +169,7 @@ class Books:
             message.let_out = now
             message.paid = True
         for message in self._known(instance, busy, Place.RELEASING):
-            self._back(message, retry_at=now + TRY_AGAIN)
+            self._back(message, retry_at=now + TRY_AGAIN, now=now)
         for message in self._known(instance, missing, Place.RELEASING):
             self._missing(message, now=now)
         for key_text, count in counts.items():
@@ -178,27 +178,30 @@ class Books:
     def not_released(self, instance: str, ids: Iterable[str], why: str, *, now: float) -> None:
         """A `Release` was not carried out, as far as is known."""
         for message in self._known(instance, ids, Place.RELEASING):
-            self._back(message, retry_at=now + TRY_AGAIN)
+            self._back(message, retry_at=now + TRY_AGAIN, now=now)
         self._tell("release-failed", why, now=now)
 
     def _known(self, instance: str, ids: Iterable[str], place: Place) -> list[Message]:
         found = (self._messages.get(instance, queue_id) for queue_id in ids)
         return [message for message in found if message is not None and message.place is place]
 
-    def _back(self, message: Message, *, retry_at: float) -> None:
+    def _back(self, message: Message, *, retry_at: float, now: float) -> None:
         message.place = Place.HELD if message.own_line else Place.PROMISED
         message.retry_at = retry_at
+        if not message.probing:
+            return
         for sub in self._subqueues.all():
             if sub.probe is message:
-                sub.probe = None
-                sub.machine.void(now=retry_at)
+                sub.settled(message)
+                sub.machine.void(now=now)
+                self._subqueues.schedule(sub, now=now)
 
     def _missing(self, message: Message, *, now: float) -> None:
         """Not on hold: a promise not yet kept is asked for again; else it left by another hand."""
         if not message.seen_on_hold and now - message.held_since < PROMISE_KEPT:
-            self._back(message, retry_at=now + 2 * TRY_AGAIN)
+            self._back(message, retry_at=now + 2 * TRY_AGAIN, now=now)
             return
-        self._back(message, retry_at=now)
+        self._back(message, retry_at=now, now=now)
         self.unpark(message)
         self._tell("forgotten", f"{message.queue_id} is not on hold any more", now=now, messages=1)
 
@@ -252,13 +255,15 @@ class Books:
         self.unpark(message)
         self._tell("forgotten", f"{message.queue_id} is not on hold any more", now=now, messages=1)
 
-    def _queue_up(self, message: Message) -> None:
+    def _queue_up(self, message: Message, *, now: float) -> None:
         waiting = False
         for key in message.held_under:
             sub = self._subqueues.get(key)
             if sub is not None:
                 sub.park(message)
                 sub.dirty = True
+                if sub.held == 1:  # the first: before it nothing was to be let out
+                    self._subqueues.schedule(sub, now=now)
                 waiting = True
         if not waiting:
             self.free[message] = None

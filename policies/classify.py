@@ -43,7 +43,7 @@ class RuleSet:
         self._tokens = Phrases((order, token, provider) for order, (token, provider) in enumerate(tokens))
         self._statuses = {status: file.name for file in reversed(files) for status in file.statuses}
         self._rules = {rule.id: rule for rules in own.values() for rule in rules}
-        self._remembered = lru_cache(maxsize=_REMEMBERED)(self._classify)
+        self._remembered = lru_cache(maxsize=_REMEMBERED)(self.classify_anew)
 
     @classmethod
     def read(cls, files: Iterable[tuple[str, str]], *, organizational: Callable[[str], str] = last_two_labels) -> Self:
@@ -65,7 +65,8 @@ class RuleSet:
             said = said._replace(reason=said.reason[:LONGEST])
         return self._remembered(said)
 
-    def _classify(self, said: Said) -> Verdict:
+    def classify_anew(self, said: Said) -> Verdict:
+        """The same, without looking at what was classified before."""
         heard = hear(said)
         known = self.providers.known_host(heard.host) or self.providers.of_domain(heard.recipient_domain)
         token = self._token(heard) if known is None else None
@@ -119,7 +120,9 @@ def _verdict(rule: Rule, heard: Heard, provider: str | None) -> Verdict:
         bounce = Bounce.TRANSIENT
         reaction = reaction if reaction in _AFTER_SUSPENDED else Reaction.NOTHING
     identity = find_identity(rule.identity, heard.plain.lower(), rule.identity_pattern) if rule.identity else None
-    lists = find_blocklists(heard.text, heard.words, by_zone=rule.detail == _BLOCKLIST) if rule.detail in _LISTED else ()
+    lists = (
+        find_blocklists(heard.text, heard.words, by_zone=rule.detail == _BLOCKLIST) if rule.detail in _LISTED else ()
+    )
     if lists in _VAGUE:
         lists = rule.blocklists or lists
     return Verdict(

@@ -188,10 +188,11 @@ class Engine:
         message.outcome(recipient, final=fact.status in _FINAL)
         message.attempts += 1
         message.paid = message.exempt = False
-        opens, rule = self._outcomes.judge(fact, message, recipient, now=now)
+        opens, rule, concerned = self._outcomes.judge(fact, message, recipient, now=now)
         if opens is not None:
             self.open(opens, rule=rule, line=fact.record.text, now=now)
-        self._tell_states(rule=rule, line=fact.record.text if rule else "", now=now)
+        for sub in concerned:
+            self._tell_state(sub, rule=rule, line=fact.record.text if rule else "", now=now)
         if message.on_hold and message.finished:
             self.books.done[message] = None
         elif not message.finished:
@@ -234,9 +235,10 @@ class Engine:
             message.paid = True
             for sub in subs:
                 if sub.machine.state is State.PROBING:
-                    sub.probe = message
+                    sub.probes_with(message)
                 sub.machine.spent(1, now=now)
                 sub.dirty = True
+                self.subqueues.schedule(sub, now=now)
             return None
         if self.settings.act and not self.parking:
             return None
@@ -275,7 +277,8 @@ class Engine:
         sub = self.open(key, rule=BY_HAND, by_whom=by_whom, now=now)
         sub.machine.pause(now=now, seconds=seconds)
         sub.dirty = True
-        self._tell_states(by_whom=by_whom, now=now)
+        self.subqueues.schedule(sub, now=now)
+        self._tell_state(sub, by_whom=by_whom, now=now)
         return sub
 
     def close(self, key: Key, *, by_whom: str, now: float) -> bool:
@@ -284,7 +287,7 @@ class Engine:
         if sub is None:
             return False
         sub.machine.close(now=now)
-        self._tell_states(by_whom=by_whom, now=now)
+        self._tell_state(sub, by_whom=by_whom, now=now)
         return True
 
     def release(self, key: Key | None, *, by_whom: str, now: float) -> int:
@@ -302,9 +305,10 @@ class Engine:
     def step(self, *, now: float) -> list[Command]:
         """Tell what is to be done to the queue now. Call it after facts, after answers, and at `next_step`."""
         self._now = now
-        for sub in self.subqueues.all():
+        for sub in self.subqueues.due(now=now):
             sub.machine.allowance(now=now, held=sub.held)
-        self._tell_states(now=now)
+            self._tell_state(sub, now=now)
+            self._releasing.look_at(sub)
         commands = self._taking.commands(now=now)
         commands += [Adopt(instance, tuple(ids), key) for (instance, key), ids in self._to_adopt.items()]
         self._to_adopt.clear()
@@ -316,9 +320,8 @@ class Engine:
         """Tell when `step` has something to do at the latest, if no fact comes before."""
         if self._taking.busy:
             return now
-        times = [sub.machine.next_at(now=now, held=sub.held) for sub in self.subqueues.all()]
-        release_at = self._releasing.next_at(now=now)
-        return min([*times, release_at if release_at is not None else now + IDLE])
+        times = (self.subqueues.next_due(), self._releasing.next_at(now=now), now + IDLE)
+        return min(time for time in times if time is not None)
 
     def without_holds(self, commands: Sequence[Command]) -> list[Command]:
         """Take back the holds: intent cannot be stored, and nothing has changed in the queue yet."""
@@ -341,16 +344,18 @@ class Engine:
             if message.instance == instance and message.held_since < began:
                 message.left_core()
 
-    def _tell_states(self, *, now: float, rule: str = "", line: str = "", by_whom: str = "engine") -> None:
-        for sub in self.subqueues.all():
-            if self.subqueues.tell_state(sub, now=now, rule=rule, line=line, by_whom=by_whom):
-                if sub.machine.state is State.PAUSED:
-                    self._taking.sweep(sub.key)
-                elif sub.machine.state is State.CLOSED:
-                    waiting = list(sub.oldest(sub.held))
-                    self.subqueues.retire(sub)
-                    for message in waiting:
-                        self.books.no_longer_under(message, sub.key)
+    def _tell_state(
+        self, sub: OpenSubQueue, *, now: float, rule: str = "", line: str = "", by_whom: str = "engine"
+    ) -> None:
+        if not self.subqueues.tell_state(sub, now=now, rule=rule, line=line, by_whom=by_whom):
+            return
+        if sub.machine.state is State.PAUSED:
+            self._taking.sweep(sub.key)
+        elif sub.machine.state is State.CLOSED:
+            waiting = list(sub.oldest(sub.held))
+            self.subqueues.retire(sub)
+            for message in waiting:
+                self.books.no_longer_under(message, sub.key)
 
     # What a look at the queue shows.
 

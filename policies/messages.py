@@ -65,6 +65,7 @@ class Message:
         "paid",
         "pending",
         "place",
+        "probing",
         "queue_id",
         "recipients",
         "retry_at",
@@ -101,6 +102,8 @@ class Message:
         """Not to be taken again before one attempt: it left at hold_max, or an admin released it."""
         self.let_out = 0.0
         """When we last let it go, 0 where we never did."""
+        self.probing = False
+        """It is the probe of a sub-queue."""
         self.attempts = 0
         self.activation = 0
         """How many `(queue active)` lines were seen."""

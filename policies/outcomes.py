@@ -26,9 +26,8 @@ class Judgement(NamedTuple):
     """The sub-queue to open."""
     rule: str
     """The rule that read a refusal by which sub-queues open or pause; "" where there was none."""
-
-
-_NOBODY = Judgement(None, "")
+    concerned: list[OpenSubQueue]
+    """Sub-queues that were told of the attempt."""
 
 
 class Outcomes:
@@ -56,17 +55,18 @@ class Outcomes:
         verdict = None if fact.status == "sent" else self._verdict(fact, recipient, provider)
         key = self._named(verdict, message, provider) if verdict and provider else None
         refused = self._subqueues.named(key) if key else None
+        concerned = self._subqueues.matching(message, provider) if provider else []
         if provider:
             self._count(key, refused, message, provider, now=now)
-            for sub in self._subqueues.matching(message, provider):
+            for sub in concerned:
                 self._feed(sub, fact, message, verdict, refused=sub is refused, now=now)
         self._telling.attempted(
             _row(fact, message, recipient, provider, verdict, key=refused.key if refused else key, now=now)
         )
         if key is None or verdict is None:
-            return _NOBODY
+            return Judgement(None, "", concerned)
         opens = refused is None and self._opens(key, verdict, recipient, now=now)
-        return Judgement(key if opens else None, verdict.rule)
+        return Judgement(key if opens else None, verdict.rule, concerned)
 
     def _provider(self, fact: DeliveryAttempt, recipient: Recipient, *, now: float) -> str | None:
         """Tell whose answer this outcome is; None where it is none of a mailbox provider (rule 7).
@@ -110,8 +110,8 @@ class Outcomes:
         elif sub.probe is message:
             machine.void(now=now)
         sub.dirty = True
-        if sub.probe is message:
-            sub.probe = None
+        sub.settled(message)
+        self._subqueues.schedule(sub, now=now)
 
     def _unheld(self, sub: OpenSubQueue, message: Message, began: float) -> None:
         """Count an attempt during a pause that we did not let out."""

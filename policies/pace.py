@@ -80,6 +80,10 @@ DEAR = 10.0
 """How much rarer exploring gets where an episode lowered the limit."""
 FORGIVE = 0.15
 """How much of the fear of that an exploration without it takes away."""
+RELAX = 1.05
+UNKNOWN_BURST = 100.0
+LONG = 6.0
+ACCEL = 6.0
 HORIZON = 4.0
 """Exploring needs held mail for so many of the pauses that it may cost."""
 
@@ -149,6 +153,8 @@ class Pace:
         self._gap = 0.0
         self._fall = 1.0
         self._misses = 0
+        self._best = 0.0
+        self._cap = math.inf
         self._lone: list[list[int]] = []
         # The plan.
         self._trail: Trail | None = None
@@ -273,7 +279,7 @@ class Pace:
             self._explore_at = self._gap
         elif failed:
             self.rate = pacing.first_pace * pacing.pause / self._gap
-            self._quickest = max(pacing.quick, self._gap / 6)
+            self._quickest = max(pacing.quick, self._gap / LONG)
         else:
             self.rate = pacing.first_pace
         self.rate = max(FLOOR, self.rate)
@@ -306,6 +312,13 @@ class Pace:
             guess = min(refused, max(low, max(s.accepted / (s.seconds + span) for s in run)))
             self._burst = max(3.0, guess * span)
         most = max(FLOOR, min(refused, pace_of_last(run, self._burst)))
+        if not self.planned:
+            self._cap = refused
+        elif low > self._cap or self._sustained > self._cap:
+            self._cap = math.inf
+        else:
+            self._cap *= RELAX
+            most = min(most, self._cap)
         floor = least
         for known in (self._floor, self._sustained):
             if known < refused / 1.05:
@@ -325,7 +338,11 @@ class Pace:
             limit = floor ** (1 - BETWEEN) * most**BETWEEN
         planned = self.planned
         self._surprise(planned, limit / before if before else 1.0, over)
-        self._misses = 0 if not before or limit > 1.1 * before else min(RAREST, self._misses + 1)
+        if planned:
+            self._misses = 0 if not before or limit > 1.1 * before else min(RAREST, self._misses + 1)
+            self._best = max(limit, math.sqrt(limit * max(self._best, limit)))
+        else:
+            self._best = max(limit, self._best)
         self.limit = limit
         self._ceiling = max(most, 1.02 * limit)
         if told and (dear or over.soft):
@@ -358,7 +375,7 @@ class Pace:
 
     def _plan(self, over: Overrun, gap: float, *, known: bool) -> None:
         pacing = self._pacing
-        hope = max(0.02, math.log(self._ceiling / self._goal))
+        hope = max(0.02, math.log(max(self._ceiling, self._best) / self._goal))
         waste = max(2.0, self.limit * 2 * self._lag * (0.3 if over.soft else 1.0))
         hold = max(gap * PATIENCE / hope, waste * WORTH / self._goal * min(1.0, 0.1 / hope))
         hold *= RARER**self._misses * (1 + DEAR * (1 - self._fall))
@@ -409,13 +426,13 @@ class Pace:
             return self._creep
         if at < self._explore_at or not self._worth_exploring(held):
             return math.inf
-        burst = self._burst or 100.0
+        burst = self._burst or UNKNOWN_BURST
         if not self._exploring:
             self._exploring = True
             if self.limit and self._trail is not None:
                 self._sustained = rate_needed(self._trail.run(at), burst)
         if self.rate > 1.03 * self._ceiling:
-            self._care = max(1.0, self._care * math.exp(-self.rate * pacing.step / (6 * burst)))
+            self._care = max(1.0, self._care * math.exp(-self.rate * pacing.step / (ACCEL * burst)))
         return max(least, self._care * burst / self.rate)
 
     def _worth_exploring(self, held: int) -> bool:

@@ -15,6 +15,7 @@ class OpenSubQueue:
         "_heap",
         "_sequence",
         "dirty",
+        "due_at",
         "held",
         "key",
         "let_out",
@@ -43,8 +44,26 @@ class OpenSubQueue:
         """The state last told in the audit log."""
         self.dirty = True
         """Changed since it was last stored."""
+        self.due_at = 0.0
+        """When it is to be looked at; 0 where that is not arranged."""
         self._heap: list[tuple[float, int, Message]] = []
         self._sequence = 0
+
+    @property
+    def oldest_arrival(self) -> float | None:
+        """When the oldest waiting message arrived; perhaps of one that has just left."""
+        return self._heap[0][0] if self._heap else None
+
+    def probes_with(self, message: Message) -> None:
+        """This message is the probe."""
+        self.probe = message
+        message.probing = True
+
+    def settled(self, message: Message) -> None:
+        """If this message was the probe, it is not any more."""
+        if self.probe is message:
+            self.probe = None
+            message.probing = False
 
     def park(self, message: Message) -> None:
         """The message waits here from now on."""

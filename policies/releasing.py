@@ -5,6 +5,7 @@ from itertools import islice
 
 from policies.books import Books
 from policies.commands import Command, Release, Reload
+from policies.key import Key
 from policies.messages import Message, Messages, Place
 from policies.parked import OpenSubQueue
 from policies.site import Settings
@@ -18,8 +19,11 @@ MIN_HOLD = 2.0
 """Seconds a message stays on hold at least, so that a `(queue active)` line written meanwhile is read first."""
 BULK_RATE = 150
 """Messages a second when mail without a sub-queue leaves: Postfix takes over a thousand."""
+ROUNDS_EVERY = 10.0
+"""Seconds between two looks at all sub-queues."""
 CAP_RATE = 20
 """Messages a second that leave at hold_max: slower, for their provider still refuses them."""
+_CAPPED_AT_ONCE = int(CAP_RATE * ROUNDS_EVERY)
 FULL_ACTIVE = 2_000
 """Messages in core beyond which no bulk mail is added: the active queue holds 20,000 (qmgr_message_active_limit)."""
 STUCK_AFTER = 600.0
@@ -39,17 +43,23 @@ class Releasing:
         self._books = books
         self._telling = telling
         self._settings = settings
-        self._released_at = 0.0
+        self._tick_at = 0.0
+        self._rounds_at = 0.0
+        self._ready: dict[Key, OpenSubQueue] = {}
         self._reloaded: dict[str, float] = {}
+
+    def look_at(self, sub: OpenSubQueue) -> None:
+        """Its state or budget changed: held mail of it may leave with the next release."""
+        self._ready[sub.key] = sub
 
     def next_at(self, *, now: float) -> float | None:
         """Tell when to ask again, as far as held mail is concerned."""
-        waiting = self._books.free or self._books.done or any(sub.held for sub in self._subqueues.all())
-        return max(now, self._released_at + TICK) if waiting else None
+        waiting = self._ready or self._books.free or self._books.done
+        return max(now, self._tick_at) if waiting else None
 
     def commands(self, *, now: float) -> list[Command]:
         """Give the releases of this moment, at most once a TICK."""
-        if now - self._released_at < TICK:
+        if now < self._tick_at:
             return []
         chosen: dict[str, list[Message]] = {}
         for message in (*self._books.done, *self._in_turn(now=now)):
@@ -57,11 +67,10 @@ class Releasing:
         bulk: dict[str, list[Message]] = {}
         for message in self._bulk(now=now):
             self._choose(message, bulk, now=now)
-        if chosen or bulk:
-            self._released_at = now
+        self._tick_at = now + TICK
         releases: list[Command] = [_release(instance, messages, 0.0) for instance, messages in chosen.items()]
         releases += [_release(instance, messages, TICK) for instance, messages in bulk.items()]
-        return releases + self._reloads(now=now)
+        return releases + self._now_and_then(now=now)
 
     def _choose(self, message: Message, chosen: dict[str, list[Message]], *, now: float) -> None:
         if self._clear(message, now=now):
@@ -81,7 +90,14 @@ class Releasing:
     # By budget.
 
     def _in_turn(self, *, now: float) -> list[Message]:
-        return [message for sub in self._subqueues.all() for message in self._affordable(sub, now=now)]
+        ready, self._ready = self._ready, {}
+        messages: list[Message] = []
+        for key in sorted(ready):
+            sub = ready[key]
+            if self._subqueues.get(key) is sub:
+                messages += self._affordable(sub, now=now)
+                self._subqueues.schedule(sub, now=now, not_before=now + TICK)
+        return messages
 
     def _affordable(self, sub: OpenSubQueue, *, now: float) -> Iterator[Message]:
         """Choose the oldest messages that this sub-queue, and every other they wait in, lets go now."""
@@ -111,25 +127,36 @@ class Releasing:
     # By age, or because nothing holds it.
 
     def _bulk(self, *, now: float) -> list[Message]:
-        capped = self._capped(now=now)
-        if capped:
-            self._telling.tell("capped", "reached hold_max", now=now, messages=len(capped))
+        """Choose free mail, in the order in which it became free, as long as Postfix has room."""
         if not self._books.free or sum(message.in_core for message in self._messages) > FULL_ACTIVE:
-            return capped
+            return []
         waiting = (message for message in self._books.free if self._clear(message, now=now))
-        return capped + list(islice(waiting, BULK_RATE))
+        return list(islice(waiting, BULK_RATE))
 
-    def _capped(self, *, now: float) -> list[Message]:
-        """Choose mail at hold_max, oldest first; it is not taken again before one attempt."""
-        capped: list[Message] = []
+    def _now_and_then(self, *, now: float) -> list[Command]:
+        """Make the rounds that look at all sub-queues: who has reached hold_max, and who waits for a proof in vain."""
+        if now < self._rounds_at:
+            return []
+        self._rounds_at = now + ROUNDS_EVERY
+        return [*self._capped(now=now), *self._reloads(now=now)]
+
+    def _capped(self, *, now: float) -> list[Command]:
+        """Release mail at hold_max, oldest first and paced; it is not taken again before one attempt."""
+        chosen: dict[str, list[Message]] = {}
+        count = 0
         for sub in self._subqueues.all():
-            for message in sub.oldest(CAP_RATE):
-                if now - message.arrival < self._settings.hold_max_of(message) or len(capped) >= CAP_RATE:
+            oldest = sub.oldest_arrival
+            if oldest is None or now - oldest < self._settings.least_hold_max:
+                continue
+            for message in sub.oldest(_CAPPED_AT_ONCE - count):
+                if now - message.arrival < self._settings.hold_max_of(message):
                     break
-                if self._clear(message, now=now):
-                    message.exempt = True
-                    capped.append(message)
-        return capped
+                message.exempt = True
+                self._choose(message, chosen, now=now)
+                count += message.place is Place.RELEASING
+        if count:
+            self._telling.tell("capped", "reached hold_max", now=now, messages=count)
+        return [_release(instance, messages, ROUNDS_EVERY) for instance, messages in chosen.items()]
 
     # The last resort.
 
@@ -152,7 +179,7 @@ class Releasing:
     def _wanting_out(self, *, now: float) -> Iterator[Message]:
         yield from self._books.free
         for sub in self._subqueues.all():
-            if sub.machine.state not in STOPPED or sub.machine.allowance(now=now, held=sub.held) > 0:
+            if sub.held and (sub.machine.state not in STOPPED or sub.machine.allowance(now=now, held=sub.held) > 0):
                 yield from sub.oldest(_LOOK_PAST)
 
 
@@ -161,7 +188,7 @@ _RELEASABLE = frozenset({Place.HELD, Place.PROMISED})
 
 def _pay(sub: OpenSubQueue, message: Message, *, now: float) -> None:
     if sub.machine.state is State.PROBING:
-        sub.probe = message
+        sub.probes_with(message)
     sub.machine.spent(1, now=now)
     sub.let_out += 1
     sub.dirty = True

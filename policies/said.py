@@ -50,7 +50,8 @@ class Heard(NamedTuple):
         return (self.code or self.enhanced).startswith("5")
 
 
-_QUOTES: Final = "'\"`\u00b4\u2018\u2019\u201c\u201d"
+_QUOTES: Final = "'\"`"
+_OTHER_QUOTES: Final = "\u00b4\u2018\u2019\u201c\u201d"
 START: Final = 4
 """Letters of a word's beginning that are looked up."""
 _SEPARATORS: Final = "".join(chr(i) if chr(i).isalnum() else " " for i in range(256))
@@ -62,7 +63,7 @@ def normalise(text: str) -> str:
     Rules and replies both pass through here, so a reply keeps its rule when it is re-wrapped, re-quoted or re-cased.
     """
     text = text.lower()
-    for quote in _QUOTES:
+    for quote in _QUOTES if text.isascii() else _QUOTES + _OTHER_QUOTES:
         if quote in text:
             text = text.replace(quote, "")
     return " ".join(one_mail(text).split())
@@ -86,7 +87,7 @@ _STATUS_INSIDE: Final = re.compile(r"# ?([245]\.\d{1,3}\.\d{1,3})(?![\d.])", re.
 _UNCODED: Final = re.compile(r"host ([^\s\[\]]{1,255})\[[^\]]{2,60}\](?::\d{1,5})? (?:said|(refused to talk to me)): ")
 _PEER: Final = re.compile(r"(?:connect to|with|host|server) ([^\s\[\]]{1,255})\[")
 _OURS: Final = frozenset({"AUTH", "STARTTLS"})
-"""Replies inside sentences of Postfix about its own login or TLS: the sentence counts, not the reply."""
+"""Replies that stand inside sentences of Postfix about its own login or TLS; there the sentence counts."""
 
 
 def hear(said: Said) -> Heard:
@@ -98,24 +99,32 @@ def hear(said: Said) -> Heard:
     if suspended:
         reason = reason.removeprefix(_SUSPENDED)
     reply = read_reply(reason)
-    if reply is not None and reply.command not in _OURS:
-        text, command = _without_command(reply.text) if not reply.command else (reply.text, reply.command)
-        return _heard(said, reply.code, reply.enhanced, text, command, reply.host, suspended=suspended)
-    return _without_code(said, reason, suspended=suspended)
+    if reply is None or (reply.command in _OURS and not _UNCODED.match(reason)):
+        return _without_code(said, reason, suspended=suspended)
+    plain, command = (reply.text, reply.command) if reply.command else _without_command(reply.text)
+    return _heard(
+        said,
+        code=reply.code,
+        enhanced=reply.enhanced,
+        plain=plain,
+        command=command,
+        host=reply.host,
+        suspended=suspended,
+    )
 
 
 def _without_code(said: Said, reason: str, *, suspended: bool) -> Heard:
-    """Read what carries no SMTP code: an uncoded reply, an enhanced code alone, or Postfix's own words."""
+    """Read what carries no SMTP code: an enhanced code alone, an uncoded reply, or Postfix's own words."""
     text = fold(reason)
     if status := _STATUS_ALONE.match(text):
-        text, command = _without_command(text[status.end() :])
-        return _heard(said, "", status[1], text, command, "", suspended=suspended)
+        plain, command = _without_command(text[status.end() :])
+        return _heard(said, enhanced=status[1], plain=plain, command=command, suspended=suspended)
     if uncoded := _UNCODED.match(text):
-        text, command = _without_command(text[uncoded.end() :])
+        plain, command = _without_command(text[uncoded.end() :])
         command = "greeting" if uncoded[2] else command
-        return _heard(said, "", "", text, command, uncoded[1], suspended=suspended)
+        return _heard(said, plain=plain, command=command, host=uncoded[1], suspended=suspended)
     peer = _PEER.search(text)
-    return _heard(said, "", "", text, "", peer[1] if peer else "", suspended=suspended, remote=False)
+    return _heard(said, plain=text, host=peer[1] if peer else "", suspended=suspended, remote=False)
 
 
 def _without_command(text: str) -> tuple[str, str]:
@@ -124,7 +133,15 @@ def _without_command(text: str) -> tuple[str, str]:
 
 
 def _heard(
-    said: Said, code: str, enhanced: str, plain: str, command: str, host: str, *, suspended: bool, remote: bool = True
+    said: Said,
+    *,
+    plain: str,
+    suspended: bool,
+    code: str = "",
+    enhanced: str = "",
+    command: str = "",
+    host: str = "",
+    remote: bool = True,
 ) -> Heard:
     if not enhanced and "#" in plain and (inside := _STATUS_INSIDE.search(plain)):
         enhanced = inside[1]

@@ -36,6 +36,12 @@ class Settings(NamedTuple):
         instance = self.instance(message.instance)
         return min(self.hold_max, (instance.lifetime if message.sender else instance.bounce_lifetime) / 2)
 
+    @property
+    def least_hold_max(self) -> float:
+        """No message reaches its hold_max sooner than this many seconds after its arrival."""
+        lifetimes = (min(it.lifetime, it.bounce_lifetime) / 2 for it in (*self.instances.values(), _DEFAULT))
+        return min(self.hold_max, *lifetimes)
+
     def is_verification(self, message: Message) -> bool:
         """Whether this is a probe of address verification, which is never parked (rule 4)."""
         return (message.sender or "").partition("@")[0] == self.instance(message.instance).verify_sender

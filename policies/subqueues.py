@@ -1,5 +1,6 @@
 """The open sub-queues, and which of them a message falls under."""
 
+import heapq
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -41,13 +42,19 @@ class SubQueues:
         self._scale = scale
         self._open: dict[str, dict[Key, OpenSubQueue]] = {}
         self._closed: dict[Key, SubQueue] = {}
+        self._in_order: list[OpenSubQueue] | None = None
+        self._due: list[tuple[float, int, OpenSubQueue]] = []
+        self._sequence = 0
 
     def __bool__(self) -> bool:
         return bool(self._open)
 
     def all(self) -> list[OpenSubQueue]:
-        """List the open sub-queues, a provider's in the order of their keys."""
-        return [at_provider[key] for at_provider in self._open.values() for key in sorted(at_provider)]
+        """List the open sub-queues in the order of their keys."""
+        if self._in_order is None:
+            found = {key: sub for at_provider in self._open.values() for key, sub in at_provider.items()}
+            self._in_order = [found[key] for key in sorted(found)]
+        return self._in_order
 
     def get(self, key: Key) -> OpenSubQueue | None:
         return self._open.get(key.provider, {}).get(key)
@@ -67,7 +74,8 @@ class SubQueues:
         else:
             machine.reopen(now=now)
         sub = OpenSubQueue(key, machine, rule=rule, line=line, now=now)
-        self._open.setdefault(key.provider, {})[key] = sub
+        self._add(sub)
+        self.schedule(sub, now=now)
         self._telling.tell(
             "opened",
             f"by {rule}",
@@ -82,6 +90,8 @@ class SubQueues:
 
     def retire(self, sub: OpenSubQueue) -> None:
         """Put away one that has closed."""
+        self._in_order = None
+        sub.due_at = 0.0
         del self._open[sub.key.provider][sub.key]
         if not self._open[sub.key.provider]:
             del self._open[sub.key.provider]
@@ -89,6 +99,36 @@ class SubQueues:
         if len(self._closed) > _MOST_CLOSED:
             del self._closed[next(iter(self._closed))]
         self.gone.append(sub.key)
+
+    def _add(self, sub: OpenSubQueue) -> None:
+        self._in_order = None
+        self._open.setdefault(sub.key.provider, {})[sub.key] = sub
+
+    # When to look at which: with thousands of them, most have nothing to do.
+
+    def schedule(self, sub: OpenSubQueue, *, now: float, not_before: float = 0.0) -> None:
+        """Arrange for a look at the next moment at which its state or budget changes."""
+        at = max(sub.machine.next_at(now=now, held=sub.held), not_before)
+        if at != sub.due_at:
+            sub.due_at = at
+            self._sequence += 1
+            heapq.heappush(self._due, (at, self._sequence, sub))
+
+    def due(self, *, now: float) -> list[OpenSubQueue]:
+        """Take those to be looked at now; each must be scheduled again."""
+        found = []
+        while self._due and self._due[0][0] <= now:
+            at, _, sub = heapq.heappop(self._due)
+            if sub.due_at == at:
+                sub.due_at = 0.0
+                found.append(sub)
+        return found
+
+    def next_due(self) -> float | None:
+        """Tell when the next one is due."""
+        while self._due and self._due[0][2].due_at != self._due[0][0]:
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
 
     def tell_state(
         self, sub: OpenSubQueue, *, now: float, rule: str = "", line: str = "", by_whom: str = "engine"
@@ -169,7 +209,8 @@ class SubQueues:
             return
         sub = OpenSubQueue(key, machine, rule=rule, line=line, now=opened)
         sub.dirty = False
-        self._open.setdefault(key.provider, {})[key] = sub
+        self._add(sub)
+        self.schedule(sub, now=0.0)
 
     def dirty(self) -> list[tuple[OpenSubQueue, Mapping[str, Any]]]:
         """Take those that changed since the last look, with their snapshots."""

@@ -87,7 +87,7 @@ class Taking:
         """List the sub-queues that a queued message may be taken under; None where it may not be (rules 1, 4, 8)."""
         if message.place is not Place.QUEUED or not message.all_known or message.finished:
             return None
-        if any(sub.probe is message for sub in self._subqueues.all()):
+        if message.probing:
             return None
         if message.in_core and message.nrcpt > 1:
             return None  # no proof would come that qmgr has let go; it is taken when it is deferred

@@ -102,7 +102,9 @@ class Answers:
                 if not self._engine.close(key, by_whom=who, now=now):
                     raise ValueError(f"{key}: no such sub-queue is open")
             case "release":
-                return {"released": self._engine.release(key, by_whom=who, now=now), "key": str(key)}
+                count = self._engine.release(key, by_whom=who, now=now)
+                self._wake()
+                return {"released": count, "key": str(key)}
             case _:
                 raise ValueError(f"do={do!r}: wanted show, open, pause, close or release")
         self._wake()

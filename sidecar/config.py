@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -66,6 +67,12 @@ class WebConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsConfig:
+    resolvers: tuple[str, ...] = ()
+    """Name servers for our own look-ups, ADDRESS or ADDRESS:PORT; empty: those of resolv.conf."""
+
+
+@dataclass(frozen=True, slots=True)
 class SubqueuesConfig:
     hold_max_hours: float = 24.0
     """No message is held longer than this, nor longer than half its lifetime in the queue."""
@@ -97,6 +104,7 @@ class Config:
     postfix: PostfixConfig = field(default_factory=PostfixConfig)
     rules: RulesConfig = field(default_factory=RulesConfig)
     web: WebConfig = field(default_factory=WebConfig)
+    dns: DnsConfig = field(default_factory=DnsConfig)
     subqueues: SubqueuesConfig = field(default_factory=SubqueuesConfig)
     route: tuple[Route, ...] = ()
     """[[route]]: provider -> transport."""
@@ -125,8 +133,12 @@ def load(path: Path | None) -> Config:
     Raises ConfigError.
     """
     if path is None:
-        if not DEFAULT_PATH.exists():
+        try:
+            DEFAULT_PATH.stat()
+        except FileNotFoundError:
             return Config()
+        except OSError as error:
+            raise ConfigError(f"{DEFAULT_PATH}: cannot be read: {error.strerror}") from error
         path = DEFAULT_PATH
     try:
         text = path.read_bytes()
@@ -179,9 +191,11 @@ def _value(wanted: Any, value: Any, *, file: Path, key: str) -> Any:
             raise ConfigError(f"{file}: {key}: found {value!r}, wanted one of {', '.join(wanted)}")
         return wanted(value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if type(value) is not wanted:
         raise ConfigError(f"{file}: {key}: found {value!r}, wanted {_SAID[wanted]}")
+    if wanted in {int, float} and not 0 < value < math.inf:
+        raise ConfigError(f"{file}: {key}: found {value!r}, wanted {_SAID[wanted]} above 0")
     return value
 
 

@@ -123,17 +123,17 @@ def _unwell(why: str) -> Page:
     return Page(f"{why}\n".encode(errors="backslashreplace"), HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-async def run(config: Config, *, resolvers: tuple[str, ...] = ()) -> None:
+async def run(config: Config) -> None:
     """Look up, and serve the page, until SIGTERM or SIGINT.
 
-    `resolvers`: name servers to ask instead of the system's. Raises ConfigError when it cannot begin.
+    Raises ConfigError when it cannot begin.
     """
     own = OutsideFigures()
     core = Core(config.control_socket, seen=own.core_up.set)
     try:
-        resolver = resolver_at(resolvers)
+        resolver = resolver_at(config.dns.resolvers)
     except ValueError as error:
-        raise ConfigError(f"--resolver: {error}") from error
+        raise ConfigError(f"dns.resolvers: {error}") from error
     lookups = MxLookups(core.ask, resolver, count=lambda outcome: own.mx_lookups.labels(outcome).inc())
     web = await serve_web(
         config.web.listen,
@@ -152,16 +152,9 @@ async def run(config: Config, *, resolvers: tuple[str, ...] = ()) -> None:
 
 
 @click.command(epilog="Example: sidecar --config /etc/sidecar/sidecar.toml outside")
-@click.option(
-    "--resolver",
-    "resolvers",
-    multiple=True,
-    metavar="ADDRESS[:PORT]",
-    help="Ask this name server instead of the system's; may be given several times.",
-)
 @click.option("--verbose", is_flag=True, help="Log each look-up.")
 @click.pass_obj
-def outside(config: Config, resolvers: tuple[str, ...], *, verbose: bool) -> None:
+def outside(config: Config, *, verbose: bool) -> None:
     """Look up MX hosts for core; serve /healthz and /metrics. Lives on while core is away."""
     own_log.start("outside", verbose=verbose)
-    asyncio.run(run(config, resolvers=resolvers))
+    asyncio.run(run(config))

@@ -5,21 +5,18 @@ here smtpd is told DUNNO; a connection is closed by us only where its bytes make
 """
 
 import asyncio
-import logging
 import select
 import socket
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic, time
-from typing import NamedTuple
 
 from parsers.policy_protocol import DUNNO, PolicyConnection, PolicyRequest, ProtocolError, encode
 from policies.access import Access
 from sidecar.config import ConfigError
 from sidecar.policy_sockets import Inherited, Listener, Listening, connections_within_limits, listen
+from sidecar.policy_tally import LATENCY_BOUNDS, OTHER, Figures, Tally
 
-_LOG = logging.getLogger("sidecar.policyd")
+__all__ = ["LATENCY_BOUNDS", "Figures", "PolicyServer", "serve"]
 
 MAX_CONNECTIONS = 2000
 """Each smtpd process keeps one a check; a hundred processes a service is Postfix's default."""
@@ -33,9 +30,7 @@ _READ_AT_ONCE = 65_536  # bytes; smtpd sends one request and waits
 _ACCEPTED_AT_ONCE = 64  # then the connections that are open get their turn
 _READY_AT_ONCE = 256  # then the rest of the process does
 _LOOK_AWAY = 1.0  # seconds without accept() when there are no descriptors left; the socket stays readable
-_TELL_EVERY = 10.0  # seconds between two lines about the same trouble
 _FLUSH_AFTER = 0.1  # seconds that lines of our log wait, to be written together
-_LINES_MAX = 100  # of them: a line costs as much as an answer, and Postfix logs each HOLD with our text
 
 _SAY_DUNNO = encode(DUNNO)
 
@@ -80,22 +75,14 @@ class PolicyServer:
         self._partial: dict[_Connection, float] = {}
         """Connections with part of a request, and when it began (monotonic)."""
         self._timers: dict[object, asyncio.TimerHandle] = {}
-        self._lines: list[tuple[str, bytes, str]] = []
-        """(queue id, answer, why)."""
-        self._told: dict[str, float] = {}
-        self._requests = dict.fromkeys((*_STATES, "other"), 0)
-        self._actions: Counter[str] = Counter()
-        """Less the plain DUNNO, which are the rest of the requests."""
-        self._fail_open: Counter[str] = Counter()
-        self._latency = [0] * (len(LATENCY_BOUNDS) + 1)
-        self._latency_sum = 0.0
-        self._accepted = 0
-        self._closed: Counter[str] = Counter()
-        self._lines_dropped = 0
+        self._tally = Tally()
 
     def addresses(self) -> list[object]:
         """Where it listens: a path, or (address, port)."""
         return [listening.socket.getsockname() for listening in self._listening]
+
+    def figures(self) -> Figures:
+        return self._tally.figures(connections=len(self._connections))
 
     def accept_on(self, listening: Listening) -> None:
         """Accept connections there, until `close`."""
@@ -116,24 +103,23 @@ class PolicyServer:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        self._write_lines()
+        self._tally.write_lines()
 
     def answer(self, request: PolicyRequest, postfix_instance: str, *, now: float) -> bytes:
         """Decide; an error of ours is DUNNO, counted, and told once in a while."""
-        try:
-            self._requests[request.protocol_state] += 1
-        except KeyError:
-            self._requests["other"] += 1
+        requests = self._tally.requests
+        state = request.protocol_state
+        requests[state if state in requests else OTHER] += 1
         try:
             decision = self.access.decide(request, postfix_instance, now=now)
             if not decision.rule:
                 return _SAY_DUNNO
             reply = encode(decision.action)
         except Exception as error:  # noqa: BLE001  # the one place where any error of ours becomes DUNNO
-            self._fail_open[type(error).__name__] += 1
-            self._tell("fail_open", "answered DUNNO for an error of ours", error=error)
+            self._tally.failed_open(error)
             return _SAY_DUNNO
-        self._acted(request.queue_id, reply, decision.why)
+        self._tally.acted(request.queue_id, reply, decision.why)
+        self._after(_FLUSH_AFTER, "lines", self._tally.write_lines)
         return reply
 
     def waits(self, connection: "_Connection", *, anew: bool) -> None:
@@ -151,7 +137,7 @@ class PolicyServer:
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connections[accepted.fileno()] = _Connection(self, accepted, postfix_instance)
+        self._connections[accepted.fileno()] = _Connection(self, self._tally, accepted, postfix_instance)
         self._epoll.register(accepted, select.EPOLLIN)
 
     def await_events(self, number: int, events: int) -> None:
@@ -164,11 +150,6 @@ class PolicyServer:
         del self._connections[number]
         self._partial.pop(connection, None)
 
-    def dropped(self, reason: str, why: str, *, error: Exception | None = None) -> None:
-        """We close a connection."""
-        self._closed[reason] += 1
-        self._tell(reason, f"closed a connection: {why}", error=error)
-
     def _accept(self, listening: Listening) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
             try:
@@ -180,14 +161,14 @@ class PolicyServer:
                 # of asyncio in Python 3.11 try again as often as the backlog is long, and log each time.)
                 asyncio.get_running_loop().remove_reader(listening.socket)
                 self._after(_LOOK_AWAY, listening, lambda: self._accept_again(listening))
-                self._tell("accept", f"cannot accept connections: {error.strerror}")
+                self._tally.tell("accept", f"cannot accept connections: {error.strerror}")
                 return
-            self._accepted += 1
+            self._tally.accepted += 1
             if len(self._connections) < self._max_connections:
                 self.take(accepted, listening.postfix_instance)
             else:
                 accepted.close()  # smtpd goes on with its default action in a second, not after its timeout
-                self.dropped("full", f"{self._max_connections} are open")
+                self._tally.closed("full", f"{self._max_connections} are open")
 
     def _serve_ready(self) -> None:
         for number, events in self._epoll.poll(0, _READY_AT_ONCE):
@@ -195,7 +176,7 @@ class PolicyServer:
             try:
                 connection.ready(events)
             except Exception as error:  # noqa: BLE001  # one connection's trouble is none of the others'
-                self.dropped("error", "an error of ours", error=error)
+                self._tally.closed("error", "an error of ours", error=error)
                 connection.close()
 
     def _accept_again(self, listening: Listening) -> None:
@@ -205,7 +186,7 @@ class PolicyServer:
     def _drop_slow(self) -> None:
         before = monotonic() - REQUEST_SECONDS
         for connection in [each for each, began in self._partial.items() if began <= before]:
-            self.dropped("slow", f"a request was not complete after {REQUEST_SECONDS:.0f} s")
+            self._tally.closed("slow", f"a request was not complete after {REQUEST_SECONDS:.0f} s")
             connection.close()
         if self._partial:
             self._after(REQUEST_SECONDS / 4, "partial", self._drop_slow)
@@ -221,13 +202,25 @@ class PolicyServer:
 
         self._timers[key] = asyncio.get_running_loop().call_later(delay, due)
 
+
 class _Connection:
     """One smtpd's connection: bytes to requests, requests to answers, in order."""
 
-    __slots__ = ("_ending", "_instance", "_partial", "_postfix_instance", "_received", "_server", "_socket", "_unsent")
+    __slots__ = (
+        "_ending",
+        "_instance",
+        "_partial",
+        "_postfix_instance",
+        "_received",
+        "_server",
+        "_socket",
+        "_tally",
+        "_unsent",
+    )
 
-    def __init__(self, server: PolicyServer, accepted: socket.socket, postfix_instance: str) -> None:
+    def __init__(self, server: PolicyServer, tally: Tally, accepted: socket.socket, postfix_instance: str) -> None:
         self._server = server
+        self._tally = tally
         self._socket = accepted
         self._postfix_instance = postfix_instance
         self._received = PolicyConnection()
@@ -280,16 +273,20 @@ class _Connection:
             replies += server.answer(request, self._postfix_instance, now=now)
         if replies:
             self._send(replies)
-            server.took(max(time() - now, 0.0), len(requests))  # 0 where the clock was set back
+            self._tally.took(max(time() - now, 0.0), len(requests))  # 0 where the clock was set back
         if breach:
-            server.dropped("protocol", breach)
+            self._tally.closed("protocol", breach)
             self._end()
-        elif self._received.partial:
-            self._partial = True
-            server.waits(self, anew=bool(requests))
-        elif self._partial:
-            self._partial = False
-            server.waits_no_more(self)
+        elif self._received.partial or self._partial:
+            self._wait(anew=bool(requests))
+
+    def _wait(self, *, anew: bool) -> None:
+        """Have the server watch how long part of a request, if there is one, waits for its rest."""
+        self._partial = self._received.partial and self._socket.fileno() >= 0
+        if self._partial:
+            self._server.waits(self, anew=anew)
+        else:
+            self._server.waits_no_more(self)
 
     def _next_message(self, instance: str) -> None:
         """Another instance on one connection: the message before it is finished or aborted (the README says so)."""
@@ -314,7 +311,7 @@ class _Connection:
             self._unsent += replies[sent:]
             self._server.await_events(self._socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
         if len(self._unsent) > UNREAD_MAX:
-            self._server.dropped("unread", f"more than {UNREAD_MAX} bytes of answers were not read")
+            self._tally.closed("unread", f"more than {UNREAD_MAX} bytes of answers were not read")
             self.close()
 
     def _send_rest(self) -> None:

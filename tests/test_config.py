@@ -57,6 +57,9 @@ directory = "/etc/sidecar/rules"
 [web]
 listen = "[::1]:8025"
 
+[dns]
+resolvers = ["127.0.0.53"]
+
 [subqueues]
 hold_max_hours = 12
 failsafe_after_minutes = 7.5

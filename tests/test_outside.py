@@ -168,8 +168,10 @@ def free_port() -> int:
 def process(directory: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     """A running `sidecar outside`; its standard error is to be read."""
     config = directory / "sidecar.toml"
-    config.write_text(f'runtime_directory = "{directory}"\n[web]\nlisten = "127.0.0.1:{port}"\n')
-    command = [sys.executable, "-m", "sidecar", "--config", str(config), "outside", "--resolver", "127.0.0.1:1"]
+    config.write_text(
+        f'runtime_directory = "{directory}"\n[web]\nlisten = "127.0.0.1:{port}"\n[dns]\nresolvers = ["127.0.0.1:1"]\n'
+    )
+    command = [sys.executable, "-m", "sidecar", "--config", str(config), "outside"]
     started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     try:
         yield started

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from parsers.policy_protocol import PolicyConnection, PolicyRequest, ProtocolError, encode
 from policies.access import Access, Decision
-from sidecar import policyd
+from sidecar import policy_tally, policyd
 from sidecar.policy_sockets import BACKLOG, Inherited, Listener
 from sidecar.policyd import PolicyServer, serve
 from tests.policy_world import KEY, World, access_in
@@ -257,11 +257,14 @@ def test_clients_that_never_read(tmp_path: Path) -> None:
             with socket.socket(socket.AF_UNIX) as deaf:
                 deaf.connect(str(service.path))
                 deaf.setblocking(False)
+                at = 0
                 while "unread" not in service.server.figures().closed:
                     with contextlib.suppress(BlockingIOError, ConnectionError):
-                        deaf.send(RCPT * 20)
+                        at = (at + deaf.send((RCPT * 30)[at : at + len(RCPT) * 20 + 7])) % len(RCPT)
                     await asyncio.sleep(0)
                 assert await other.ask(RCPT) == DUNNO
+                assert service.server.figures().closed == {"unread": 1}
+                assert not service.server._partial, "nobody waits for the rest of a request on a closed connection"
 
     played(tmp_path, story)
 
@@ -460,7 +463,7 @@ def test_our_log_has_one_line_an_action_with_the_queue_id_first(
 
 
 def test_a_flood_of_lines_is_cut_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policyd, "_LINES_MAX", 3)
+    monkeypatch.setattr(policy_tally, "_LINES_MAX", 3)
 
     async def story(service: Service) -> None:
         async with service.client() as client:
