@@ -3,6 +3,7 @@
  * usage: policy_server SOCKET_PATH */
 #define _GNU_SOURCE
 #include <err.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -62,6 +63,7 @@ int main(int argc, char **argv)
 
     if (argc != 2)
         errx(2, "usage: policy_server SOCKET_PATH");
+    signal(SIGPIPE, SIG_IGN); /* a client may be gone before its answer */
     listening = listen_on(argv[1]);
     epoll_ctl(epoll, EPOLL_CTL_ADD, listening, &add); /* data.ptr NULL: the listening socket */
     for (;;) {

@@ -219,7 +219,7 @@ def load(binary: Path, server: Server, *, seconds: float, rate: int = 0) -> Load
     before = server.cpu_s()
     # No warm-up: CPU is counted for all requests, and a whole round is long against it.
     command = [str(binary), *options, "-w", "0", *(["-r", str(rate)] if rate else [])]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     figures: dict[str, float] = json.loads(printed)
     return Load((server.cpu_s() - before) / figures["requests"] * 1e6, figures)
 

@@ -36,7 +36,7 @@ class Window:
 
     def optimum(self, backlog: int) -> float:
         windows = (backlog - 1) // self.count
-        return windows * self.per + (backlog - windows * self.count) / PUSH
+        return max(0.0, windows * self.per - self.phase) + (backlog - windows * self.count) / PUSH
 
 
 class Sliding:

@@ -6,6 +6,7 @@ Knows the wire and the few actions we ever answer; does not know why one is answ
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 MAX_REQUEST = 65_536
@@ -261,6 +262,7 @@ def value_of(action: Action) -> str:
     return value
 
 
+@lru_cache(maxsize=4096)
 def encode(action: Action) -> bytes:
     """Write the answer to one request. Raises ValueError, see `value_of`."""
     return f"action={value_of(action)}\n\n".encode()

@@ -6,6 +6,7 @@ Joins smtpd's questions about one message (its recipients come one by one, befor
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from parsers.address import domain_of
@@ -21,6 +22,7 @@ HOLD_PREFIX = "sidecar "
 """Every HOLD text of ours begins with this, so that the log tells ours from an admin's."""
 
 
+@lru_cache(maxsize=4096)
 def hold_text(key: str, rule: str) -> str:
     """Write the text of a HOLD answer: `sidecar dkim-domain:example.com@google (google/rate-dkim-domain)`.
 

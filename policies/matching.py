@@ -135,11 +135,12 @@ class Table:
 
 def _takes(rule: Rule, code: str) -> bool:
     """Whether a rule is for "550", for "5xx" (a code that no rule names), "5??" or "??" (a reply without a code)."""
-    if not rule.codes or code in rule.codes or code == "??":
+    if not rule.codes:
         return True
-    if code.endswith("??"):
-        return any(code[0] == one[0] for one in rule.codes)
-    return f"{code[0]}xx" in rule.codes
+    if code.endswith("??"):  # what could be meant, but not where the code is all that the rule knows
+        known = rule.any_of or rule.all_of or rule.statuses
+        return bool(known) and (code == "??" or any(code[0] == one[0] for one in rule.codes))
+    return code in rule.codes or f"{code[0]}xx" in rule.codes
 
 
 def _lay_out(rules: Iterable[Rule]) -> _Bucket:

@@ -16,7 +16,7 @@ _SHORTEST = LATENCY_BOUNDS[0]
 OTHER = "other"
 _STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")
 _TELL_EVERY = 10.0  # seconds between two lines about the same trouble
-_LINES_MAX = 100  # waiting to be written: a line costs as much as an answer, and Postfix logs each HOLD with our text
+_LINES_MAX = 25  # waiting to be written: a line costs more than an answer, and Postfix logs each HOLD with our text
 
 
 class Figures(NamedTuple):
@@ -41,7 +41,7 @@ class Figures(NamedTuple):
     """Connections that we closed: "protocol", "slow" (request), "unread" (answers), "full" (too many),
     "error" (of ours)."""
     lines_dropped: int
-    """Lines that our log was spared, for more than a thousand came in a second."""
+    """Lines that our log was spared, for more than some hundred came in a second."""
 
 
 class Tally:
@@ -80,8 +80,12 @@ class Tally:
         )
 
     def took(self, seconds: float, requests: int) -> None:
-        """`requests` were answered `seconds` after they were read."""
-        self._latency[0 if seconds <= _SHORTEST else bisect_left(LATENCY_BOUNDS, seconds)] += requests
+        """`requests` were answered `seconds` after they were read; less than none where the clock was set back."""
+        if seconds <= _SHORTEST:
+            self._latency[0] += requests
+            seconds = max(seconds, 0.0)
+        else:
+            self._latency[bisect_left(LATENCY_BOUNDS, seconds)] += requests
         self._latency_sum += seconds * requests
 
     def acted(self, queue_id: str, reply: bytes, why: str) -> None:

@@ -260,7 +260,6 @@ class _Connection:
 
     def _received_data(self, data: bytes) -> None:
         now = time()
-        server = self._server
         breach = ""
         try:
             requests = self._received.receive_data(data)
@@ -270,10 +269,10 @@ class _Connection:
         for request in requests:
             if request.instance != self._instance:
                 self._next_message(request.instance)
-            replies += server.answer(request, self._postfix_instance, now=now)
+            replies += self._server.answer(request, self._postfix_instance, now=now)
         if replies:
             self._send(replies)
-            self._tally.took(max(time() - now, 0.0), len(requests))  # 0 where the clock was set back
+            self._tally.took(time() - now, len(requests))
         if breach:
             self._tally.closed("protocol", breach)
             self._end()

@@ -7,7 +7,9 @@ like stands here, too, because every one of these commands is given some.
 import json
 import os
 import re
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,9 @@ BATCH = 500
 
 TIMEOUT = 60.0
 """Seconds after which a Postfix command is taken for stuck."""
+
+LISTING_TIMEOUT = 300.0
+"""Seconds for a listing of the queue; 500,000 messages take about ten."""
 
 # postconf is found by the path that a package installs it in; the others by command_directory.
 _SBIN = "/usr/sbin"
@@ -190,7 +195,7 @@ def check(config_directory: Path) -> list[str]:
 def queued(instance: Instance) -> Iterator[QueuedMessage]:
     """All messages in the queues of an instance (postqueue -j), one at a time as they are printed.
 
-    Raises PostfixError.
+    Raises PostfixError, also when the listing has no end within LISTING_TIMEOUT.
     """
     command = [instance.command("postqueue"), "-c", str(instance.config_directory), "-j"]
     try:
@@ -199,9 +204,13 @@ def queued(instance: Instance) -> Iterator[QueuedMessage]:
         )
     except OSError as error:
         raise PostfixError(f"{command[0]}: {error.strerror}; is Postfix installed?") from error
+    # Where showq cannot start, master throttles it and postqueue waits for ever.
+    limit = threading.Timer(LISTING_TIMEOUT, process.kill)
+    limit.daemon = True
     with process:
         assert process.stdout is not None
         assert process.stderr is not None
+        limit.start()
         try:
             for line in process.stdout:
                 if line.startswith(b"{"):  # "Mail queue is empty" is no message
@@ -210,6 +219,7 @@ def queued(instance: Instance) -> Iterator[QueuedMessage]:
             if process.wait():
                 raise PostfixError(_failure(command, process.returncode, words))
         finally:
+            limit.cancel()
             process.kill()  # where the reader went away before the end
 
 
@@ -366,5 +376,7 @@ _REMEDIES = (
 
 def _failure(command: Sequence[str], status: int, words: str) -> str:
     said = " / ".join(line.strip() for line in words.splitlines() if line.strip()) or "nothing said"
+    if status == -signal.SIGKILL:
+        return f"{' '.join(command)}: killed, for it did not end in time; see the mail log for what it waits for"
     remedy = next((what for word, what in _REMEDIES if word in words), "run it by hand, then see the mail log")
     return f"{' '.join(command)}: exit status {status}: {said}; {remedy}"

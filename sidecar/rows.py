@@ -42,12 +42,13 @@ def merged(earlier: Commit | None, later: Commit | None) -> Commit | None:
     for place in later.holds_gone:
         holds.pop(place, None)
     again = {(row.instance, row.queue_id) for row in later.holds}
+    reopened = {row.key for row in later.subqueues}
     return Commit(
         checkpoint=later.checkpoint or earlier.checkpoint,
         attempts=[*earlier.attempts, *later.attempts],
         changes=[*earlier.changes, *later.changes],
         subqueues=list({row.key: row for row in (*earlier.subqueues, *later.subqueues)}.values()),
-        subqueues_gone=[*earlier.subqueues_gone, *later.subqueues_gone],
+        subqueues_gone=[key for key in (*earlier.subqueues_gone, *later.subqueues_gone) if key not in reopened],
         holds=list(holds.values()),
         holds_gone=[place for place in (*earlier.holds_gone, *later.holds_gone) if place not in again],
         learned=list({(row.kind, row.name, row.value): row for row in (*earlier.learned, *later.learned)}.values()),

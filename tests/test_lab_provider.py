@@ -279,9 +279,10 @@ def test_the_name_server_answers_over_both_transports(tcp: bool) -> None:  # noq
         port = _free_port()
         query = dns.message.make_query("yahoo.com", "MX")
         names = NameServer(zone([Provider("yahoo", ("yahoo.com",), ("mta5.am0.yahoodns.net",))], []))
-        async with names.serve(["127.0.0.1"], port):
-            answer = await asyncio.to_thread(_ask, query, port, tcp=tcp)
-        assert str(answer.answer[0][0]) == "5 mta5.am0.yahoodns.net."
+        for _leg in range(2):  # the address must be free again at once
+            async with names.serve(["127.0.0.1"], port):
+                answer = await asyncio.to_thread(_ask, query, port, tcp=tcp)
+            assert str(answer.answer[0][0]) == "5 mta5.am0.yahoodns.net."
 
     asyncio.run(check())
 

@@ -190,6 +190,14 @@ def test_a_listing_that_fails_is_no_short_listing(stopped: PrivatePostfix) -> No
         list(postfix.queued(_with_program(one, "postqueue", said)))
 
 
+def test_a_listing_without_end_is_ended(stopped: PrivatePostfix, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What postqueue does while master throttles showq."""
+    monkeypatch.setattr(postfix, "LISTING_TIMEOUT", 0.05)
+    one = postfix.instances(stopped.config_directory)[0]
+    with pytest.raises(PostfixError, match=r"postqueue .* -j: killed, for it did not end in time"):
+        list(postfix.queued(_with_program(one, "postqueue", "#!/bin/sh\nexec sleep 600\n")))
+
+
 @pytest.mark.parametrize("line", [b"{", b"{}", b'{"queue_name": "hold", "queue_id": "A", "recipients": 3}'])
 def test_a_line_that_is_no_message_is_an_error(line: bytes) -> None:
     with pytest.raises(PostfixError, match="is no message as Postfix prints one"):

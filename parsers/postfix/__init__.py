@@ -13,7 +13,7 @@ from parsers.postfix.postsuper import POSTSUPER
 from parsers.postfix.process import MASTER, SCRIPT
 from parsers.postfix.qmgr import QMGR
 from parsers.postfix.screening import ANVIL, DNSBLOG, POSTSCREEN, SCACHE, TLSPROXY, VERIFY
-from parsers.postfix.signing import OPENDKIM
+from parsers.postfix.signing import OPENDKIM, RSPAMD
 from parsers.postfix.smtpd import SMTPD
 from parsers.record import LogRecord
 
@@ -50,6 +50,7 @@ DAEMONS: Final[Mapping[str, Grammar]] = {
 
 BESIDE: Final[Mapping[str, Grammar]] = {
     "opendkim": OPENDKIM,
+    "rspamd": RSPAMD,
 }
 """Programs that are not Postfix's and speak of its messages."""
 

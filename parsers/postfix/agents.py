@@ -51,45 +51,41 @@ def _outcome(text: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
-def _delays(text: str) -> Delays | None:
-    """`delays=a/b/c/d`."""
-    try:
-        a, b, c, d = text.split("/")
-        return _make(Delays, (float(a), float(b), float(c), float(d)))
-    except ValueError:
-        return None
-
-
 def delivery(record: LogRecord, queue_id: str, match: re.Match[str]) -> DeliveryAttempt | None:
     """The common form: known keys in the known order."""
-    recipient, orig_to, relay_text, delay, delays_text, tls, outcome_text, rest = match.groups()
+    recipient, orig_to, relay_text, delay, delays, tls, outcome_text, rest = match.groups()
     relay = _relay(relay_text)
     outcome = _outcome(outcome_text)
-    delays = _delays(delays_text)
-    if relay is None or outcome is None or delays is None:
+    if relay is None or outcome is None:
         return None
     host, address, port, conn_use = relay
+    dsn, status = outcome
     reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else _reason(rest)
-    return _make(
-        DeliveryAttempt,
-        (
-            record,
-            queue_id,
-            recipient,
-            orig_to or "",
-            host,
-            address,
-            port,
-            conn_use,
-            float(delay),
-            delays,
-            tls or "",
-            *outcome,
-            reason,
-            read_reply(reason) if address else _remote(reason),
-            (),
-        ),
-    )
+    try:
+        a, b, c, d = delays.split("/")
+        return _make(
+            DeliveryAttempt,
+            (
+                record,
+                queue_id,
+                recipient,
+                orig_to or "",
+                host,
+                address,
+                port,
+                conn_use,
+                float(delay),
+                _make(Delays, (float(a), float(b), float(c), float(d))),
+                tls or "",
+                dsn,
+                status,
+                reason,
+                read_reply(reason) if address else _remote(reason),
+                (),
+            ),
+        )
+    except ValueError:
+        return None
 
 
 def delivery_other_keys(record: LogRecord, queue_id: str, match: re.Match[str]) -> DeliveryAttempt | None:
@@ -109,7 +105,7 @@ def delivery_internal(record: LogRecord, queue_id: str, match: re.Match[str]) ->
 
 
 _PAIR: Final = re.compile(r", ([\w-]+)=([^,]*)", re.ASCII)
-_DELAYS: Final = re.compile(r"[\d./]{7,64}", re.ASCII)
+_DELAYS: Final = re.compile(rf"({NUMBER})/({NUMBER})/({NUMBER})/({NUMBER})", re.ASCII)
 _DELAY: Final = re.compile(rf"-?{NUMBER}", re.ASCII)
 _COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
 
@@ -127,8 +123,7 @@ def _from_pairs(
     relay, outcome = _relay(relay_text), _outcome(outcome_text)
     values = dict(_PAIR.findall(pairs))
     delay = values.pop("delay", "0")
-    delays_text = values.pop("delays", "0/0/0/0")
-    delays = _delays(delays_text) if _DELAYS.fullmatch(delays_text) else None
+    delays = _DELAYS.fullmatch(values.pop("delays", "0/0/0/0"))
     conn_use = values.pop("conn_use", "0")
     if not (relay and outcome and delays and _DELAY.fullmatch(delay) and _COUNT.fullmatch(conn_use)):
         return None
@@ -143,7 +138,7 @@ def _from_pairs(
         relay_port=relay.port,
         conn_use=relay.conn_use or int(conn_use) or None,
         delay=float(delay),
-        delays=delays,
+        delays=Delays(*map(float, delays.groups())),
         tls=values.pop("tls", ""),
         dsn=outcome[0],
         status=outcome[1],

@@ -42,7 +42,7 @@ class Shape(NamedTuple):
     """Unique in its daemon; the cases under tests/maillog prove each."""
     lead: Lead
     start: str
-    """What follows the lead literally: its first three characters find the shape. "" only after a severity."""
+    """What follows the lead literally: its first three characters find the shape. "": tried on every line."""
     match: Match
     fact: MakeFact | None
 
@@ -116,7 +116,7 @@ class Grammar:
             return _first(choice, record, lead, rest)
         if colon and lead in SEVERITIES:
             return _first(self._warned.get(rest[:KEY], self._warned.get("", ())), record, lead, rest)
-        return _first(self.plain.get(record.text[:KEY], ()), record, "", record.text)
+        return _first(self.plain.get(record.text[:KEY], self.plain.get("", ())), record, "", record.text)
 
 
 def is_queue_id(lead: str) -> bool:
@@ -152,7 +152,7 @@ def _index(shapes: Iterable[Shape], lead: Lead) -> Index:
     shapes = [shape for shape in shapes if shape.lead is lead]
     keys = dict.fromkeys(shape.start[:KEY] for shape in shapes)
     for key in keys:
-        assert len(key) == KEY or (not key and lead is Lead.SEVERITY), f"a start needs {KEY} characters: {key!r}"
+        assert len(key) == KEY or (not key and lead is not Lead.QUEUE_ID), f"a start needs {KEY} characters: {key!r}"
     return {
         key: tuple((shape.match, shape.fact) for shape in shapes if shape.start[:KEY] in ("", key)) for key in keys
     }

@@ -4,7 +4,8 @@ import re
 from typing import Final
 
 from parsers.postfix.facts import DkimSigned
-from parsers.postfix.grammar import Grammar, queued
+from parsers.postfix.grammar import Grammar, plain, queued
+from parsers.postfix.tokens import ADDRESS, QUEUE_ID
 from parsers.record import LogRecord
 
 
@@ -15,5 +16,34 @@ def signature_added(record: LogRecord, queue_id: str, match: re.Match[str]) -> D
 
 OPENDKIM: Final = Grammar(
     queued("added", "DKIM-Signature field added (s=", r"([^,\s]*+), d=([^,\s()]*+)\)", signature_added),
+    diagnostics=(),
+)
+
+_QUEUE_ID: Final = re.compile(rf">, qid: <({QUEUE_ID})>,", re.ASCII)
+_VERDICT: Final = re.compile(
+    rf" ip: [0-9A-Fa-f:.]++,(?: user: [^,<>()\s]++,)?(?: from: <{ADDRESS}>,)? \(default: [^()]*\([a-z ]*+\): ", re.ASCII
+)
+_SIGNED: Final = re.compile(r"[\[,]DKIM_SIGNED\([-0-9.]++\)\{([^\s:;{}]++):s=([^\s:;{}]++);\}", re.ASCII)
+
+
+def task_written(record: LogRecord, _lead: str, match: re.Match[str]) -> DkimSigned | None:
+    """rspamd's line about a message begins with the message-id, and has the sender before the verdict.
+
+    Strangers choose both: where one holds what looks like another queue id or verdict, the line proves nothing.
+    """
+    text = match[0]
+    ids = _QUEUE_ID.findall(text)
+    if len(ids) != 1 or (named := _QUEUE_ID.search(text)) is None:
+        return None
+    verdict = _VERDICT.match(text, named.end())
+    signed = _SIGNED.findall(text, verdict.end()) if verdict else []
+    if len(signed) != 1:
+        return None
+    domain, selector = signed[0]
+    return DkimSigned(record, ids[0], domain, selector)
+
+
+RSPAMD: Final = Grammar(
+    plain("task-written", "", r"(?:\([a-z_]++\) )?<[0-9a-z]++>; task; rspamd_task_write_log: id: <.*", task_written),
     diagnostics=(),
 )

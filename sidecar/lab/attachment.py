@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class AttachmentError(Exception):
 class Attachment:
     """`sidecar run` on a private Postfix, in act mode; everything of its below `directory`."""
 
-    def __init__(self, directory: Path, postfix: PrivatePostfix, scale: float) -> None:
+    def __init__(self, directory: Path, postfix: PrivatePostfix, scale: float, more: Sequence[str] = ()) -> None:
         self.directory = directory
         self.config_file = directory / "sidecar.toml"
         self.control_socket = directory / "run" / "control"
@@ -30,7 +31,7 @@ class Attachment:
         self._process: asyncio.subprocess.Process | None = None
         for each in (directory, directory / "run", directory / "store"):
             each.mkdir(mode=0o755)
-        self.config_file.write_text(_config(directory, postfix, scale))
+        self.config_file.write_text(_config(directory, postfix, scale) + "".join(f"{line}\n" for line in more))
 
     async def start(self) -> None:
         """Start it and wait until its control socket answers.
@@ -94,20 +95,14 @@ class Attachment:
 
 
 def _config(directory: Path, postfix: PrivatePostfix, scale: float) -> str:
-    """Settings as an admin would write them, with the lab's places."""
+    """Settings with the lab's places; dotted keys, so that more of the same tables may follow."""
     return f"""\
 mode = "act"
 runtime_directory = "{directory}/run"
-[log]
-source = "{postfix.maillog}"
-[policy]
-listen = ["unix:private/sidecar"]
-[store]
-path = "{directory}/store"
-[postfix]
-config_directory = "{postfix.config_directory}"
-[web]
-listen = "127.0.0.1:8025"
-[subqueues]
-scale = {scale}
+log.source = "{postfix.maillog}"
+policy.listen = ["unix:private/sidecar"]
+store.path = "{directory}/store"
+postfix.config_directory = "{postfix.config_directory}"
+web.listen = "127.0.0.1:8025"
+subqueues.scale = {scale}
 """

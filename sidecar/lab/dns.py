@@ -74,8 +74,10 @@ class NameServer:
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as open_now:
             for address in addresses:
-                transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(address, port))
-                open_now.callback(transport.close)
+                _, datagrams = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self), local_addr=(address, port)
+                )
+                open_now.push_async_callback(datagrams.close)
                 server = await asyncio.start_server(self._stream, address, port)
                 open_now.callback(server.close)
             yield self
@@ -123,10 +125,20 @@ class NameServer:
 class _Datagrams(asyncio.DatagramProtocol):
     def __init__(self, server: NameServer) -> None:
         self.server = server
+        self._closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # It is one, but in 3.11 not by inheritance.
         self.transport = typing.cast("asyncio.DatagramTransport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._closed.set_result(None)
+
+    async def close(self) -> None:
+        """Close the socket; the address is free when this returns."""
+        self.transport.close()
+        await self._closed
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         reply = self.server.answer(data)

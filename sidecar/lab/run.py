@@ -74,6 +74,7 @@ async def bench(scenario: Scenario, leg: Leg, directory: Path) -> AsyncIterator[
         directory / "postfix",
         port=_SUBMISSION_PORT,
         main_cf=_main_cf(scenario, attached=leg is Leg.SIDECAR),
+        master_cf="".join(f"{line}\n" for line in scenario.master_cf),
         header_checks=_HEADER_CHECKS,
     )
     async with contextlib.AsyncExitStack() as open_now:
@@ -83,7 +84,7 @@ async def bench(scenario: Scenario, leg: Leg, directory: Path) -> AsyncIterator[
         open_now.push_async_callback(asyncio.to_thread, postfix.abort)
         attachment = None
         if leg is Leg.SIDECAR:
-            attachment = Attachment(directory / "sidecar", postfix, scenario.scale)
+            attachment = Attachment(directory / "sidecar", postfix, scenario.scale, scenario.sidecar)
             open_now.push_async_callback(attachment.stop)
             await attachment.start()
         follower = Follower(postfix.maillog)

@@ -172,6 +172,10 @@ class Scenario:
     fault: tuple[Fault, ...] = ()
     main_cf: tuple[str, ...] = ()
     """Optional: "name = value" settings of main.cf, over those of the lab."""
+    master_cf: tuple[str, ...] = ()
+    """Optional: lines that are added to master.cf."""
+    sidecar: tuple[str, ...] = ()
+    """Optional: lines of the sidecar's own configuration, after those of the lab."""
 
     def senders(self) -> tuple[Sender, ...]:
         """All senders, copies (`count`) written out."""

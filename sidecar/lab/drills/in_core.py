@@ -1,0 +1,182 @@
+"""Rule 1, with everything that keeps messages long in the queue manager's memory: slow slots, few processes, delays.
+
+Each of these loses mail silently when what was taken from there comes back by the clock: after the pause, by an
+admin's `release all`, or at once.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+
+from sidecar.lab.drills import levers
+from sidecar.lab.drills.drill import Drill, DrillError, all_delivered, until
+from sidecar.lab.measure import Evidence, Figures
+from sidecar.lab.run import Bench
+
+_COMCAST = {
+    "provider": "comcast",
+    "scale": 30,
+    "limit": 'by = "envelope"\nkind = "window"\nn = 3\nper = 360000\nstage = "end-of-data"',
+}
+"""Its rule pauses for five minutes, half of what the engine waits before it has Postfix reloaded."""
+_KEY = "sender-domain:burst.example@comcast"
+_GOOGLE_KEY = "dkim-domain:burst.example@google"
+
+
+async def _pause_ends_first(bench: Bench, *, first: int = levers.SLOTS, busy: float = 17.0, taken: int = 50) -> None:
+    """Deliveries that last beyond the pause; then an admin releases all, while most of it is still in core."""
+    await levers.deliveries_begun(bench, first)
+    if busy:
+        levers.slow(bench, busy)
+    await levers.on_hold(bench, taken)
+    await _paused_no_more(bench)
+    await levers.by_hand(bench, "release")
+    levers.forgive(bench)
+    await all_delivered(bench, 60)
+    if await levers.changes(bench, "reload"):
+        raise DrillError("Postfix was reloaded; the proof of each message was there to wait for")
+
+
+async def _paused_no_more(bench: Bench) -> None:
+    deadline = time.monotonic() + 30
+    while await levers.state_of(bench, _KEY) in {"", "paused"}:
+        if time.monotonic() > deadline:
+            raise DrillError(f"{_KEY}: still paused after 30 s")
+        await asyncio.sleep(0.2)
+
+
+async def _slow_slots(bench: Bench) -> None:
+    await _pause_ends_first(bench)
+
+
+async def _two_processes(bench: Bench) -> None:
+    await _pause_ends_first(bench, first=2, busy=16.0, taken=30)
+
+
+async def _rate_delay(bench: Bench) -> None:
+    """A second between two deliveries, and also between two that find their file gone: no slow provider is needed."""
+    await _pause_ends_first(bench, first=1, busy=0.0, taken=25)
+
+
+async def _two_recipients(bench: Bench) -> None:
+    """One recipient is deferred at once, the other waits long for the only slot of its transport."""
+    await until(lambda: len(bench.follower.log.deferred) >= 20, "20 deferrals", 30)
+    await asyncio.sleep(12)  # beyond the first pause
+    await levers.by_hand(bench, "release")
+    levers.forgive(bench)
+    await all_delivered(bench, 60)
+
+
+async def _at_once(bench: Bench) -> None:
+    """The admin sees the sub-queue open and releases all in the same second."""
+    await levers.deliveries_begun(bench)
+    levers.slow(bench, 12.0)
+    await levers.on_hold(bench, 50)
+    await levers.by_hand(bench, "release")
+    levers.forgive(bench)
+    await all_delivered(bench, 60)
+
+
+async def _to_and_fro(bench: Bench) -> None:
+    """Pause, release, close and pause again, within a second, while mail goes on arriving."""
+    dice = random.Random(bench.scenario.seed)
+    await levers.deliveries_begun(bench)
+    levers.slow(bench, 8.0)
+    await levers.on_hold(bench, 50)
+    ends = time.monotonic() + 15
+    while time.monotonic() < ends:
+        for do in ("release", "pause", "release", "close", "pause"):
+            await levers.by_hand(bench, do, "all" if do == "release" else _GOOGLE_KEY)
+            await asyncio.sleep(dice.choice((0.0, 0.05, 0.4, 0.9)))
+    await levers.by_hand(bench, "close", _GOOGLE_KEY)
+    levers.forgive(bench)
+    await all_delivered(bench, 60)
+
+
+async def _reload(bench: Bench) -> None:
+    """`postfix reload` while mail is held from core and in delivery; then all is released."""
+    await levers.deliveries_begun(bench)
+    levers.slow(bench, 10.0)
+    await levers.on_hold(bench, 50)
+    await asyncio.to_thread(bench.postfix.reload)
+    await asyncio.sleep(0.5)
+    await levers.by_hand(bench, "release")
+    levers.forgive(bench)
+    await all_delivered(bench, 60)
+
+
+def _at_least(count: int, evidence: Evidence) -> Iterator[str]:
+    taken = len(levers.taken_while_active(evidence))
+    if taken < count:
+        yield f"only {taken} messages were taken that the queue manager had; the trap did not close"
+
+
+def _many_taken(evidence: Evidence, figures: Figures) -> Iterator[str]:
+    del figures
+    yield from _at_least(50, evidence)
+
+
+def _some_taken(evidence: Evidence, figures: Figures) -> Iterator[str]:
+    del figures
+    yield from _at_least(20, evidence)
+
+
+_FEW = {"main_cf": ["default_transport = few"], "master_cf": ["few unix - - n - 2 smtp"]}
+_ONE_FOR_SCHOOLS = {
+    "main_cf": ["transport_maps = inline:{school.example=one:}"],
+    "master_cf": ["one unix - - n - 1 smtp"],
+}
+
+DRILLS = (
+    Drill(
+        "slow-slots",
+        "what waits behind deliveries that outlast the pause is released only after the agents' warnings",
+        levers.campaign("slow-slots", **_COMCAST),
+        _slow_slots,
+        _many_taken,
+    ),
+    Drill(
+        "slow-slots-two-processes",
+        "the same with a transport of two processes",
+        levers.campaign("slow-slots-two-processes", burst=50, **_COMCAST, **_FEW),
+        _two_processes,
+        _some_taken,
+    ),
+    Drill(
+        "slow-slots-rate-delay",
+        "the same with a destination rate delay, where a message leaves core each second",
+        levers.campaign(
+            "slow-slots-rate-delay", burst=40, **_COMCAST, main_cf=["smtp_destination_rate_delay = 1s"]
+        ),
+        _rate_delay,
+        _some_taken,
+    ),
+    Drill(
+        "slow-slots-two-recipients",
+        "a message with a recipient that still waits for a slot is not taken",
+        levers.campaign("slow-slots-two-recipients", burst=40, sender="recipients = 2", **_ONE_FOR_SCHOOLS),
+        _two_recipients,
+    ),
+    Drill(
+        "release-at-opening",
+        "an admin's release in the moment of opening waits for the proof, too",
+        levers.campaign("release-at-opening"),
+        _at_once,
+        _many_taken,
+    ),
+    Drill(
+        "hold-and-release",
+        "hold and release of the same messages within a second, again and again",
+        levers.campaign("hold-and-release", sender="rate = 4"),
+        _to_and_fro,
+        _many_taken,
+    ),
+    Drill(
+        "reload-while-held",
+        "a new queue manager is a proof; what an agent still delivers stays on hold",
+        levers.campaign("reload-while-held"),
+        _reload,
+        _many_taken,
+    ),
+)

@@ -1,0 +1,189 @@
+"""The levers that drills pull: how a provider behaves, what core is told, and what core wrote down.
+
+Most drills share one scenario, a campaign that Google throttles after a few messages; it is written here once.
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sidecar.control import CoreRefused, CoreUnreachable
+from sidecar.lab.attachment import Attachment
+from sidecar.lab.drills.drill import DrillError, until
+from sidecar.lab.measure import Evidence
+from sidecar.lab.run import Bench
+from sidecar.lab.scenario import Fault, FaultKind
+
+SLOTS = 20
+"""Deliveries to one destination at a time, from the first on."""
+
+
+def campaign(
+    name: str,
+    *,
+    burst: int = 100,
+    seconds: float = 100,
+    scale: float = 60,
+    sender: str = "",
+    provider: str = "google",
+    limit: str = 'by = "dkim"\nkind = "window"\nn = 3\nper = 360000',
+    main_cf: Sequence[str] = (),
+    master_cf: Sequence[str] = (),
+) -> str:
+    """A scenario: `burst` messages at once, of which the provider takes three and refuses the rest until `forgive`.
+
+    A transaction takes a second, so all of the burst is in the queue before the first refusal.
+    """
+    settings = [f"initial_destination_concurrency = {SLOTS}", *main_cf]
+    return f"""
+name = "{name}"
+seconds = {seconds}
+scale = {scale}
+main_cf = [{", ".join(f'"{setting}"' for setting in settings)}]
+master_cf = [{", ".join(f'"{line}"' for line in master_cf)}]
+[[sender]]
+domain = "burst.example"
+burst = {burst}
+at = 1
+to = ["{provider}"]
+{sender}
+[[provider]]
+name = "{provider}"
+{_PROVIDERS[provider]}
+transaction_s = 1.0
+[[provider.limit]]
+{limit}
+"""
+
+
+_PROVIDERS = {
+    "google": 'domains = ["gmail.com", "school.example"]\nmx = ["gmail-smtp-in.l.google.com"]',
+    "comcast": 'domains = ["comcast.net"]\nmx = ["mx1.comcast.net"]',
+}
+
+
+def slow(bench: Bench, delay: float) -> None:
+    """Each provider's answer to the end of DATA comes so late, for transactions that get there from now on."""
+    for name, provider in bench.providers.items():
+        provider.faults.append(Fault(at=0, kind=FaultKind.SLOW_DATA, target=name, delay=delay))
+
+
+def forgive(bench: Bench) -> None:
+    """No provider refuses or delays anything any more; what is under way ends as it began."""
+    for provider in bench.providers.values():
+        provider.faults.clear()
+        provider.provider = dataclasses.replace(provider.provider, limit=(), transaction_s=0.05)
+
+
+async def deliveries_begun(bench: Bench, count: int = SLOTS) -> None:
+    """Wait for the first wave of deliveries; its refusals come a second later."""
+    await until(lambda: len(bench.ledger.attempts) >= count, f"{count} deliveries begun", 20)
+
+
+async def on_hold(bench: Bench, count: int, seconds: float = 20) -> None:
+    """Wait until so many messages are on hold."""
+    await until(lambda: len(bench.follower.log.on_hold) >= count, f"{count} messages on hold", seconds)
+
+
+def taken_while_active(evidence: Evidence) -> set[str]:
+    """Queue ids that were put on hold after the queue manager had them in memory."""
+    return {moved.queue_id for moved in evidence.log.held} & evidence.log.active.keys()
+
+
+def sidecar_of(bench: Bench) -> Attachment:
+    """Raises DrillError in a leg without the sidecar: a drill is about the sidecar."""
+    if bench.attachment is None:
+        raise DrillError("a drill needs the sidecar; leave out --plain and --compare")
+    return bench.attachment
+
+
+async def by_hand(bench: Bench, do: str, key: str = "all", **arguments: Any) -> dict[str, Any]:
+    """One `sidecar subqueue` command.
+
+    Raises DrillError when core refuses it or does not answer.
+    """
+    try:
+        return await sidecar_of(bench).ask("subqueue", do=do, key=key, who="drill", **arguments)
+    except (CoreRefused, CoreUnreachable) as error:
+        raise DrillError(f"subqueue {do} {key}: {error}") from error
+
+
+async def state_of(bench: Bench, key: str) -> str:
+    """State of a sub-queue, "" where there is none or core does not answer."""
+    with contextlib.suppress(CoreRefused, CoreUnreachable):
+        status = await sidecar_of(bench).ask("status")
+        return next((str(sub["state"]) for sub in status["subqueues"] if sub["key"] == key), "")
+    return ""
+
+
+async def held_by_us(bench: Bench) -> int:
+    """How many messages core believes to hold."""
+    try:
+        return int((await sidecar_of(bench).ask("status"))["held_total"])
+    except (CoreRefused, CoreUnreachable) as error:
+        raise DrillError(f"status: {error}") from error
+
+
+async def changes(bench: Bench, kind: str) -> list[dict[str, Any]]:
+    """Core's changes of one kind so far, as far as it has stored them."""
+    found: list[dict[str, Any]] = []
+    after = 0
+    while page := (await sidecar_of(bench).ask("changes", after=after, limit=5_000))["changes"]:
+        after = page[-1]["id"]
+        found += [change for change in page if change["kind"] == kind]
+    return found
+
+
+def processes(word: str) -> list[int]:
+    """Processes whose name, or one of whose arguments, is `word`; the lab sees only its own."""
+    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if word in _words(pid)]
+
+
+def _words(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        process = Path(f"/proc/{pid}")
+        return [(process / "comm").read_text().strip(), *(process / "cmdline").read_bytes().decode().split("\0")]
+    return []
+
+
+class _Line(NamedTuple):
+    """What a delivery line of the log and its row in the store must have in common."""
+
+    queue_id: str
+    status: str
+    dsn: str
+    delay: float
+
+
+_DELIVERY = re.compile(
+    r"^.{15} \S+ postfix\S*\[\d+\]: (?P<id>\w+): to=<[^>]*>,.* delay=(?P<delay>[\d.]+), .*"
+    r"dsn=(?P<dsn>[\d.]+), status=(?P<status>sent|deferred|bounced|expired|SOFTBOUNCE) "
+)
+
+
+async def counted_once(bench: Bench) -> None:
+    """Wait until core has stored every delivery line of the log, and see that it has none of them twice.
+
+    Raises DrillError.
+    """
+    await until(lambda: not list(_uncounted(bench)), "every delivery line stored once", 15)
+
+
+def _uncounted(bench: Bench) -> Iterator[_Line]:
+    """Lines that are stored too seldom or too often."""
+    with bench.postfix.maillog.open(errors="replace") as log:
+        lines = Counter(
+            _Line(found["id"], found["status"], found["dsn"], float(found["delay"]))
+            for found in map(_DELIVERY.match, log)
+            if found
+        )
+    store = sidecar_of(bench).directory / "store" / "core.db"
+    with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
+        rows = Counter(_Line(*row) for row in connection.execute("SELECT queue_id, status, dsn, delay FROM attempt"))
+    yield from (line for line in lines.keys() | rows.keys() if lines[line] != rows[line])
