@@ -26,7 +26,21 @@ _ROWS = Path(__file__).resolve().parent.parent / "tests" / "replies"
 _IP = re.compile(r"192\.0\.2\.7\b")
 _ID = re.compile(r"\b[0-9a-f]{6,}(?:-[0-9a-f]+)+\b")
 _NAME = re.compile(r"\b(nobody|info)@")
-_WORDS = ("amber", "basalt", "cedar", "delta", "ember", "fjord", "glade", "heron", "iris", "kelp", "lotus", "maple", "onyx")
+_WORDS = (
+    "amber",
+    "basalt",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "glade",
+    "heron",
+    "iris",
+    "kelp",
+    "lotus",
+    "maple",
+    "onyx",
+)
 
 
 def distinct_replies(count: int, *, seed: int = 1) -> list[Said]:

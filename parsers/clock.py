@@ -34,6 +34,8 @@ _MONTHS: Final = {
 }
 _SECONDS: Final = {f":{second:02}": float(second) for second in range(60)}
 
+_LEAP: Final = 9
+"""Among so many years following each other there is one with a 29th of February (1900 had none)."""
 _DAY: Final = 86400.0
 _HALF_YEAR: Final = 182 * _DAY
 _DISORDER: Final = 7 * _DAY
@@ -134,18 +136,18 @@ class Clock:
 
     def _in_some_year(self, months: "range | list[int]", clock: tuple[int, int, int]) -> float | None:
         """The year (and the month, where its name is foreign) that fits the lines before, or the time given."""
-        if self._last is None and self._year is not None:
-            return next(self._times([self._year], months, clock), None)
+        if self._last is None and (self._year is not None or self._reference is None):
+            first = 1970 if self._year is None else self._year
+            return next(self._times(range(first, first + _LEAP), months, clock), None)
         if self._last is not None and len(months) == 1:
             year = datetime.fromtimestamp(self._last, UTC).year
             time = next(self._times([year], months, clock), None)
             if time is not None and -_JITTER <= time - self._last <= _DAY:
                 return time  # nearly every line
         near = self._last if self._last is not None else self._reference
-        if near is None:
-            near = 0.0
+        assert near is not None
         around = datetime.fromtimestamp(near, UTC).year
-        times = sorted(self._times(range(max(1, around - 9), min(9998, around + 9)), months, clock))
+        times = sorted(self._times(range(max(1, around - _LEAP), min(9998, around + _LEAP)), months, clock))
         if len(months) > 1:
             return min(times, key=lambda time: abs(time - near), default=None)
         if self._last is None:

@@ -13,7 +13,7 @@ from parsers.postfix import grammar, parse
 from parsers.postfix.facts import Fact
 from parsers.postfix.grammar import KEY, Grammar, Index
 from parsers.record import LogRecord
-from parsers.syslog import Repeated, Syslog
+from parsers.syslog import Syslog
 
 _REPEATED: Final = re.compile(r"message repeated (\d{1,9}) times: \[ ?(.*)\]", re.ASCII)
 _REPEATS: Final = 10_000
@@ -84,7 +84,8 @@ class LogReader:
         facts: list[Fact] = []
         keep = facts.append
         processes, read_time = self._processes, self._syslog.clock.read
-        last, stamp, time = self._last, "", 0.0
+        last, stamp = self._last, ""
+        time: float | None = None
         lines = _lines(block)
         self.lines += len(lines)
         for line in lines:
@@ -121,7 +122,7 @@ class LogReader:
                         keep(last)
                         break
             else:
-                if choice: 
+                if choice:
                     some = self._record_facts(LogRecord(time, host, instance, service, daemon, pid, text))
                     last = some[-1] if some else None
                     facts += some

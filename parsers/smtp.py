@@ -124,7 +124,7 @@ _make: Final = tuple.__new__
 
 @lru_cache(maxsize=1024)
 def _short_status(text: str) -> str:
-    """"2.0.0", or "" for five characters that are no enhanced code."""
+    """The same, or "" for five characters that are no enhanced code."""
     return text if _STATUS.fullmatch(text) else ""
 
 
@@ -140,8 +140,6 @@ def _reply(text: str, host: str, address: str, command: str) -> Reply | None:
         return _make(Reply, (code, enhanced, text[10:].strip(" "), host, address, command))
     words = text[4:]
     enhanced = ""
-    if words[1:2] == "." and (status := _STATUS.match(words)):
-        enhanced, words = status[0], words[status.end() :].lstrip(" :;,")
-    elif words[:1] == "#" and (status := _STATUS.match(words, 1)):  # IronPort
+    if status := _STATUS.match(words, words[:1] == "#"):  # IronPort puts a # before it
         enhanced, words = status[0], words[status.end() :].lstrip(" :;,")
     return _make(Reply, (code, enhanced, words.strip(" "), host, address, command))

@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 from parsers.clock import STAMP, Clock
 from parsers.record import LogRecord
 
-
 _POSTFIX: Final = re.compile(r"postfix[^/\s]*", re.ASCII)
 _ALONE: Final = frozenset({"postfix", "postfix-script"})
 """Programs that log under their bare name."""
@@ -40,7 +39,7 @@ def _path(instance: str, path: str) -> tuple[str, str, str]:
     return instance, service, daemon or instance
 
 
-_TAG: Final = r"(?P<tag>[^\s\[\]:]{1,128})(?:\[(?P<pid>\d{1,10})\])?: ?"
+_TAG: Final = r"(?P<tag>[^\s\[\]:]{1,128})(?:\[(?P<pid>\d{1,10})\]:|:(?= |$)) ?"
 _LINE: Final = re.compile(
     rf"(?P<stamp>{STAMP}) (?:<[a-z0-9]+\.[a-z]+> )?(?:(?P<host>[^\s\[]{{1,255}}) {{1,2}})??{_TAG}"
     r"(?:\[ID \d{1,10} [a-z0-9]+\.[a-z]+\] )?(?P<text>.*)",

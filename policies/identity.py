@@ -6,7 +6,7 @@ Knows how mail servers write such names ("your DKIM domain [example.com 35]", "?
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from policies.verdict import Identity, IdentityType
 
@@ -17,61 +17,76 @@ _IP: Final = rf"({_IPV4}|{_IPV6})"
 _NETWORK: Final = rf"((?:{_IPV4}|{_IPV6})/\d{{1,3}})"
 
 
-def _patterns(*sources: str) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(source) for source in sources)
+class Way(NamedTuple):
+    """How a name may be written."""
 
+    mark: str
+    """In every text that has it; looked for first, for most texts name nobody."""
+    pattern: re.Pattern[str]
+    """Its one group is the name."""
+
+
+def _ways(*ways: tuple[str, str]) -> tuple[Way, ...]:
+    return tuple(Way(mark, re.compile(source)) for mark, source in ways)
+
+
+_BEFORE_ADDRESS: Final = r"(?:from|address|host|client|server|messages|ip|<|\()"
 
 WAYS: Final = {
-    IdentityType.DKIM_DOMAIN: _patterns(
-        rf"dkim[ -]domain:? ?[\[(<]? ?{_DOMAIN}",
-        rf"dkim(?:-signature)?[^=]{{0,20}}\bd ?= ?{_DOMAIN}",
-        rf"\bd={_DOMAIN}",
+    IdentityType.DKIM_DOMAIN: _ways(
+        ("dkim", rf"dkim[ -]domain:? ?[\[(<]? ?{_DOMAIN}"),
+        ("d=", rf"\bd={_DOMAIN}"),
     ),
-    IdentityType.SPF_DOMAIN: _patterns(
-        rf"spf[ -]domain:? ?[\[(<]? ?{_DOMAIN}",
-        rf"spf ?[\[(<] ?{_DOMAIN}",
-        rf"mail ?from domain:? ?[\[(<]? ?{_DOMAIN}",
-        rf"spf {_DOMAIN} with ip",
-        rf"(?:sender(?: address)?|mail ?from):? ?[\[(<] ?[^ @<>\[\]]{{0,80}}@{_DOMAIN}",
-        rf"/query/domain/{_DOMAIN}",
-        rf"[\[(<][^ @<>\[\]]{{0,80}}@{_DOMAIN}[\])>]",
+    IdentityType.SPF_DOMAIN: _ways(
+        ("spf", rf"spf[ -]domain:? ?[\[(<]? ?{_DOMAIN}"),
+        ("spf", rf"spf ?[\[(<] ?{_DOMAIN}"),
+        ("domain", rf"mail ?from\)? domain:? ?[\[(<]? ?{_DOMAIN}"),
+        ("with ip", rf"spf {_DOMAIN} with ip"),
+        ("/query/domain/", rf"/query/domain/{_DOMAIN}"),
+        ("sender", rf"sender(?: address)?:? ?[\[(<]?[^ @<>\[\]]{{0,80}}@{_DOMAIN}"),
+        ("sender", rf"[\[(<][^ @<>\[\]]{{0,80}}@{_DOMAIN}[\])>][:.]{{0,3}} ?sender"),
     ),
-    IdentityType.FROM_DOMAIN: _patterns(
-        rf"sending domain:? ?[\[(<]? ?{_DOMAIN}",
-        rf"mail from {_DOMAIN} is not accepted",
-        rf"(?:due to|policy of|for) {_DOMAIN}.?s dmarc",
-        rf"dmarc policy (?:of|for) (?:domain )?[\[(<]? ?{_DOMAIN}",
-        rf"(?:header )?from:? ?[\[(<]? ?(?:[^ @<>\[\]]{{0,80}}@)?{_DOMAIN}",
+    IdentityType.FROM_DOMAIN: _ways(
+        ("sending domain", rf"sending domain:? ?[\[(<]? ?{_DOMAIN}"),
+        ("is not accepted", rf"mail from {_DOMAIN} is not accepted"),
+        ("s dmarc", rf" {_DOMAIN}.?s dmarc"),
+        ("dmarc policy", rf"dmarc policy (?:of|for) (?:domain )?[\[(<]? ?{_DOMAIN}"),
+        ("from", rf"from:? ?[\[(<]? ?(?:[^ @<>\[\]]{{0,80}}@)?{_DOMAIN}"),
     ),
-    IdentityType.URL_DOMAIN: _patterns(
-        rf"url domains?:? ?[\[(<] ?{_DOMAIN}",
-        rf"/query/domain/{_DOMAIN}",
-        rf"url ?[\[(<] ?(?:https?://)?{_DOMAIN}",
+    IdentityType.URL_DOMAIN: _ways(
+        ("url domain", rf"url domains?:? ?[\[(<] ?{_DOMAIN}"),
+        ("/query/domain/", rf"/query/domain/{_DOMAIN}"),
+        ("url", rf"url ?[\[(<] ?(?:https?://)?{_DOMAIN}"),
     ),
-    IdentityType.IP: _patterns(
-        rf"(?:\bip|\bv|\bip_address|\bclient|lookup\.shtml)[=?:][\[<]?{_IP}(?![\d.:])",
-        rf"/(?:query/)?ip/{_IP}(?![\d.:])",
-        rf"\[(?:ipv6:)?{_IP}(?: \d{{1,6}})?\]",
-        rf"(?:from|address|host|client|server|messages|ip|<|\() {{0,1}}{_IP}(?![\d.:]*\w)",
-        rf"(?:^| ){_IP}(?=[ ,;:.)>\]]|$)(?!\.\d)",
+    IdentityType.IP: _ways(
+        ("=", rf"(?:\bip|\bv|\bip_address|\bclient)=[\[<]?{_IP}(?![\d.:])"),
+        ("lookup.shtml?", rf"lookup\.shtml\?{_IP}(?![\d.:])"),
+        ("ip/", rf"/(?:query/)?ip/{_IP}(?![\d.:])"),
+        ("[", rf"\[(?:ipv6:)?{_IP}(?: \d{{1,6}})?\]"),
+        ("", rf"{_BEFORE_ADDRESS}[ :]{{0,2}}{_IP}(?![\d.:]*\w)"),
+        ("", rf"(?:^| ){_IP}(?=[ ,;:.)>\]]|$)(?!\.\d)"),
     ),
-    IdentityType.NETBLOCK: _patterns(
-        rf"(?:^|[ \[(]){_NETWORK}",
-        rf"netblock ?[\[(]? ?{_IP}",
-        rf"\[{_IP}\]",
+    IdentityType.NETBLOCK: _ways(
+        ("/", rf"(?:^|[ \[(]){_NETWORK}"),
+        ("netblock", rf"netblock ?[\[(]? ?{_IP}"),
+        ("[", rf"\[{_IP}\]"),
     ),
-    IdentityType.MESSAGE_ID: _patterns(r"message-id:? ?<([^<> ]{3,200})>"),
+    IdentityType.MESSAGE_ID: _ways(("message-id", r"message-id:? ?<([^<> ]{3,200})>")),
 }
 """Each type of identity, and the ways in which it is written, the surest first; for text in small letters."""
 
 
-_SOME_IPV4: Final = re.compile(r"\d+\.\d+\.\d+\.\d+")
+_NUMBERS: Final = re.compile(r"\d+\.\d+\.\d[\d.]+")
 
 
-def _only_address(text: str) -> str:
-    """The IPv4 address of a text that has just one, "" else: most have, and then nothing need be weighed."""
-    found = set(_SOME_IPV4.findall(text))
-    return _address(found.pop()) if len(found) == 1 and "::" not in text else ""
+def _only_address(text: str) -> str | None:
+    """The IPv4 address of a text that has just one, "" for a text that has none; None: several or IPv6, so weigh them."""
+    if "::" in text or text.count(":") > 5:
+        return None
+    found = {number.rstrip(".") for number in _NUMBERS.findall(text)} if text.count(".") > 2 else ()
+    if len(found) > 1:
+        return None
+    return _ipv4(*found) if found else ""
 
 
 def find_identity(kind: IdentityType, text: str, pattern: re.Pattern[str] | None = None) -> Identity | None:
@@ -79,11 +94,11 @@ def find_identity(kind: IdentityType, text: str, pattern: re.Pattern[str] | None
 
     None where it names none. Not the normalised text: a domain called email.example.com must stay what it is.
     """
-    if kind is IdentityType.IP and pattern is None and (address := _only_address(text)):
-        return Identity(kind, address)
+    if kind is IdentityType.IP and pattern is None and (address := _only_address(text)) is not None:
+        return Identity(kind, address) if address else None
     read = _READERS[kind]
-    for way in (pattern,) if pattern else WAYS[kind]:
-        for found in way.finditer(text):
+    for way in (Way("", pattern),) if pattern else WAYS[kind]:
+        for found in way.pattern.finditer(text) if way.mark in text else ():
             value = read(found[1])
             if value:
                 return Identity(kind, value)
@@ -94,13 +109,22 @@ def _domain(value: str) -> str:
     return value.strip(".")
 
 
+_EXACT_IPV4: Final = re.compile(r"(?!127\.)(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}", re.ASCII)
+
+
+def _ipv4(value: str) -> str:
+    """Nothing for what is none, and for 127.0.0.x, which is a blocklist's answer code."""
+    return value if _EXACT_IPV4.fullmatch(value) else ""
+
+
 def _address(value: str) -> str:
-    """In canonical form; "" for what is none, and for 127.0.0.x, which is a blocklist's answer code."""
+    """In canonical form; "" for what is none."""
+    if ":" not in value.strip(":"):
+        return _ipv4(value.strip(".:"))
     try:
-        address = ipaddress.ip_address(value.rstrip(".") if "::" in value else value.strip(".:"))
+        return str(ipaddress.IPv6Address(value.rstrip(".") if "::" in value else value.strip(".:")))
     except ValueError:
         return ""
-    return "" if address.is_loopback else str(address)
 
 
 def _network(value: str) -> str:

@@ -6,10 +6,10 @@ looked for at all. The order of the rules decides, whatever the layout.
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from policies.rules import Rule
-from policies.said import START, Heard, words
+from policies.said import Heard, words
 from policies.verdict import Reaction, Scope
 
 T = TypeVar("T")
@@ -27,39 +27,57 @@ def says(text: str, phrase: str) -> bool:
 
 
 class Phrases(Generic[T]):
-    """Phrases and what each stands for."""
+    """Phrases and what each stands for, laid out by a word of each."""
 
     def __init__(self, phrases: Iterable[tuple[int, str, T]]) -> None:
         """Take (order, phrase, meaning); orders are unique, the phrase "" is in every text."""
-        entries = [(entry, _keys(entry[1])) for entry in phrases]
-        common = Counter(key for _, keys in entries for key in keys)
-        self._by_word: dict[str, list[tuple[str, tuple[int, str, T]]]] = {}
-        self._loose = []
-        for entry, keys in entries:
-            if keys:
-                rarest = min(keys, key=lambda key: (common[key], key))
+        entries = [(entry, _whole_words(entry[1])) for entry in phrases]
+        common = Counter(word for _, whole in entries for word in whole)
+        self._by_word: dict[str, list[_Entry[T]]] = {}
+        self._by_start: dict[str, list[_Entry[T]]] = {}
+        self._loose: list[_Entry[T]] = []
+        starts = sum(not whole for _, whole in entries) > _FEW
+        for entry, whole in entries:
+            if whole:
+                rarest = min(whole, key=lambda word: (common[word], word))
                 self._by_word.setdefault(rarest, []).append((entry[1], entry))
+            elif starts and len(start := _last_word(entry[1])[:_START]) == _START:
+                self._by_start.setdefault(start, []).append((entry[1], entry))
             else:
                 self._loose.append((entry[1], entry))
-        self._known = frozenset(self._by_word)
+        self._words, self._starts = frozenset(self._by_word), frozenset(self._by_start)
 
     def said(self, text: str, have: frozenset[str]) -> list[tuple[int, str, T]]:
         """The entries whose phrase a text says, in no order; `have`: the text's words."""
-        said = [entry for phrase, entry in self._loose if phrase in text]
-        for word in self._known & have:
-            said += [entry for phrase, entry in self._by_word[word] if phrase in text]
+        known = self._by_word
+        said = [entry for word in self._words & have for phrase, entry in known[word] if phrase in text]
+        if self._loose:
+            said += [entry for phrase, entry in self._loose if phrase in text]
+        if self._starts:
+            known = self._by_start
+            starts = self._starts.intersection([word[:_START] for word in have])
+            said += [entry for start in starts for phrase, entry in known[start] if phrase in text]
         return [entry for entry in said if says(text, entry[1])]
 
 
-def _keys(phrase: str) -> list[str]:
-    """What every text that says the phrase has among its words: whole words, and the begin of the last, which may go on."""
+_Entry: TypeAlias = tuple[str, tuple[int, str, T]]
+_START: Final = 4
+"""Letters of a word's begin by which phrases are laid out that have no whole word ..."""
+_FEW: Final = 24
+"""... if there are more than so many of them."""
+
+
+def _whole_words(phrase: str) -> frozenset[str]:
+    """The words of a phrase that are whole in every text that says it; the last may go on where the phrase ends."""
+    return words(phrase.removesuffix(_last_word(phrase)))
+
+
+def _last_word(phrase: str) -> str:
+    """What the phrase ends with if that is a word, "" if it ends with a sign."""
     at = len(phrase)
     while at and phrase[at - 1].isalnum():
         at -= 1
-    keys = list(words(phrase[:at]))
-    if len(phrase) - at >= START:
-        keys.append(phrase[at : at + START])
-    return keys
+    return phrase[at:]
 
 
 def fits(rule: Rule, heard: Heard) -> bool:
@@ -68,6 +86,8 @@ def fits(rule: Rule, heard: Heard) -> bool:
         return False
     if heard.command in _BEFORE_RECIPIENT and _about_what_came_later(rule, heard.command):
         return False
+    if not (heard.code or heard.enhanced) and rule.reaction is Reaction.SUPPRESS and heard.remote:
+        return False  # a server that forgets its code may mean anything
     if rule.commands and heard.command not in rule.commands:
         return False
     text = heard.text

@@ -131,7 +131,7 @@ class Outcomes:
         if verdict.reaction is Reaction.SLOW_IP:
             if named and named.type in {IdentityType.IP, IdentityType.NETBLOCK}:
                 return Key(named.type, named.value, provider)
-            return Key("host", "this", provider)
+            return Key("host", self._settings.host, provider)
         if named and named.type in _SENDER_IDENTITIES:
             if named.type is IdentityType.DKIM_DOMAIN and message.sender_domain:
                 self._habits.named("dkim-domain", message.sender_domain, named.value)
@@ -150,7 +150,7 @@ class Outcomes:
         if message.sender_domain:
             domain = self._subqueues.organizational(message.sender_domain)
             self._openings.attempted(Key("sender-domain", domain, provider), now=now)
-        self._openings.attempted(Key("host", "this", provider), now=now)
+        self._openings.attempted(Key("host", self._settings.host, provider), now=now)
 
     def _opens(self, key: Key, verdict: Verdict, recipient: Recipient, *, now: float) -> bool:
         opening = self._rules.opening(verdict.rule)

@@ -1,7 +1,7 @@
 """Rules for replies: what a TOML file of rules says, checked and made into values.
 
-Knows the file format, the closed vocabularies and what a good error says. Whether a reply fits a rule is `matching`'s
-business; whether a rule is dead or hidden is `lint`'s.
+Knows the file format and what a good error says. Whether a reply fits a rule is `matching`'s business; whether a rule is
+dead or hidden is `lint`'s.
 """
 
 import difflib
@@ -9,28 +9,15 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from policies import linear
+from policies.rule import DETAILS, LEAVES, OPENING_REACTIONS, Opening, Provider, Rule
 from policies.said import normalise, one_mail
 from policies.verdict import Bounce, IdentityType, Reaction, Scope
 
-LEAVES: Final = {
-    "authentication": ("spf", "dkim", "dmarc", "unauthenticated", "ptr", "arc"),
-    "content": ("spam", "phish", "attachment"),
-    "recipient": ("unknown", "bad-domain", "bad-address", "inactive", "full", "moved"),
-    "throttling": ("ip", "domain", "recipient", "connections", "url", "message", "greylist", "generic"),
-    "reputation": ("blocklist", "ip", "domain"),
-    "infrastructure": ("dns", "connect", "tls", "timeout", "remote", "local", "loop"),
-    "policy": (
-        "sender", "recipient-org", "relay", "size", "rfc", "protocol", "too-many-recipients", "submission", "other",
-    ),
-}  # fmt: skip
-"""Category -> its leaves. Closed: a rule with any other label is refused."""
-DETAILS: Final = tuple(f"{category}.{leaf}" for category, leaves in LEAVES.items() for leaf in leaves)
+__all__ = ["DETAILS", "LEAVES", "OPENING_REACTIONS", "Opening", "Provider", "Rule", "RuleError", "parse_provider"]
 
-OPENING_REACTIONS: Final = frozenset({Reaction.PAUSE_DOMAIN, Reaction.SLOW_IP})
-"""Those that open a sub-queue."""
 _SCOPES_OF: Final = {
     Reaction.PAUSE_DOMAIN: (Scope.SENDER_DOMAIN, Scope.URL),
     Reaction.SLOW_IP: (Scope.IP,),
@@ -50,98 +37,6 @@ class RuleError(Exception):
         self.key = key
         self.problem = problem
         self.remedy = remedy
-
-
-class Opening(NamedTuple):
-    """When a reply opens a sub-queue, and how it begins."""
-
-    recipients: int = 3
-    """That many different recipients must have been refused ..."""
-    recipients_named: int = 1
-    """... or that many, where the reply names the identity."""
-    within: float = 300.0
-    """Seconds."""
-    ratio: float = 0.1
-    """Least share of refused among the attempts of the key within the window."""
-    pause: float = 300.0
-    """First pause, seconds."""
-    pause_min: float = 30.0
-    pause_max: float = 3600.0
-    default_identity: str = "sender-domain"
-    """What is paused where the reply names nobody: "sender-domain", or "host" (this host's mail) for scope ip."""
-    strategy: str = "park"
-    """park (hold), lane (route new mail) or pushback (defer at the client)."""
-    configuration: bool = False
-    """A repair of ours is asked for (SPF, DKIM, DMARC, PTR, TLS): held only if that is configured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One kind of reply: what it looks like and what it means.
-
-    All conditions that are given must hold. Phrases are compared as `normalise` leaves them and begin at a word.
-    """
-
-    id: str
-    """"google/rate-dkim-domain"."""
-    number: int
-    """Place in its file, from 1."""
-    codes: frozenset[str]
-    """"421", "4xx"; empty: any."""
-    statuses: frozenset[str]
-    """Enhanced codes (RFC 3463), ranges spelled out; empty: any."""
-    any_of: tuple[str, ...]
-    all_of: tuple[str, ...]
-    none_of: tuple[str, ...]
-    pattern: re.Pattern[str] | None
-    """Searched in the normalised text, after the phrases were found."""
-    commands: frozenset[str]
-    """As in `Reply.command`; empty: any."""
-    detail: str
-    scope: Scope
-    bounce_transient: Bounce
-    """For a 4xx code ..."""
-    bounce_permanent: Bounce
-    """... and for its 5xx twin."""
-    reaction: Reaction
-    identity: IdentityType | None
-    identity_pattern: re.Pattern[str] | None
-    """Searched in the folded text in small letters; its one group is the value. None: where such values stand."""
-    blocklists: tuple[str, ...]
-    """Meant where the text itself names none."""
-    opening: Opening
-    examples: tuple[str, ...]
-    counterexamples: tuple[str, ...]
-
-    @property
-    def category(self) -> str:
-        return self.detail.partition(".")[0]
-
-    @property
-    def label(self) -> str:
-        return f'rule {self.number} "{self.id.rpartition("/")[2]}"'
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """One file of rules: a mailbox provider's, or one for replies of any server."""
-
-    name: str
-    """Provider id, the file's name without ".toml"."""
-    file: str
-    said_by: str
-    """"provider", "any" (whatever server answers) or "postfix" (Postfix's own findings)."""
-    mx: tuple[str, ...]
-    """".google.com" for all hosts below it, "smtp.example.net" for one."""
-    domains: tuple[str, ...]
-    """Recipient domains that are always this provider's; ".rr.com" for all below it."""
-    tokens: tuple[str, ...]
-    """Phrases that no other provider uses; they tell whose a reply without context is."""
-    statuses: frozenset[str]
-    """Enhanced codes that no other provider gives; they tell the same."""
-    then: tuple[str, ...]
-    """Providers whose own rules are asked after these."""
-    rules: tuple[Rule, ...]
 
 
 _FILE_KEYS: Final = ("said_by", "mx", "domains", "tokens", "statuses", "then", "rule")
@@ -198,6 +93,7 @@ def _rule(file: str, provider: str, said_by: str, number: int, table: dict[str, 
     entry.refuse_unknown(_RULE_KEYS)
     if not _PROVIDER_ID.fullmatch(name):
         raise entry.error("name", f"found {name!r}", "wanted [a-z0-9-], as rate-ip")
+    detail = entry.word("detail", DETAILS)
     scope = Scope(entry.word("scope", Scope))
     reaction = Reaction(entry.word("reaction", Reaction))
     transient, permanent = entry.bounce()
@@ -212,7 +108,8 @@ def _rule(file: str, provider: str, said_by: str, number: int, table: dict[str, 
         none_of=entry.phrases("none"),
         pattern=entry.pattern("reply", normalised=True),
         commands=frozenset(entry.texts("command")),
-        detail=entry.word("detail", DETAILS),
+        category=detail.partition(".")[0],
+        detail=detail,
         scope=scope,
         bounce_transient=transient,
         bounce_permanent=permanent,

@@ -39,7 +39,7 @@ class Heard(NamedTuple):
     plain: str
     """The same, only folded."""
     words: frozenset[str]
-    """The words of `text`, whole and by their beginnings."""
+    """The words of `text`."""
     command: str
     host: str
     recipient_domain: str
@@ -52,9 +52,7 @@ class Heard(NamedTuple):
 
 _QUOTES: Final = "'\"`"
 _OTHER_QUOTES: Final = "\u00b4\u2018\u2019\u201c\u201d"
-START: Final = 4
-"""Letters of a word's beginning that are looked up."""
-_SEPARATORS: Final = "".join(chr(i) if chr(i).isalnum() else " " for i in range(256))
+_SEPARATORS: Final = bytes(i if chr(i).isalnum() else 32 for i in range(256))
 
 
 def normalise(text: str) -> str:
@@ -75,9 +73,9 @@ def one_mail(text: str) -> str:
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a normalised text and the first letters of each: what phrases are looked up by."""
-    whole = text.translate(_SEPARATORS).split()
-    return frozenset(whole + [word[:START] for word in whole])
+    """The words of a normalised text: what stands between blanks and signs."""
+    # By way of bytes, where translating is a table look-up; letters beyond Latin-1 are signs here.
+    return frozenset(text.encode("latin-1", "replace").translate(_SEPARATORS).decode("latin-1").split())
 
 
 _SUSPENDED: Final = "delivery temporarily suspended: "

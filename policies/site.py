@@ -21,6 +21,8 @@ class InstanceFacts(NamedTuple):
 class Settings(NamedTuple):
     act: bool
     """False: observe; hands off the queue."""
+    host: str = "this-host"
+    """Our name, for keys of replies about an IP that is not named."""
     hold_max: float = 86_400.0
     """Seconds; the lifetime of the instance may ask for less."""
     scale: float = 1.0

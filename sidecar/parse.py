@@ -1,5 +1,6 @@
 """`sidecar parse`: logs to facts, one JSON object a fact, or to counts of what was understood and what was not."""
 
+import itertools
 import json
 import re
 import sys
@@ -138,7 +139,7 @@ def first_year(path: Path, zone: tzinfo) -> int | None:
             months = list(_months(file))
     except OSError as error:
         raise ParseError(f"{path}: cannot be read: {error.strerror}") from error
-    new_years = sum(1 for before, after in zip(months, months[1:], strict=False) if after + 6 <= before)
+    new_years = sum(1 for before, after in itertools.pairwise(months) if after + 6 <= before)
     if not new_years:
         return None
     end = datetime.fromtimestamp(_modified(path), zone)
@@ -158,7 +159,7 @@ def _months(file: BinaryIO) -> Iterator[int]:
 _OFFSET: Final = re.compile(r"([+-])(\d\d):?(\d\d)", re.ASCII)
 
 
-class Zone(click.ParamType):
+class Zone(click.ParamType[tzinfo]):
     """A name of the time zone database, or an offset."""
 
     name = "zone"
@@ -173,7 +174,9 @@ class Zone(click.ParamType):
         try:
             return UTC if value in {"UTC", "Z"} else ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            self.fail(f"{value!r} is no time zone; wanted a name like Europe/Berlin or an offset like +02:00", param, ctx)
+            self.fail(
+                f"{value!r} is no time zone; wanted a name like Europe/Berlin or an offset like +02:00", param, ctx
+            )
 
 
 @click.command(epilog="Example: sidecar parse --stats --json /var/log/mail.log /var/log/mail.log.2.gz")
@@ -182,21 +185,26 @@ class Zone(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Counts as one JSON object; facts always are.")
 @click.option("--tz", "zone", type=Zone(), help="Zone of stamps that name none; default: this host's.")
 @click.option("--year", type=click.IntRange(1971, 9998), help="Year of each file's first line; default: from its time.")
-@click.pass_context
+@click.pass_obj
 def parse(
-    context: click.Context, files: tuple[Path, ...], *, stats: bool, as_json: bool, zone: tzinfo | None, year: int | None
+    config: Config,
+    files: tuple[Path, ...],
+    *,
+    stats: bool,
+    as_json: bool,
+    zone: tzinfo | None,
+    year: int | None,
 ) -> None:
     """Print what the lines of a log state, one JSON object a fact, nothing for lines that are not known.
 
     Reads FILES, also .gz, .bz2, .xz and .zst, or standard input.
     """
-    config = context.find_object(Config) or Config()
     statistics = parse_files(
         files,
         zone=zone or local_zone(),
         year=year,
         syslog_names=config.log.syslog_names,
-        out=None if stats else click.get_text_stream("stdout"),
+        out=None if stats else sys.stdout,
     )
     if stats:
         click.echo(json.dumps(statistics.as_json()) if as_json else "\n".join(_table(statistics)))

@@ -1,5 +1,6 @@
 """What the site's Postfix configuration means for the engine and the policy service."""
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def engine_settings(config: Config, instances: Sequence[postfix.Instance]) -> Se
     """Gather what the engine must know; `hold_max` scales with the rest in a lab."""
     return Settings(
         act=config.mode is Mode.ACT,
+        host=platform.node() or "this-host",
         hold_max=config.subqueues.hold_max_hours * 3600,
         scale=config.subqueues.scale,
         instances={instance.syslog_name: _facts(instance) for instance in instances},

@@ -223,7 +223,8 @@ def test_what_postfix_repeats_is_counted_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("domain", "detail"), [("", "recipient.bad-domain"), ("gone.example", "recipient.bad-domain"), ("b.example", "infrastructure.dns")]
+    ("domain", "detail"),
+    [("", "recipient.bad-domain"), ("gone.example", "recipient.bad-domain"), ("b.example", "infrastructure.dns")],
 )
 def test_a_relay_that_does_not_resolve_is_not_the_recipients_fault(domain: str, detail: str) -> None:
     reason = "Host or domain name not found. Name service error for name=gone.example type=AAAA: Host not found"
@@ -245,6 +246,8 @@ def test_a_relay_that_does_not_resolve_is_not_the_recipients_fault(domain: str, 
         "552 5.2.2 Mailbox full",
         "550 5.7.27 Sender address has null MX",
         "550 Requested action not taken: mailbox unavailable",
+        "host mx.example.net[198.51.100.1] said: user unknown (in reply to RCPT TO command)",
+        "5.7.1 Access denied",
     ],
 )
 def test_doubt_suppresses_nobody(reply: str) -> None:
@@ -254,8 +257,12 @@ def test_doubt_suppresses_nobody(reply: str) -> None:
 
 TEXT = st.text(max_size=300) | st.lists(
     st.sampled_from(
-        sorted({word for row in REPLIES for word in row["reply"].split()})
-        + ["host mx.example[198.51.100.1] said:", "(in reply to RCPT TO command)", "delivery temporarily suspended:"]
+        [
+            *sorted({word for row in REPLIES for word in row["reply"].split()}),
+            "host mx.example[198.51.100.1] said:",
+            "(in reply to RCPT TO command)",
+            "delivery temporarily suspended:",
+        ]
     ),
     max_size=25,
 ).map(" ".join)
@@ -278,7 +285,11 @@ def test_any_text_gives_a_sane_verdict(reason: str, host: str, domain: str) -> N
 
 @given(TEXT)
 def test_own_words_around_a_reply_never_pause_or_slow(inner: str) -> None:
-    for own in ("delivery temporarily suspended: ", "connect to mx.example[198.51.100.1]:25: ", "SASL authentication failed; "):
+    for own in (
+        "delivery temporarily suspended: ",
+        "connect to mx.example[198.51.100.1]:25: ",
+        "SASL authentication failed; ",
+    ):
         assert RULES.classify(Said(own + inner)).reaction not in OPENING_REACTIONS
 
 
@@ -324,6 +335,9 @@ def test_remembered_verdicts_are_bounded() -> None:
         ("spf-domain", "spf [_spf.example.com] with ip: [192.0.2.7]", "_spf.example.com"),
         ("spf-domain", "the mail from domain [example.com] has", "example.com"),
         ("spf-domain", "<info@example.com>: sender address rejected", "example.com"),
+        ("spf-domain", "<nobody@example.net>: sender address [info@example.com] blocked", "example.com"),
+        ("spf-domain", "<nobody@example.net>: recipient address rejected", None),
+        ("spf-domain", "domain of sender address info@example.com does not exist", "example.com"),
         ("from-domain", "email from example.com is not accepted", "example.com"),
         ("from-domain", "due to example.com's dmarc policy", "example.com"),
         ("from-domain", "sending domain [example.com] does not", "example.com"),
@@ -338,6 +352,8 @@ def test_remembered_verdicts_are_bounded() -> None:
         ("ip", "answer 127.0.0.2", None),
         ("ip", "version 1.2.3 at 10:20:30", None),
         ("ip", "999.1.1.1", None),
+        ("ip", "1.2.3.4.5.6", None),
+        ("ip", "[ipv6:2001:db8::7]:25", "2001:db8::7"),
         ("netblock", "your ip netblock [192.0.2.0/24 23]", "192.0.2.0/24"),
         ("netblock", "within 2001:db8:5::/64 range", "2001:db8:5::/64"),
         ("netblock", "your ip netblock 192.0.2.0. to protect", "192.0.2.0"),
@@ -347,6 +363,12 @@ def test_remembered_verdicts_are_bounded() -> None:
 def test_identity(kind: str, text: str, value: str | None) -> None:
     found = find_identity(IdentityType(kind), text)
     assert (found.value if found else None) == value
+
+
+@given(st.sampled_from(IdentityType), st.text(alphabet="0123456789abcdf.:/[]@ =ip?", max_size=60))
+def test_any_text_names_a_clean_identity_or_none(kind: IdentityType, text: str) -> None:
+    found = find_identity(kind, text, compile_pattern("ip ([0-9a-f.:]{3,45})") if kind is IdentityType.IP else None)
+    assert found is None or (found.value and not set(found.value) & set(" []@=?"))
 
 
 @pytest.mark.parametrize(
@@ -470,9 +492,7 @@ examples = ["450 not at full moon"]
 """
     )
     config = Config(rules=RulesConfig(directory=str(tmp_path)))
-    result = CliRunner().invoke(
-        classify, ['{"reply": "450 Not at full moon", "host": "mx.mine.example"}'], obj=config
-    )
+    result = CliRunner().invoke(classify, ['{"reply": "450 Not at full moon", "host": "mx.mine.example"}'], obj=config)
     assert json.loads(result.output)["rule"] == "mine/moon"
 
 

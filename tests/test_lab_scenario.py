@@ -2,9 +2,11 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from sidecar.config import ConfigError
 from sidecar.lab import drills, scenario
+from sidecar.lab.command import lab
 from sidecar.lab.scenario import Kind, Scenario
 
 BAD = sorted((Path(__file__).parent / "badscenario").glob("*.toml"))
@@ -37,6 +39,15 @@ def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
         scenario.find("stroy")
     with pytest.raises(ConfigError, match="--drill nothing: no such drill; there are "):
         drills.find("nothing")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--scenario", "stroy"], ["--drill", "nothing"], ["--scenario", str(BAD[0])], ["--seconds", "0"]]
+)
+def test_a_mistake_in_what_was_asked_ends_with_status_two(arguments: list[str]) -> None:
+    asked = CliRunner().invoke(lab, arguments)
+    assert asked.exit_code == 2
+    assert arguments[1] in asked.output
 
 
 def test_copies_of_a_sender_are_numbered_in_all_its_domains() -> None:

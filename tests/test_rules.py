@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from policies.classify import RuleSet, Said
 from policies.lint import lint
-from policies.rules import DETAILS, Opening, Provider, RuleError, parse_provider
+from policies.rules import DETAILS, Opening, RuleError, parse_provider
 from policies.verdict import Bounce, Reaction
 from sidecar.config import ConfigError
 from sidecar.rules import GENERIC, load, organizational_domain, packaged_files
@@ -94,10 +94,14 @@ def test_a_file_name_that_is_no_id_is_refused() -> None:
 
 @given(st.text(alphabet='abc=[]"{}.\n# 0123456789-', max_size=200))
 def test_any_text_gives_rules_or_a_rule_error(text: str) -> None:
+    assert _outcome(text).startswith("x")
+
+
+def _outcome(text: str) -> str:
     try:
-        assert isinstance(parse_provider("x", text), Provider)
+        return parse_provider("x", text).name
     except RuleError as error:
-        assert str(error).startswith("x: ")
+        return str(error)
 
 
 def test_opening_is_read_and_defaults_follow_the_scope() -> None:
@@ -141,7 +145,9 @@ def test_an_admin_file_goes_first_and_replaces_rules_by_name(tmp_path: Path) -> 
     rules = load(str(tmp_path))
     assert rules.providers.of_host("mx1.customer.example") == "google"
     assert rules.classify(Said("421 4.7.0 Go away", "aspmx.l.google.com")).rule == "google/rate-ip"
-    replaced = rules.classify(Said("421 4.7.28 unusual rate of mail from your IP address - gsmtp", "aspmx.l.google.com"))
+    replaced = rules.classify(
+        Said("421 4.7.28 unusual rate of mail from your IP address - gsmtp", "aspmx.l.google.com")
+    )
     assert replaced.rule == "google/rate"
 
 
@@ -156,8 +162,8 @@ def test_faults_in_the_admin_directory_are_named(tmp_path: Path) -> None:
         load(str(tmp_path / "none"))
     bad = tmp_path / "bad.toml"
     bad.write_bytes(b"mx = ['\xff']")
-    with pytest.raises(ConfigError, match="bad.toml: byte 7 is not UTF-8"):
+    with pytest.raises(ConfigError, match=r"bad\.toml: byte 7 is not UTF-8"):
         load(str(tmp_path))
     bad.write_text('mx = [".example.net"]' + RATE.replace("4.7.0 Slow down", "4.7.0 Go"))
-    with pytest.raises(RuleError, match="bad.toml: rule 1 .rate.: examples: does not match"):
+    with pytest.raises(RuleError, match=r"bad\.toml: rule 1 .rate.: examples: does not match"):
         load(str(tmp_path))

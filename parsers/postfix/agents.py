@@ -27,9 +27,7 @@ class _Relay(NamedTuple):
     conn_use: int | None
 
 
-_RELAY: Final = re.compile(
-    r"([^\[,]*+)(?:\[([^\]]*+)\](?::(\d{1,5}))?)?(?:, conn_use=(\d{1,9}))?", re.ASCII
-)
+_RELAY: Final = re.compile(r"([^\[,]*+)(?:\[([^\]]*+)\](?::(\d{1,5}))?)?(?:, conn_use=(\d{1,9}))?", re.ASCII)
 _OUTCOME: Final = re.compile(r"(\d\.\d{1,3}\.\d{1,3}), status=([^\s(]++)", re.ASCII)
 _IN_REPLY: Final = re.compile(r".*\(in reply to [^()]* command\)", re.ASCII)
 
@@ -90,8 +88,8 @@ def delivery(record: LogRecord, queue_id: str, match: re.Match[str]) -> Delivery
 
 def delivery_other_keys(record: LogRecord, queue_id: str, match: re.Match[str]) -> DeliveryAttempt | None:
     """Keys that we do not know, anywhere between relay and dsn: kept, and the line is not lost."""
-    recipient, bare, orig_to, bare_orig_to, relay, pairs, outcome, rest = match.groups("")
-    return _from_pairs(record, queue_id, recipient or bare, orig_to or bare_orig_to, relay, pairs, outcome, rest)
+    recipient, bare, orig_to, bare_orig_to = match.groups("")[:4]
+    return _from_pairs(record, queue_id, recipient or bare, orig_to or bare_orig_to, match)
 
 
 def delivery_internal(record: LogRecord, queue_id: str, match: re.Match[str]) -> DeliveryAttempt | None:
@@ -99,9 +97,8 @@ def delivery_internal(record: LogRecord, queue_id: str, match: re.Match[str]) ->
 
     It ends at the first `>, relay=`, as everything after that may be the remote server's words.
     """
-    addresses, relay, pairs, outcome, rest = match.groups()
-    recipient, _, orig_to = addresses.partition(">, orig_to=<")
-    return _from_pairs(record, queue_id, recipient, orig_to, relay, pairs, outcome, rest)
+    recipient, _, orig_to = match[1].partition(">, orig_to=<")
+    return _from_pairs(record, queue_id, recipient, orig_to, match)
 
 
 _PAIR: Final = re.compile(r", ([\w-]+)=([^,]*)", re.ASCII)
@@ -111,23 +108,16 @@ _COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def _from_pairs(
-    record: LogRecord,
-    queue_id: str,
-    recipient: str,
-    orig_to: str,
-    relay_text: str,
-    pairs: str,
-    outcome_text: str,
-    rest: str,
+    record: LogRecord, queue_id: str, recipient: str, orig_to: str, match: re.Match[str]
 ) -> DeliveryAttempt | None:
-    relay, outcome = _relay(relay_text), _outcome(outcome_text)
-    values = dict(_PAIR.findall(pairs))
+    relay, outcome = _relay(match["relay"]), _outcome(match["outcome"])
+    values = dict(_PAIR.findall(match["pairs"]))
     delay = values.pop("delay", "0")
     delays = _DELAYS.fullmatch(values.pop("delays", "0/0/0/0"))
     conn_use = values.pop("conn_use", "0")
     if not (relay and outcome and delays and _DELAY.fullmatch(delay) and _COUNT.fullmatch(conn_use)):
         return None
-    reason = _reason(rest)
+    reason = _reason(match["rest"])
     return DeliveryAttempt(
         record=record,
         queue_id=queue_id,
@@ -160,8 +150,8 @@ def _remote(reason: str) -> Reply | None:
     return read_reply(reason) if reason.startswith(("host ", "delivery temporarily suspended: host ")) else None
 
 
-_PAIRS: Final = r"((?:, (?!dsn=)[\w-]++=[^,]*+)*+)"
-_END: Final = r", dsn=([\d.]++, status=[^\s(]++) \((.*)"
+_PAIRS: Final = r"(?P<relay>[^,]*+)(?P<pairs>(?:, (?!dsn=)[\w-]++=[^,]*+)*+)"
+_END: Final = r", dsn=(?P<outcome>[\d.]++, status=[^\s(]++) \((?P<rest>.*)"
 
 DELIVERY: Final = (
     queued(
@@ -175,13 +165,13 @@ DELIVERY: Final = (
         "delivery-other-keys",
         "to=",
         rf"(?:<({ADDRESS})>|({BARE_ADDRESS}))(?:, orig_to=(?:<({ADDRESS})>|({BARE_ADDRESS})))?"
-        rf", relay=([^,]*+){_PAIRS}{_END}",
+        rf", relay={_PAIRS}{_END}",
         delivery_other_keys,
     ),
     queued(
         "delivery-internal-form",
         "to=<",
-        rf'(?!")(?>(.*?)>, relay=)([^,]*+){_PAIRS}{_END}',
+        rf'(?!(?:[^<>]*+>, orig_to=<)?")(?>(.*?)>, relay=){_PAIRS}{_END}',
         delivery_internal,
     ),
 )
@@ -222,7 +212,9 @@ AGENTS: Final = Grammar(
     plain("connect-to", "connect to ", rf"{PEER}: (.*?)(?: \(port (\d{{1,5}})\))?", connection_failed),
     plain("connect-to-subsystem", "connect to subsystem ", r"(\S+): (.*)", subsystem_failed),
     *CLIENT_TLS,
-    *queued_notes("passing <", "enabling PIX workarounds: ", "enabling PIX <CRLF>.<CRLF> workaround for ", "breaking line > "),
+    *queued_notes(
+        "passing <", "enabling PIX workarounds: ", "enabling PIX <CRLF>.<CRLF> workaround for ", "breaking line > "
+    ),
     plain("smtputf8", "host ", rf"{PEER} offers SMTPUTF8 support, but not 8BITMIME", note),
     *notes("TLSRPT: status=success, "),
     *ANY_DAEMON,

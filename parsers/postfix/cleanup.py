@@ -87,7 +87,10 @@ CLEANUP: Final = Grammar(
     queued("message-id", "message-id=", "(.*)", message_id),
     queued("resent-message-id", "resent-message-id=", "(.*)", resent_message_id),
     *(queued(f"{verb}-line", verb, _LINE, checked) for verb in _VERBS),
-    *(queued(f"milter-{kind}", f"milter-{kind}-", rf"(?:{'|'.join(_VERBS)}){_LINE}", checked) for kind in ("header", "body")),
+    *(
+        queued(f"milter-{kind}", f"milter-{kind}-", rf"(?:{'|'.join(_VERBS)}){_LINE}", checked)
+        for kind in ("header", "body")
+    ),
     *ACTIONS,
     queued("removed", "removed (", r"(canceled|discarded)\)", removed),
     *DELIVERY,

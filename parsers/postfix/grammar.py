@@ -153,6 +153,4 @@ def _index(shapes: Iterable[Shape], lead: Lead) -> Index:
     keys = dict.fromkeys(shape.start[:KEY] for shape in shapes)
     for key in keys:
         assert len(key) == KEY or (not key and lead is not Lead.QUEUE_ID), f"a start needs {KEY} characters: {key!r}"
-    return {
-        key: tuple((shape.match, shape.fact) for shape in shapes if shape.start[:KEY] in ("", key)) for key in keys
-    }
+    return {key: tuple((shape.match, shape.fact) for shape in shapes if shape.start[:KEY] in ("", key)) for key in keys}

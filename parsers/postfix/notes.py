@@ -16,9 +16,9 @@ def note(record: LogRecord, lead: str, match: re.Match[str]) -> Diagnostic:
     return Diagnostic(record, queue_id(lead), INFO, match[0])
 
 
-def notes(*starts: str) -> tuple[Shape, ...]:
+def notes(*starts: str, prefix: str = "") -> tuple[Shape, ...]:
     """Shapes that begin with these words."""
-    return tuple(plain(_name(start), start, ".*", note) for start in starts)
+    return tuple(plain(prefix + _name(start), start, ".*", note) for start in starts)
 
 
 def queued_notes(*starts: str) -> tuple[Shape, ...]:

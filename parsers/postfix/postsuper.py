@@ -32,5 +32,5 @@ POSTSUPER: Final = Grammar(
     queued("requeued", "requeued", "", requeued),
     queued("expired", "expired", "", expired),
     REMOVED,
-    *notes("Deleted: ", "Requeued: ", "Placed on hold: ", "Released from hold: ", "Force-expired: "),
+    *notes("Deleted: ", "Requeued: ", "Placed on hold: ", "Released from hold: ", "Force-expired: ", prefix="total-"),
 )

@@ -17,7 +17,6 @@ MASTER: Final = Grammar(
     plain("started", "daemon started -- ", ".*", event),
     plain("reload", "reload -- ", ".*", event),
     plain("terminating", "terminating on signal ", r"\d{1,3}", event),
-    *notes("Postfix is running with backwards-compatible default settings", "See http", "To disable backwards compatibility use "),
     warned("process-died", "process ", r"\S+ pid \d{1,10} (?:exit status|killed by signal) \d{1,3}", event),
 )
 
@@ -28,4 +27,9 @@ SCRIPT: Final = Grammar(
     plain("aborting", "aborting the Postfix mail system", "", event),
     plain("waiting", "waiting for the Postfix mail system to terminate", "", event),
     plain("running", "the Postfix mail system is running: PID: ", r"\d{1,10}", event),
+    *notes(
+        "Postfix is running with backwards-compatible default settings",
+        "See http",
+        "To disable backwards compatibility use ",
+    ),
 )

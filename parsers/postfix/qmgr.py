@@ -7,10 +7,10 @@ import re
 from typing import Final
 
 from parsers.postfix.agents import DELIVERY
-from parsers.postfix.facts import MessageExpired, MessageSkipped, QueueActive, QueueRemoved
-from parsers.postfix.grammar import Grammar, queued
+from parsers.postfix.facts import Diagnostic, MessageExpired, MessageSkipped, QueueActive, QueueRemoved
+from parsers.postfix.grammar import Grammar, queued, warned
 from parsers.postfix.notes import ANY_DAEMON, queued_notes
-from parsers.postfix.tokens import PLAIN_ADDRESS
+from parsers.postfix.tokens import CERTAIN_QUEUE_ID, PLAIN_ADDRESS
 from parsers.record import LogRecord
 
 _make: Final = tuple.__new__
@@ -34,6 +34,11 @@ def message_skipped(record: LogRecord, queue_id: str, _match: re.Match[str]) -> 
     return MessageSkipped(record, queue_id)
 
 
+def lost_queue_file(record: LogRecord, severity: str, match: re.Match[str]) -> Diagnostic:
+    """qmgr_active_done_3_generic and its like: a file that the queue manager had in memory is not where it was."""
+    return Diagnostic(record, match[1], severity, match[0])
+
+
 REMOVED: Final = queued("removed", "removed", "", queue_removed)
 """postsuper says it in the same words."""
 
@@ -45,6 +50,7 @@ QMGR: Final = Grammar(
     queued("active-odd-sender", "from=<", rf"(.*){_ACTIVE}", queue_active),
     REMOVED,
     queued("expired", "from=<", r"(.*)>, status=(force-)?expired, returned to sender", message_expired),
+    warned("lost-queue-file", "qmgr_", rf"\w+: remove ({CERTAIN_QUEUE_ID}) from \w+: .*", lost_queue_file),
     queued("skipped", "skipped, still being delivered", "", message_skipped),
     *queued_notes("enabling VERP"),
     *DELIVERY,

@@ -21,7 +21,7 @@ def verdict(record: LogRecord, _lead: str, match: re.Match[str]) -> PostscreenVe
 
 
 def rejected(record: LogRecord, lead: str, match: re.Match[str]) -> Rejected:
-    """postscreen's fields are parted by commas, smtpd's are not; `reject: CONNECT` carries none."""
+    """Postscreen's fields are parted by commas, smtpd's are not; `reject: CONNECT` carries none."""
     stage, address, _, code, enhanced, rest = match.groups("")
     text, transaction = read_transaction(rest)
     return Rejected(
@@ -117,7 +117,9 @@ _CLIENT: Final = r"\(((?:[0-9.]{7,15}:|\[[^\]]{0,64}\]:)?[^:()]{1,64}):([^()]*)\
 _AT: Final = r" at [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
 
 ANVIL: Final = Grammar(
-    plain("rate", "statistics: max ", rf"([a-z]+ rate) (\d{{1,15}})/(\d{{1,9}}[smhdw]) for {_CLIENT}{_AT}", rate_statistic),
+    plain(
+        "rate", "statistics: max ", rf"([a-z]+ rate) (\d{{1,15}})/(\d{{1,9}}[smhdw]) for {_CLIENT}{_AT}", rate_statistic
+    ),
     plain("count", "statistics: max ", rf"([a-z]+ count) (\d{{1,15}})() for {_CLIENT}{_AT}", rate_statistic),
     plain("cache-size", "statistics: max cache size ", rf"(\d{{1,15}}){_AT}", cache_size),
     *ANY_DAEMON,
@@ -125,6 +127,4 @@ ANVIL: Final = Grammar(
 
 SCACHE: Final = Grammar(plain("statistics", "statistics: ", ".*", cache_statistic), *ANY_DAEMON)
 
-VERIFY: Final = Grammar(
-    plain("cache", "cache ", r"\S+ (?:full|partial) cleanup: .*", cache_statistic), *ANY_DAEMON
-)
+VERIFY: Final = Grammar(plain("cache", "cache ", r"\S+ (?:full|partial) cleanup: .*", cache_statistic), *ANY_DAEMON)

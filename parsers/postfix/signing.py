@@ -27,13 +27,13 @@ _SIGNED: Final = re.compile(r"[\[,]DKIM_SIGNED\([-0-9.]++\)\{([^\s:;{}]++):s=([^
 
 
 def task_written(record: LogRecord, _lead: str, match: re.Match[str]) -> DkimSigned | None:
-    """rspamd's line about a message begins with the message-id, and has the sender before the verdict.
+    """The line about a message begins with the message-id, and has the sender before the verdict.
 
     Strangers choose both: where one holds what looks like another queue id or verdict, the line proves nothing.
     """
     text = match[0]
     ids = _QUEUE_ID.findall(text)
-    if len(ids) != 1 or (named := _QUEUE_ID.search(text)) is None:
+    if len(ids) != 1 or text.count(" (default: ") != 1 or (named := _QUEUE_ID.search(text)) is None:
         return None
     verdict = _VERDICT.match(text, named.end())
     signed = _SIGNED.findall(text, verdict.end()) if verdict else []

@@ -76,20 +76,11 @@ def filtered(record: LogRecord, lead: str, match: re.Match[str]) -> Filtered:
 
 
 def rejected(record: LogRecord, lead: str, match: re.Match[str]) -> Rejected:
-    """`ACTION: STAGE from H[I]: [code] [enhanced] text; from=<> to=<> proto= helo=<>` (log_whatsup in smtpd_check.c)."""
-    stage, host, address, _, rest = match.groups()
-    return _rejected(record, lead, match, stage, host, address, rest)
+    """`ACTION: STAGE from H[I]: [code] [enhanced] text; from=<> to=<> proto= helo=<>` (log_whatsup in smtpd_check.c).
 
-
-def proxied(record: LogRecord, lead: str, match: re.Match[str]) -> Rejected:
-    """What a before-queue filter answered (smtpd_proxy.c): `proxy-reject: STAGE: [reply]; from= to= …`, no client."""
-    stage, rest = match.groups()
-    return _rejected(record, lead, match, stage, "", "", rest)
-
-
-def _rejected(
-    record: LogRecord, lead: str, match: re.Match[str], stage: str, host: str, address: str, rest: str
-) -> Rejected:
+    What a before-queue filter answered (smtpd_proxy.c) has no client: `proxy-reject: STAGE: [reply]; from=<> …`.
+    """
+    stage, host, address, _, rest = match.groups("")
     action = match[0].partition(": ")[0]
     text, transaction = read_transaction(rest)
     code, enhanced, text = _CODES.fullmatch(text).groups("")  # type: ignore[union-attr]  # it fits any text
@@ -140,7 +131,7 @@ def connection_lost(record: LogRecord, lead: str, match: re.Match[str]) -> Conne
 
 
 def sasl_failed(record: LogRecord, _severity: str, match: re.Match[str]) -> SaslFailed:
-    host, address, _, mechanism, rest = match.groups()
+    host, address, _, mechanism, rest = match.groups("")
     reason, _, username = rest.partition(", sasl_username=")
     return SaslFailed(
         record,
@@ -181,9 +172,7 @@ _LOST: Final = (
 )
 
 
-ACTIONS: Final = tuple(
-    queued(verb, verb, rf": {_STAGE} from {PEER}: (.*)", fact) for verb, fact in _ACTIONS.items()
-)
+ACTIONS: Final = tuple(queued(verb, verb, rf": {_STAGE} from {PEER}: (.*)", fact) for verb, fact in _ACTIONS.items())
 """smtpd's; cleanup logs what milters decide at END-OF-MESSAGE in the same form."""
 
 SMTPD: Final = Grammar(
@@ -194,9 +183,9 @@ SMTPD: Final = Grammar(
     *ACTIONS,
     *(queued(f"{name}-with-id", kind, _AFTER, connection_lost) for name, kind in _LOST),
     *(plain(name, kind, _AFTER, connection_lost) for name, kind in _LOST),
-    warned("sasl-failed", "", rf"{PEER}: SASL ([A-Za-z0-9_-]+) authentication failed: (.*)", sasl_failed),
-    queued("proxy-accept", "proxy-accept: ", rf"{_STAGE}: (.*)", proxied),
-    queued("proxy-reject", "proxy-reject: ", rf"{_STAGE}: (.*)", proxied),
+    warned("sasl-failed", "", rf"{PEER}: SASL ([A-Za-z0-9_-]+) authentication failed:(?: (.*))?", sasl_failed),
+    queued("proxy-accept", "proxy-accept: ", rf"{_STAGE}()()(): (.*)", rejected),
+    queued("proxy-reject", "proxy-reject: ", rf"{_STAGE}()()(): (.*)", rejected),
     *SERVER_TLS,
     *notes("improper command pipelining after ", "discarding EHLO keywords: "),
     *queued_notes("replacing command "),

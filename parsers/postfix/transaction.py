@@ -47,7 +47,8 @@ def read_transaction(text: str) -> tuple[str, Transaction]:
     """
     place = text.find("; from=<")
     if usual := _USUAL.fullmatch(text, place):  # the last place would be the same: nothing in it holds another "; "
-        return text[:place], Transaction(*usual.groups(), "", "")
+        sender, recipient, helo = usual.groups()
+        return text[:place], Transaction(sender, recipient, helo, "", "")
     trigger = _TRIGGER.match(text)
     places = [match.start() for match in _BEGIN.finditer(text, trigger.end() if trigger else 0)]
     for place in places[:_TRIED]:

@@ -74,9 +74,7 @@ class NameServer:
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as open_now:
             for address in addresses:
-                _, datagrams = await loop.create_datagram_endpoint(
-                    lambda: _Datagrams(self), local_addr=(address, port)
-                )
+                _, datagrams = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(address, port))
                 open_now.push_async_callback(datagrams.close)
                 server = await asyncio.start_server(self._stream, address, port)
                 open_now.callback(server.close)

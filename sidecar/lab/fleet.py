@@ -14,7 +14,7 @@ from random import Random
 from typing import NamedTuple
 
 from sidecar.lab.private_postfix import PrivatePostfix
-from sidecar.lab.scenario import Scenario, Sender, Via
+from sidecar.lab.scenario import NULL_SENDER, Scenario, Sender, Via
 
 _BURST_CONNECTIONS = 8
 _PICKUP_PROCESSES = 4
@@ -176,6 +176,8 @@ def _prefixes(sender: Sender) -> list[str]:
 
 
 def envelope_sender(message: Message) -> str:
+    if message.sender.spf == NULL_SENDER:
+        return ""
     return f"bounce-{message.message_id.partition('.')[0]}@{message.sender.spf}"
 
 

@@ -20,7 +20,7 @@ from sidecar.lab.maillog import Follower
 from sidecar.lab.measure import Evidence, Pair
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.lab.provider import Ledger, SimulatedProvider
-from sidecar.lab.scenario import Provider, Scenario
+from sidecar.lab.scenario import NULL_SENDER, Provider, Scenario
 
 RESOLVER = "127.0.0.53"
 _SUBMISSION_PORT = 2525
@@ -69,7 +69,9 @@ async def bench(scenario: Scenario, leg: Leg, directory: Path) -> AsyncIterator[
         provider.name: SimulatedProvider(provider, ledger, scale=scenario.scale, random=random)
         for provider in scenario.provider
     }
-    names = NameServer(zone(scenario.provider, (sender.spf for sender in scenario.senders())))
+    names = NameServer(
+        zone(scenario.provider, (sender.spf for sender in scenario.senders() if sender.spf != NULL_SENDER))
+    )
     postfix = PrivatePostfix(
         directory / "postfix",
         port=_SUBMISSION_PORT,

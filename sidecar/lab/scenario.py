@@ -17,6 +17,9 @@ from sidecar.config import _section as read_table
 SCENARIOS = Path(__file__).parent / "scenarios"
 
 
+NULL_SENDER = "<>"
+
+
 class Via(StrEnum):
     SMTP = "smtp"
     PICKUP = "pickup"
@@ -92,7 +95,7 @@ class Sender:
     dkim: str = ""
     """d= of the signature; empty: `domain`."""
     spf: str = ""
-    """Envelope domain; empty: `domain`."""
+    """Envelope domain; empty: `domain`; "<>": the null sender."""
     rate: float = 0.0
     """Messages a second, steady with jitter, for the whole run."""
     burst: int = 0

@@ -5,10 +5,13 @@ one: write a module with a `DRILL` beside these and put it into the table.
 """
 
 from sidecar.config import ConfigError
-from sidecar.lab.drills import held_while_active, in_core
+from sidecar.lab.drills import held_while_active, in_core, second_pass, theirs_on_hold
 from sidecar.lab.drills.drill import Drill
 
-DRILLS: dict[str, Drill] = {drill.name: drill for drill in (held_while_active.DRILL, *in_core.DRILLS)}
+DRILLS: dict[str, Drill] = {
+    drill.name: drill
+    for drill in (held_while_active.DRILL, *in_core.DRILLS, *second_pass.DRILLS, *theirs_on_hold.DRILLS)
+}
 
 
 def find(name: str) -> Drill:

@@ -24,12 +24,8 @@ _KEY = "sender-domain:burst.example@comcast"
 _GOOGLE_KEY = "dkim-domain:burst.example@google"
 
 
-async def _pause_ends_first(bench: Bench, *, first: int = levers.SLOTS, busy: float = 17.0, taken: int = 50) -> None:
-    """Deliveries that last beyond the pause; then an admin releases all, while most of it is still in core."""
-    await levers.deliveries_begun(bench, first)
-    if busy:
-        levers.slow(bench, busy)
-    await levers.on_hold(bench, taken)
+async def _pause_ends_first(bench: Bench) -> None:
+    """An admin releases all as soon as the pause is over, while most of it is still in core."""
     await _paused_no_more(bench)
     await levers.by_hand(bench, "release")
     levers.forgive(bench)
@@ -47,16 +43,21 @@ async def _paused_no_more(bench: Bench) -> None:
 
 
 async def _slow_slots(bench: Bench) -> None:
+    await levers.slots_filled(bench, 16)
+    await levers.on_hold(bench, 70)
     await _pause_ends_first(bench)
 
 
 async def _two_processes(bench: Bench) -> None:
-    await _pause_ends_first(bench, first=2, busy=16.0, taken=30)
+    await levers.slots_filled(bench, 16, before=6, slots=2)
+    await levers.on_hold(bench, 30)
+    await _pause_ends_first(bench)
 
 
 async def _rate_delay(bench: Bench) -> None:
-    """A second between two deliveries, and also between two that find their file gone: no slow provider is needed."""
-    await _pause_ends_first(bench, first=1, busy=0.0, taken=25)
+    """A second passes between two deliveries, also between two that find their file gone."""
+    await levers.on_hold(bench, 25)
+    await _pause_ends_first(bench)
 
 
 async def _two_recipients(bench: Bench) -> None:
@@ -70,8 +71,7 @@ async def _two_recipients(bench: Bench) -> None:
 
 async def _at_once(bench: Bench) -> None:
     """The admin sees the sub-queue open and releases all in the same second."""
-    await levers.deliveries_begun(bench)
-    levers.slow(bench, 12.0)
+    await levers.slots_filled(bench, 8)
     await levers.on_hold(bench, 50)
     await levers.by_hand(bench, "release")
     levers.forgive(bench)
@@ -81,8 +81,7 @@ async def _at_once(bench: Bench) -> None:
 async def _to_and_fro(bench: Bench) -> None:
     """Pause, release, close and pause again, within a second, while mail goes on arriving."""
     dice = random.Random(bench.scenario.seed)
-    await levers.deliveries_begun(bench)
-    levers.slow(bench, 8.0)
+    await levers.slots_filled(bench, 8)
     await levers.on_hold(bench, 50)
     ends = time.monotonic() + 15
     while time.monotonic() < ends:
@@ -96,8 +95,7 @@ async def _to_and_fro(bench: Bench) -> None:
 
 async def _reload(bench: Bench) -> None:
     """`postfix reload` while mail is held from core and in delivery; then all is released."""
-    await levers.deliveries_begun(bench)
-    levers.slow(bench, 10.0)
+    await levers.slots_filled(bench, 8)
     await levers.on_hold(bench, 50)
     await asyncio.to_thread(bench.postfix.reload)
     await asyncio.sleep(0.5)
@@ -146,9 +144,7 @@ DRILLS = (
     Drill(
         "slow-slots-rate-delay",
         "the same with a destination rate delay, where a message leaves core each second",
-        levers.campaign(
-            "slow-slots-rate-delay", burst=40, **_COMCAST, main_cf=["smtp_destination_rate_delay = 1s"]
-        ),
+        levers.campaign("slow-slots-rate-delay", burst=40, **_COMCAST, main_cf=["smtp_destination_rate_delay = 1s"]),
         _rate_delay,
         _some_taken,
     ),

@@ -3,6 +3,7 @@
 Most drills share one scenario, a campaign that Google throttles after a few messages; it is written here once.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import os
@@ -81,9 +82,20 @@ def forgive(bench: Bench) -> None:
         provider.provider = dataclasses.replace(provider.provider, limit=(), transaction_s=0.05)
 
 
-async def deliveries_begun(bench: Bench, count: int = SLOTS) -> None:
-    """Wait for the first wave of deliveries; its refusals come a second later."""
-    await until(lambda: len(bench.ledger.attempts) >= count, f"{count} deliveries begun", 20)
+async def slots_filled(bench: Bench, delay: float, *, before: int = SLOTS, slots: int = SLOTS) -> None:
+    """Wait until `before` deliveries have begun, some of which are refused, and have the next take `delay` seconds.
+
+    Core is frozen until those are in every slot: so whatever it takes then, nothing leaves the queue manager's memory.
+    """
+    sidecar = sidecar_of(bench)
+    await until(lambda: len(bench.ledger.attempts) >= before, f"{before} deliveries begun", 20)
+    await asyncio.sleep(0.3)  # past the end of DATA, where their own delay is settled; refusals come a second after it
+    sidecar.freeze()
+    try:
+        slow(bench, delay)
+        await until(lambda: len(bench.ledger.attempts) >= before + slots, f"{slots} slow deliveries begun", 20)
+    finally:
+        sidecar.thaw()
 
 
 async def on_hold(bench: Bench, count: int, seconds: float = 20) -> None:
