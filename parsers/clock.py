@@ -5,13 +5,13 @@ close to the newest line, and the lines before, as a log goes forward.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
 
 STAMP: Final = (
     r"(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d(?::?\d\d)?)?"
-    r"|[^\W\d]{3,12}\.? {1,2}\d{1,2} (?:\d{4} )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: \d{4})?"
+    r"|[^\x00-\x40\[-`{-\x7f]{3,12}\.? {1,2}\d{1,2} (?:\d{4} )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: \d{4})?"
     r"|\d{4} [A-Z][a-z]{2} {1,2}\d{1,2} \d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
     r"|\d{9,10}\.\d{1,9})"
 )
@@ -40,6 +40,8 @@ _DAY: Final = 86400.0
 _HALF_YEAR: Final = 182 * _DAY
 _DISORDER: Final = 7 * _DAY
 """Lines of several hosts are not quite in order, but not further out than this."""
+_MTIME_STEP: Final = 2.0
+"""File systems may keep modification times no finer. No more: a year's file ends seconds before the next New Year."""
 _JITTER: Final = 60.0
 """The same within one hour: further back means that the clock was set back for winter."""
 
@@ -48,7 +50,7 @@ class Clock:
     """Turns stamps of one source into seconds since the epoch, in the order of its lines."""
 
     __slots__ = (
-        "_bsd_minute", "_bsd_minute_time", "_iso_minute", "_iso_minute_time", "_iso_zone", "_last", "_reference",
+        "_bsd_minute", "_foreign", "_bsd_minute_time", "_iso_minute", "_iso_minute_time", "_iso_zone", "_last", "_reference",
         "_stamp", "_stamp_time", "_year", "_zone",
     )  # fmt: skip
 
@@ -59,6 +61,8 @@ class Clock:
         self._year = year
         self._last: float | None = None
         self._stamp = "\0"  # no stamp
+        self._foreign: dict[str, int] = {}
+        """Months in the words of other languages."""
         self._stamp_time = 0.0
         self._bsd_minute = ""
         self._bsd_minute_time = 0.0
@@ -83,7 +87,7 @@ class Clock:
         return time
 
     def _in_iso_minute(self, stamp: str, second: float) -> float | None:
-        if stamp[26:] == self._iso_zone and stamp[19:20] == "." and stamp[20:26].isdecimal():
+        if stamp[26:] == self._iso_zone and stamp[19:20] == "." and len(stamp) > 25 and stamp[20:26].isdecimal():
             return self._iso_minute_time + second + int(stamp[20:26]) / 1e6
         if stamp[19:] == self._iso_zone:
             return self._iso_minute_time + second
@@ -96,7 +100,7 @@ class Clock:
             if match := _BSD.fullmatch(stamp):
                 return self._bsd(stamp, match)
             return float(stamp) if _EPOCH.fullmatch(stamp) else None
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, OSError):
             return None  # the 31st of February, the 25th hour, the year 0
 
     def _iso(self, stamp: str, match: re.Match[str]) -> float:
@@ -117,25 +121,29 @@ class Clock:
 
     def _bsd(self, stamp: str, match: re.Match[str]) -> float | None:
         year = match["before"] or match["between"] or match["behind"]
-        month = _MONTHS.get(match["month"][:3].title())
+        word = match["month"]
+        month = _MONTHS.get(word[:3].title()) or self._foreign.get(word)
         clock = int(match["day"]), int(match["hour"]), int(match["minute"])
-        if int(match["second"]) > 60:
+        second = int(match["second"])
+        if second > 60:
             return None
         if year:
             time: float | None = self._local(datetime(int(year), month or 0, *clock))  # noqa: DTZ001  # local by intent
         elif month:
-            time = self._in_some_year([month], clock)
+            time = self._in_some_year([month], clock, second)
         else:
-            time = self._in_some_year(range(1, 13), clock)  # a month in the words of another language
+            time = self._in_some_year(sorted({*_MONTHS.values()} - {*self._foreign.values()}), clock, second)
+            if time is not None:
+                self._foreign[word] = datetime.fromtimestamp(time, self._zone).month
         if time is None:
             return None
         if len(stamp) == 15:
             self._bsd_minute = stamp[:12]
             self._bsd_minute_time = time
-        return time + int(match["second"]) + _fraction(match["fraction"])
+        return time + second + _fraction(match["fraction"])
 
-    def _in_some_year(self, months: "range | list[int]", clock: tuple[int, int, int]) -> float | None:
-        """The year (and the month, where its name is foreign) that fits the lines before, or the time given."""
+    def _in_some_year(self, months: Sequence[int], clock: tuple[int, int, int], second: int) -> float | None:
+        """The minute in the year (and the month, where its name is foreign) that fits the lines before, or the time given."""
         if self._last is None and (self._year is not None or self._reference is None):
             first = 1970 if self._year is None else self._year
             return next(self._times(range(first, first + _LEAP), months, clock), None)
@@ -151,7 +159,7 @@ class Clock:
         if len(months) > 1:
             return min(times, key=lambda time: abs(time - near), default=None)
         if self._last is None:
-            before = [time for time in times if time <= near + _DAY]
+            before = [time for time in times if time + second <= near + _MTIME_STEP]
             return before[-1] if before else next(iter(times), None)
         return self._forward(times, self._last)
 
@@ -166,9 +174,7 @@ class Clock:
             return earlier[-1] if earlier else later[0]
         return later[0]
 
-    def _times(
-        self, years: "range | list[int]", months: "range | list[int]", clock: tuple[int, int, int]
-    ) -> Iterator[float]:
+    def _times(self, years: Iterable[int], months: Sequence[int], clock: tuple[int, int, int]) -> Iterator[float]:
         for year in years:
             for month in months:
                 try:

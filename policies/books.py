@@ -4,6 +4,7 @@ A HOLD answer is a promise and not a fact (design, rule 3): a message stays on t
 on hold, or ended. What somebody else holds is never released.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from policies.key import Key
@@ -134,9 +135,9 @@ class Books:
         message.place = Place.QUEUED
         message.exempt = True
 
-    def held(self, instance: str, held: Iterable[str], missing: Iterable[str], *, key: str, now: float) -> None:
+    def held(self, instance: str, held: Iterable[str], missing: Iterable[str], *, now: float) -> None:
         """The helper's answer to `Hold`."""
-        count = 0
+        counts: Counter[Key] = Counter()
         for message in self._known(instance, held, Place.TAKING):
             message.place = Place.HELD
             message.held_since = now
@@ -144,11 +145,11 @@ class Books:
             self.note(message)
             if message.finished:
                 self.done[message] = None
-            count += 1
+            counts.update(message.held_under)
         for message in self._known(instance, missing, Place.TAKING):
             self.unpark(message)
-        if count:
-            self._tell("held", "taken from the queue", key=key, now=now, messages=count)
+        for key, count in counts.items():
+            self._tell("held", "taken from the queue", key=str(key), now=now, messages=count)
 
     def not_taken(self, instance: str, ids: Iterable[str]) -> None:
         """A `Hold` was not carried out."""
@@ -159,12 +160,9 @@ class Books:
         self, instance: str, released: Iterable[str], missing: Iterable[str], busy: Iterable[str], *, now: float
     ) -> None:
         """The helper's answer to `Release`."""
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for message in self._known(instance, released, Place.RELEASING):
-            for key in message.held_under:
-                counts[str(key)] = counts.get(str(key), 0) + 1
-            if not message.held_under:
-                counts[""] = counts.get("", 0) + 1
+            counts.update(map(str, message.held_under or ("",)))
             self.unpark(message)
             message.let_out = now
             message.paid = True

@@ -4,6 +4,7 @@ The whole vocabulary towards Postfix: `Hold`, `Release`, and a verdict for an ar
 `Reload` is the exception for a queue manager that cannot otherwise be proved to have let go.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -11,8 +12,8 @@ class Hold(NamedTuple):
     """`postsuper -h` of these, oldest first."""
 
     instance: str
-    ids: tuple[str, ...]
-    key: str
+    keys: Mapping[str, str]
+    """Queue id -> the sub-queue's key."""
 
 
 class Release(NamedTuple):
@@ -29,8 +30,8 @@ class Adopt(NamedTuple):
     """Postfix holds these by our HOLD answer: into the helper's record with them."""
 
     instance: str
-    ids: tuple[str, ...]
-    key: str
+    keys: Mapping[str, str]
+    """Queue id -> the sub-queue's key."""
 
 
 class Reload(NamedTuple):

@@ -56,7 +56,8 @@ class Engine:
             telling=self.telling,
             settings=settings,
         )
-        self._to_adopt: dict[tuple[str, str], list[str]] = {}
+        self._to_adopt: dict[str, dict[str, str]] = {}
+        """By instance: queue id -> key."""
         self._qmgr_pids: dict[str, int] = {}
         self._now = 0.0
 
@@ -77,6 +78,8 @@ class Engine:
         match fact:
             case facts.DeliveryAttempt():
                 self._attempted(fact, now=now)
+            case facts.RemoteReply():
+                self._refused_early(fact, now=now)
             case facts.QueueActive():
                 self._active(fact, now=now)
             case facts.QueueRemoved():
@@ -166,7 +169,7 @@ class Engine:
             if fact.sender and message.sender is None:
                 self.messages.sent_by(message, fact.sender)
             if self.books.promised_line(message, Key.read(key), line=fact.record.text, now=now):
-                self._to_adopt.setdefault((message.instance, key), []).append(message.queue_id)
+                self._to_adopt.setdefault(message.instance, {})[message.queue_id] = key
 
     def _rejected(self, fact: facts.Rejected) -> None:
         """A milter's, or a later restriction's, refusal of the whole message ends a promise."""
@@ -197,6 +200,18 @@ class Engine:
             self.books.done[message] = None
         elif not message.finished:
             self._taking.consider(message, now=now)
+
+    def _refused_early(self, fact: facts.RemoteReply, *, now: float) -> None:
+        """The first MX refused and the next is being asked: no outcome yet, but reason enough to open (smtp_proto.c).
+
+        With two MX hosts the outcome's own line comes a whole transaction later.
+        """
+        message = self.messages.get(fact.record.instance, fact.queue_id)
+        if message is None or fact.reply is None or not message.all_known:
+            return
+        opens, rule = self._outcomes.foresee(fact, message, now=now)
+        if opens is not None:
+            self.open(opens, rule=rule, line=fact.record.text, now=now)
 
     # Mail that arrives.
 
@@ -310,8 +325,8 @@ class Engine:
             self._tell_state(sub, now=now)
             self._releasing.look_at(sub)
         commands = self._taking.commands(now=now)
-        commands += [Adopt(instance, tuple(ids), key) for (instance, key), ids in self._to_adopt.items()]
-        self._to_adopt.clear()
+        commands += [Adopt(instance, keys) for instance, keys in self._to_adopt.items()]
+        self._to_adopt = {}
         if not self.behind:
             commands += self._releasing.commands(now=now)
         return commands
@@ -327,16 +342,16 @@ class Engine:
         """Take back the holds: intent cannot be stored, and nothing has changed in the queue yet."""
         for command in commands:
             if isinstance(command, Hold):
-                self.books.not_taken(command.instance, command.ids)
+                self.books.not_taken(command.instance, command.keys)
         return [command for command in commands if not isinstance(command, Hold)]
 
-    def hold_failed(self, ids: Sequence[str], why: str, *, key: str, now: float) -> None:
+    def hold_failed(self, hold: Hold, why: str, *, now: float) -> None:
         """The helper could not be asked; the next listing of the queue tells what it did all the same."""
-        self.telling.tell("hold-failed", why, now=now, key=key, messages=len(ids))
+        self.telling.tell("hold-failed", why, now=now, messages=len(hold.keys))
 
-    def adopt_again(self, instance: str, ids: Sequence[str], key: str) -> None:
-        """The helper did not take a promise into its record: it is told again."""
-        self._to_adopt.setdefault((instance, key), []).extend(ids)
+    def adopt_again(self, adopt: Adopt) -> None:
+        """The helper did not take promises into its record: it is told again."""
+        self._to_adopt.setdefault(adopt.instance, {}).update(adopt.keys)
 
     def reloaded(self, instance: str, *, began: float) -> None:
         """The queue manager of before `began` is gone: nothing that we held then is in core."""

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from parsers.postfix.facts import DeliveryAttempt
+from parsers.postfix.facts import DeliveryAttempt, RemoteReply
 from policies.classify import RuleSet, Said
 from policies.commands import Attempt
 from policies.key import Key
@@ -67,6 +67,24 @@ class Outcomes:
             return Judgement(None, "", concerned)
         opens = refused is None and self._opens(key, verdict, recipient, now=now)
         return Judgement(key if opens else None, verdict.rule, concerned)
+
+    def foresee(self, fact: RemoteReply, message: Message, *, now: float) -> tuple[Key | None, str]:
+        """Tell the key to open for a refusal that is no outcome yet, and the rule.
+
+        Only where the reply names the identity: then one refusal is enough, and counting it twice, with its
+        outcome, changes nothing.
+        """
+        provider = self._recipients.of_relay(fact.relay_host)
+        domains = {recipient.domain for recipient in message.open_recipients}
+        if provider is None or {self._recipients.of_domain(domain, now=now) for domain in domains} != {provider}:
+            return None, ""
+        verdict = self._rules.classify(Said(fact.reason, fact.relay_host, next(iter(domains))))
+        key = self._named(verdict, message, provider)
+        if key is None or verdict.identity is None or self._subqueues.named(key) is not None:
+            return None, ""
+        if self._rules.opening(verdict.rule).recipients_named > 1:
+            return None, ""
+        return key, verdict.rule
 
     def _provider(self, fact: DeliveryAttempt, recipient: Recipient, *, now: float) -> str | None:
         """Tell whose answer this outcome is; None where it is none of a mailbox provider (rule 7).

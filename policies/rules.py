@@ -16,7 +16,18 @@ from policies.rule import DETAILS, LEAVES, OPENING_REACTIONS, Opening, Provider,
 from policies.said import normalise, one_mail
 from policies.verdict import Bounce, IdentityType, Reaction, Scope
 
-__all__ = ["DETAILS", "LEAVES", "OPENING_REACTIONS", "Opening", "Provider", "Rule", "RuleError", "parse_provider"]
+__all__ = [
+    "DETAILS",
+    "FILE_KEYS",
+    "LEAVES",
+    "OPENING_REACTIONS",
+    "RULE_KEYS",
+    "Opening",
+    "Provider",
+    "Rule",
+    "RuleError",
+    "parse_provider",
+]
 
 _SCOPES_OF: Final = {
     Reaction.PAUSE_DOMAIN: (Scope.SENDER_DOMAIN, Scope.URL),
@@ -39,13 +50,46 @@ class RuleError(Exception):
         self.remedy = remedy
 
 
-_FILE_KEYS: Final = ("said_by", "mx", "domains", "tokens", "statuses", "then", "rule")
-_RULE_KEYS: Final = (
-    "name", "code", "enhanced", "any", "all", "none", "reply", "command",
-    "detail", "scope", "bounce", "reaction", "identity", "blocklists",
-    "open_after", "recipients_named", "pause", "pause_min", "pause_max", "default_identity", "strategy",
-    "configuration", "examples", "counterexamples",
-)  # fmt: skip
+FILE_KEYS: Final = {
+    "said_by": '"provider" (the default), "any" (whatever server answers) or "postfix" (its own findings)',
+    "mx": 'MX hosts: ".google.com" for all below it, "smtp.example.net" for one',
+    "domains": 'recipient domains that are always this provider\'s; ".rr.com" for all below it',
+    "tokens": "phrases that no other provider uses, for replies without context",
+    "statuses": "enhanced codes that no other provider gives, for the same",
+    "then": "providers whose own rules are asked after these",
+    "rule": "[[rule]] tables, asked in their order; the first that fits decides",
+}
+RULE_KEYS: Final = {
+    "name": "unique in its file",
+    # What the reply looks like; all that are given must hold.
+    "code": 'SMTP codes: "421", "5xx"',
+    "enhanced": 'enhanced codes: "4.7.28", "x.7.26" (4 or 5), "5.7.606-649"',
+    "any": "phrases, one of which it has; case, blanks, quotes and mail/email/e-mail make no difference",
+    "all": "phrases, all of which it has",
+    "none": "phrases, none of which it has",
+    "reply": "a regular expression on the text in small letters, besides any or all",
+    "command": 'what it answers: "RCPT TO", "end of DATA", "greeting"',
+    # What it means: the words of `verdict` and `rule`.
+    "detail": "category and leaf",
+    "scope": "whom it is about",
+    "bounce": "hard, soft, block or transient, or { 4xx = ..., 5xx = ... }",
+    "reaction": "what to do",
+    "identity": 'what it names: a type, { type, pattern } with one group, or "none"; for scope ip the IP by itself',
+    "blocklists": "ids of lists, where the text names none",
+    # How a reply of scope sender-domain, url or ip opens a sub-queue: see `Opening`.
+    "open_after": '{ recipients = 3, within = "5m", ratio = 0.1 }',
+    "recipients_named": "the same number where the reply names the identity",
+    "pause": 'first pause, "10m"',
+    "pause_min": "no pause is shorter",
+    "pause_max": "nor longer",
+    "default_identity": 'whom it means where it names nobody: "sender-domain" or "host"',
+    "strategy": '"park", "lane" or "pushback"',
+    "configuration": "true: something of ours wants repair, so mail is held only if that is configured",
+    # The proof, run by the tests and when an admin's rules are loaded.
+    "examples": "replies that it must match, as logged",
+    "counterexamples": "replies that it must not take",
+}
+"""Every key and its meaning; others are refused."""
 _PROVIDER_ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _HOST: Final = re.compile(r"\.?(?:[a-z0-9_-]{1,63}\.)*[a-z0-9-]{1,63}")
 
@@ -57,7 +101,7 @@ def parse_provider(name: str, text: str) -> Provider:
     not go with the scope, patterns that could take long, and files that nothing could ever reach.
     """
     entry = _Entry(name, "", _toml(name, text))
-    entry.refuse_unknown(_FILE_KEYS)
+    entry.refuse_unknown(FILE_KEYS)
     provider = name.rpartition("/")[2].removesuffix(".toml")
     if not _PROVIDER_ID.fullmatch(provider):
         raise entry.error("", f"the file's name gives the id {provider!r}", "name it in [a-z0-9-], as gmx.toml")
@@ -90,7 +134,7 @@ def _rule(file: str, provider: str, said_by: str, number: int, table: dict[str, 
     entry = _Entry(file, f"rule {number}", table)
     name = entry.text("name")
     entry = _Entry(file, f'rule {number} "{name}"', table)
-    entry.refuse_unknown(_RULE_KEYS)
+    entry.refuse_unknown(RULE_KEYS)
     if not _PROVIDER_ID.fullmatch(name):
         raise entry.error("name", f"found {name!r}", "wanted [a-z0-9-], as rate-ip")
     detail = entry.word("detail", DETAILS)
@@ -163,10 +207,10 @@ class _Entry:
     def error(self, key: str, problem: str, remedy: str) -> RuleError:
         return RuleError(self.file, self.rule, key, problem, remedy)
 
-    def refuse_unknown(self, known: tuple[str, ...]) -> None:
+    def refuse_unknown(self, known: Iterable[str]) -> None:
         for key in self.table:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
+                near = difflib.get_close_matches(key, list(known), n=1)
                 raise self.error(
                     key, "unknown key", f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
                 )

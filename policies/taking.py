@@ -26,7 +26,8 @@ class Taking:
         self._books = books
         self._settings = settings
         self._candidates: list[Iterator[Message]] = []
-        self._wanted: dict[tuple[str, Key], list[Message]] = {}
+        self._wanted: dict[str, dict[Message, Key]] = {}
+        """By instance."""
 
     @property
     def busy(self) -> bool:
@@ -56,11 +57,11 @@ class Taking:
         """Go on with the sweeps, and give the holds to command, oldest first."""
         self._go_on(now=now)
         commands: list[Command] = []
-        for (instance, key), messages in self._wanted.items():
-            wanted = sorted((message for message in messages if message.place is Place.TAKING), key=by_arrival)
+        for instance, keys in self._wanted.items():
+            wanted = sorted((message for message in keys if message.place is Place.TAKING), key=by_arrival)
             for start in range(0, len(wanted), BATCH):
-                ids = tuple(message.queue_id for message in wanted[start : start + BATCH])
-                commands.append(Hold(instance, ids, str(key)))
+                batch = wanted[start : start + BATCH]
+                commands.append(Hold(instance, {message.queue_id: str(keys[message]) for message in batch}))
         self._wanted.clear()
         return commands
 
@@ -101,4 +102,4 @@ class Taking:
         if not self.allowed:
             return
         self._books.park(message, [sub.key for sub in subs], Place.TAKING, now=now)
-        self._wanted.setdefault((message.instance, subs[0].key), []).append(message)
+        self._wanted.setdefault(message.instance, {})[message] = subs[0].key

@@ -28,6 +28,8 @@ COMMANDS: Mapping[str, Entry] = {
     "queue-helper": Entry("sidecar.queue_helper:queue_helper", "One process: holds and releases, as root."),
     "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
+    "parse": Entry("sidecar.parse:parse", "Log lines to facts.", configured=False),
+    "classify": Entry("sidecar.classify:classify", "What a reply means.", configured=False),
     "explain": Entry("sidecar.explain:command", "Each log line with its fact, its rule and the change."),
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
     "check": Entry("sidecar.check:check", "Configuration, wiring, what is missing."),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
-from parsers.fact_json import fact_json
 
+from parsers.fact_json import fact_json
 from parsers.log import LogReader
 from policies.engine import Engine
 from policies.site import Settings

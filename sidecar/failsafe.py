@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -30,6 +30,10 @@ SLICE = 500
 LOG_TAIL = 64 << 20
 """Bytes at the end of the log that are searched for our HOLD answers."""
 
+MOVED_WITHIN = 60.0
+"""Seconds from our HOLD answer until cleanup has the file on hold, slow milters included. A file that was moved
+later may be on hold by an admin: lines about that can come late, or be dropped by a syslog that limits its rate."""
+
 _HOLD_WORDS = (b"hold: END-OF-MESSAGE", b"placed on hold", b"released from hold", b": requeued", b": removed")
 """One of these is in every line that says who holds a message; others need no parsing."""
 
@@ -47,6 +51,8 @@ class Outcome:
     """Still on hold: a delivery agent has them open; the next run tries again."""
     gone: int = 0
     """In the record, but no longer on hold."""
+    unsure: tuple[str, ...] = ()
+    """Ours by the log alone, but moved since: left on hold, for an admin may have put them there."""
     error: str = ""
 
     def __str__(self) -> str:
@@ -58,6 +64,9 @@ class Outcome:
             parts.append(f"{self.busy} are being delivered and stay on hold; run this again")
         if self.gone:
             parts.append(f"{self.gone} had left hold already")
+        if self.unsure:
+            ids = " ".join(self.unsure[:10]) + (" ..." if len(self.unsure) > 10 else "")
+            parts.append(f"{len(self.unsure)} that we once held were moved since and stay, release by hand: {ids}")
         return f"{self.instance}: {'; '.join(parts)}"
 
 
@@ -155,7 +164,7 @@ def _release_all(config: Config, *, age: float, rate: float, notes: list[str]) -
         Outcome(stranger, error=f"in the record, but no instance of {config.postfix.config_directory}")
         for stranger in sorted({name for name, _ in contents.live} - names)
     ]
-    if any(outcome.error or outcome.busy for outcome in outcomes):
+    if any(outcome.error or outcome.busy or outcome.unsure for outcome in outcomes):
         state = "incomplete"
     else:
         state = "released" if any(outcome.released for outcome in outcomes) else "nothing"
@@ -176,10 +185,11 @@ def _release(
             record.append(Op.GONE, name, gone, key="", now=time.time())
     ours = {one: taken for one, taken in mine.items() if one in there}
     unknown = {one for one in there if one not in ours and (name, one) not in contents.left}
-    if unknown:
-        ours |= {one: taken for one, taken in _answered(config, name).items() if one in unknown}
+    by_log = {one: at for one, at in _answered(config, name).items() if one in unknown} if unknown else {}
+    unsure = _moved_since(instance, by_log)
+    ours |= {one: at for one, at in by_log.items() if one not in unsure}
     if not ours:
-        return Outcome(name, gone=len(gone))
+        return Outcome(name, gone=len(gone), unsure=unsure)
     reloaded = _renew(instance, max(ours.values()))
     ids = sorted(ours)  # long ids begin with the time of arrival: the oldest leave first
     released, busy, vanished = 0, 0, 0
@@ -194,7 +204,7 @@ def _release(
     if released and qmgr.master(instance) is not None:
         with contextlib.suppress(PostfixError):  # its own scans find them, too
             postfix.kick(instance, "qmgr", "D")
-    return Outcome(name, reloaded, released, released / rate, busy, len(gone) + vanished)
+    return Outcome(name, reloaded, released, released / rate, busy, len(gone) + vanished, unsure)
 
 
 def _renew(instance: Instance, latest: float) -> bool:
@@ -206,6 +216,13 @@ def _renew(instance: Instance, latest: float) -> bool:
     if started is not None and started > latest + 1.0:
         return False
     return qmgr.renew(instance)
+
+
+def _moved_since(instance: Instance, answered: Mapping[str, float]) -> tuple[str, ...]:
+    """Those whose file was moved after our HOLD answer had put it on hold; the log need not have said so."""
+    with queue_files.as_owner(instance):
+        moved = {one: queue_files.moved_at(instance, one) for one in answered}
+    return tuple(sorted(one for one, at in moved.items() if at is None or at - answered[one] > MOVED_WITHIN))
 
 
 def _answered(config: Config, name: str) -> dict[str, float]:
@@ -250,7 +267,7 @@ def say(report: Report) -> Iterator[str]:
 
 
 def _worth_saying(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    return [one for one in outcomes if one.error or one.released or one.busy or one.gone]
+    return [one for one in outcomes if one.error or one.released or one.busy or one.gone or one.unsure]
 
 
 @click.command(epilog="Example: sidecar failsafe --now --json")

@@ -40,14 +40,14 @@ class Hands:
 
     async def _do(self, command: Command) -> None:
         match command:
-            case Hold(instance, ids, key):
-                held = await self._client.hold(instance, ids, key=key)
-                self._engine.books.held(instance, held.held, held.missing, key=key, now=time.time())
+            case Hold(instance, keys):
+                held = await self._client.hold(instance, tuple(keys), key=keys)
+                self._engine.books.held(instance, held.held, held.missing, now=time.time())
             case Release(instance, ids, key, spread):
                 done = await self._client.release(instance, ids, key=key, spread=spread)
                 self._engine.books.released(instance, done.released, done.missing, done.busy, now=time.time())
-            case Adopt(instance, ids, key):
-                await self._client.adopt(instance, ids, key=key)
+            case Adopt(instance, keys):
+                await self._client.adopt(instance, tuple(keys), key=keys)
             case Reload(instance, waiting):
                 _LOG.warning("%s: reloading: %d held messages may still be in qmgr's memory", instance, waiting)
                 began = time.time()
@@ -58,11 +58,11 @@ class Hands:
         self.wants_listing = True
         now = time.time()
         match command:
-            case Hold(_, ids, key):
-                self._engine.hold_failed(ids, why, key=key, now=now)
+            case Hold():
+                self._engine.hold_failed(command, why, now=now)
             case Release(instance, ids):
                 self._engine.books.not_released(instance, ids, why, now=now)
-            case Adopt(instance, ids, key):
-                self._engine.adopt_again(instance, ids, key)
+            case Adopt():
+                self._engine.adopt_again(command)
             case Reload():
                 pass

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -110,13 +110,20 @@ class HeldRecord:
 
         Raises RecordError; then the record is as it was before.
         """
-        chosen = tuple(ids)
-        if not chosen:
+        self.append_each(op, instance, dict.fromkeys(ids, key), now=now)
+
+    def append_each(self, op: Op, instance: str, keys: Mapping[str, str], *, now: float) -> None:
+        """Write a line a key, for ids with the key of each, and wait once. Raises as `append`."""
+        by_key: dict[str, list[str]] = {}
+        for queue_id, key in keys.items():
+            by_key.setdefault(key, []).append(queue_id)
+        if not by_key:
             return
-        line = _line(op, instance, chosen, key=key, time=now)
+        lines = [_line(op, instance, tuple(ids), key=key, time=now) for key, ids in by_key.items()]
         with self._locked() as handle:
-            self._write(handle, line)
-            _apply(self._live, op, instance, chosen, key=key, time=now)
+            self._write(handle, b"".join(lines))
+            for key, ids in by_key.items():
+                _apply(self._live, op, instance, tuple(ids), key=key, time=now)
             if self._seen[1] > self._compact_at:
                 self._compact()
 

@@ -5,7 +5,7 @@ back. Whether the queue manager still has one in memory is not to be seen here: 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sidecar import postfix, queue_files
@@ -41,22 +41,22 @@ class RequeueRefused(Exception):  # noqa: N818  # named for what it is: an answe
     """This instance must not requeue: it would repeat what it does to new mail."""
 
 
-def take(instance: Instance, ids: Sequence[str], *, key: str, record: HeldRecord, now: float) -> HoldResult:
-    """Put queued messages on hold, ours from now on.
+def take(instance: Instance, keys: Mapping[str, str], *, record: HeldRecord, now: float) -> HoldResult:
+    """Put queued messages (id -> key) on hold, ours from now on.
 
     One that is on hold already is ours only if the record says so. Raises RecordError (then nothing is
     held) and PostfixError (then the record names more than is held: `reconcile` puts that right).
     """
     with queue_files.as_owner(instance):
-        there = {one for one in ids if queue_files.look(instance, one) is not HeldFile.MISSING}
+        there = {one for one in keys if queue_files.look(instance, one) is not HeldFile.MISSING}
     live = record.live
-    wanted = [one for one in ids if one not in there]
-    record.append(Op.HOLD, instance.syslog_name, wanted, key=key, now=now)
-    placed = set(postfix.hold(instance, wanted)) if wanted else set()
-    missed = [one for one in wanted if one not in placed]
-    record.append(Op.MISSING, instance.syslog_name, missed, key=key, now=now)
+    wanted = {one: key for one, key in keys.items() if one not in there}
+    record.append_each(Op.HOLD, instance.syslog_name, wanted, now=now)
+    placed = set(postfix.hold(instance, list(wanted))) if wanted else set()
+    missed = {one: key for one, key in wanted.items() if one not in placed}
+    record.append_each(Op.MISSING, instance.syslog_name, missed, now=now)
     ours = placed | {one for one in there if (instance.syslog_name, one) in live}
-    return HoldResult(tuple(one for one in ids if one in ours), tuple(one for one in ids if one not in ours))
+    return HoldResult(tuple(one for one in keys if one in ours), tuple(one for one in keys if one not in ours))
 
 
 def give_back(

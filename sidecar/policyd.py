@@ -207,7 +207,6 @@ class _Connection:
     """One smtpd's connection: bytes to requests, requests to answers, in order."""
 
     __slots__ = (
-        "_ending",
         "_instance",
         "_partial",
         "_postfix_instance",
@@ -228,13 +227,11 @@ class _Connection:
         self._instance = ""
         """Of the message that was asked about last."""
         self._unsent = bytearray()
-        self._ending = False
-        """Nothing more is read; closed as soon as the answers are sent."""
 
     def ready(self, events: int) -> None:
-        if events & select.EPOLLOUT or self._ending:
+        if events & select.EPOLLOUT:
             self._send_rest()
-        if events & ~select.EPOLLOUT and not self._ending:
+        if events & ~select.EPOLLOUT:
             self._receive()
 
     def close(self) -> None:
@@ -255,8 +252,11 @@ class _Connection:
             return
         if data:
             self._received_data(data)
+        elif self._unsent:
+            # It has only shut down its sending side. Read no more until it has its answers, and then this end again.
+            self._server.await_events(self._socket.fileno(), select.EPOLLOUT)
         else:
-            self._end()
+            self.close()
 
     def _received_data(self, data: bytes) -> None:
         now = time()
@@ -275,7 +275,7 @@ class _Connection:
             self._tally.took(time() - now, len(requests))
         if breach:
             self._tally.closed("protocol", breach)
-            self._end()
+            self.close()
         elif self._received.partial or self._partial:
             self._wait(anew=bool(requests))
 
@@ -321,19 +321,5 @@ class _Connection:
         except OSError:
             self.close()
             return
-        if self._unsent:
-            return
-        if self._ending:
-            self.close()
-        else:
-            self._server.await_events(self._socket.fileno(), select.EPOLLIN)
-
-    def _end(self) -> None:
-        """Read no more; a client that only shut down its sending side still gets its answers."""
-        if self._socket.fileno() < 0:
-            return
         if not self._unsent:
-            self.close()
-            return
-        self._ending = True
-        self._server.await_events(self._socket.fileno(), select.EPOLLOUT)
+            self._server.await_events(self._socket.fileno(), select.EPOLLIN)

@@ -5,7 +5,7 @@ Every command may be said twice without harm, so one that was cut off is said ag
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,10 +49,14 @@ class QueueClient:
         self._turn = asyncio.Lock()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def hold(self, instance: str, ids: Sequence[str], *, key: str) -> HoldResult:
-        """Put messages on hold. What is not found, half-received or an admin's hold is `missing`."""
+    async def hold(self, instance: str, ids: Sequence[str], *, key: str | Mapping[str, str]) -> HoldResult:
+        """Put messages on hold; `key` is one for all, or the key by id.
+
+        What is not found, half-received or an admin's hold is `missing`.
+        """
         answers = [
-            await self._ask({"command": "hold", "instance": instance, "ids": part, "key": key}) for part in _parts(ids)
+            await self._ask({"command": "hold", "instance": instance, "ids": part, "key": _keys_of(part, key)})
+            for part in _parts(ids)
         ]
         return HoldResult(_joined(answers, "held"), _joined(answers, "missing"))
 
@@ -78,10 +82,10 @@ class QueueClient:
         ]
         return _released(answers)
 
-    async def adopt(self, instance: str, ids: Sequence[str], *, key: str) -> None:
+    async def adopt(self, instance: str, ids: Sequence[str], *, key: str | Mapping[str, str]) -> None:
         """Write messages into the record that Postfix holds by our own HOLD answer."""
         for part in _parts(ids):
-            await self._ask({"command": "adopt", "instance": instance, "ids": part, "key": key})
+            await self._ask({"command": "adopt", "instance": instance, "ids": part, "key": _keys_of(part, key)})
 
     async def forget(self, instance: str, ids: Sequence[str]) -> None:
         """Take messages out of the record: somebody else released or held them."""
@@ -159,6 +163,10 @@ class QueueClient:
 
 def _parts(ids: Sequence[str]) -> list[list[str]]:
     return [list(ids[start : start + _IDS_MAX]) for start in range(0, len(ids), _IDS_MAX)]
+
+
+def _keys_of(ids: Sequence[str], key: str | Mapping[str, str]) -> str | dict[str, str]:
+    return key if isinstance(key, str) else {queue_id: key[queue_id] for queue_id in ids}
 
 
 def _joined(answers: Sequence[dict[str, Any]], name: str) -> tuple[str, ...]:

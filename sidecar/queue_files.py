@@ -120,6 +120,21 @@ def look(instance: Instance, queue_id: str) -> HeldFile:
         os.close(handle)
 
 
+def moved_at(instance: Instance, queue_id: str) -> float | None:
+    """When a held file was last renamed or written (its ctime), None where it is no file of Postfix's.
+
+    Every hold and release is a rename, and nobody can set this time back. Call as the owner.
+    """
+    try:
+        handle = _open(instance, queue_id)
+    except OSError:
+        return None
+    try:
+        return None if _state(handle, instance) is HeldFile.FOREIGN else os.fstat(handle).st_ctime
+    finally:
+        os.close(handle)
+
+
 def held(instance: Instance) -> dict[str, float]:
     """Every message on hold, whoever put it there, with its file's modification time. Call as the owner."""
     try:

@@ -160,8 +160,7 @@ class QueueHelper:
         return tuple((instance.config_directory / "main.cf").stat().st_mtime for instance in self._known)
 
     def _hold(self, instance: Instance, request: Mapping[str, Any]) -> Answer:
-        ids, key = _ids(request), _key(request)
-        return hold_queue.take(instance, ids, key=key, record=self._record, now=self._clock())._asdict()
+        return hold_queue.take(instance, _keys(request), record=self._record, now=self._clock())._asdict()
 
     def _release(self, instance: Instance, request: Mapping[str, Any]) -> Answer:
         done = hold_queue.give_back(
@@ -186,7 +185,7 @@ class QueueHelper:
         return {"set": done.released, "missing": done.missing, "busy": done.busy}
 
     def _adopt(self, instance: Instance, request: Mapping[str, Any]) -> Answer:
-        self._record.append(Op.ADOPT, instance.syslog_name, _ids(request), key=_key(request), now=self._clock())
+        self._record.append_each(Op.ADOPT, instance.syslog_name, _keys(request), now=self._clock())
         return {}
 
     def _forget(self, instance: Instance, request: Mapping[str, Any]) -> Answer:
@@ -314,6 +313,14 @@ def _text(request: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{name}: found {value!a:.80}, wanted a name")
     return value
+
+
+def _keys(request: Mapping[str, Any]) -> dict[str, str]:
+    """The ids of a request with the key of each: `key` is one for all, or an object id -> key."""
+    ids, given = _ids(request), request.get("key")
+    if not isinstance(given, dict):
+        return dict.fromkeys(ids, _key(request))
+    return {one: _key({"key": given.get(one)}) for one in ids}
 
 
 def _key(request: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parsers.smtp import read_reply
@@ -27,7 +27,7 @@ from policies.said import hear, normalise, words
 from policies.verdict import Bounce, IdentityType, Reaction, Scope, Verdict
 from sidecar.classify import as_json, classify
 from sidecar.config import Config, RulesConfig
-from sidecar.rules import load
+from sidecar.rules import load, packaged_files
 
 HERE = Path(__file__).parent
 Row = dict[str, Any]
@@ -268,6 +268,7 @@ TEXT = st.text(max_size=300) | st.lists(
 ).map(" ".join)
 
 
+@settings(deadline=None)
 @given(TEXT, st.sampled_from(["", "mx.example.net", "aspmx.l.google.com"]), st.sampled_from(["", "gmail.com"]))
 def test_any_text_gives_a_sane_verdict(reason: str, host: str, domain: str) -> None:
     verdict = RULES.classify(Said(reason, host, domain))
@@ -283,6 +284,7 @@ def test_any_text_gives_a_sane_verdict(reason: str, host: str, domain: str) -> N
     assert json.loads(json.dumps(as_json(verdict)))["rule"] == verdict.rule
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_own_words_around_a_reply_never_pause_or_slow(inner: str) -> None:
     for own in (
@@ -365,6 +367,7 @@ def test_identity(kind: str, text: str, value: str | None) -> None:
     assert (found.value if found else None) == value
 
 
+@settings(deadline=None)
 @given(st.sampled_from(IdentityType), st.text(alphabet="0123456789abcdf.:/[]@ =ip?", max_size=60))
 def test_any_text_names_a_clean_identity_or_none(kind: IdentityType, text: str) -> None:
     found = find_identity(kind, text, compile_pattern("ip ([0-9a-f.:]{3,45})") if kind is IdentityType.IP else None)
@@ -497,13 +500,7 @@ examples = ["450 not at full moon"]
 
 
 def test_rules_are_asked_in_the_same_order_every_time() -> None:
-    again = RuleSet.read([(name, text) for name, text in _files()])
+    again = RuleSet.read(packaged_files())
     for row in ROWS:
         said = Said(logged(row), row.get("host", ""))
         assert again.classify_anew(said).rule == RULES.classify(said).rule
-
-
-def _files() -> list[tuple[str, str]]:
-    from sidecar.rules import packaged_files  # noqa: PLC0415  # beside its one use
-
-    return list(packaged_files())

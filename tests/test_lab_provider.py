@@ -214,9 +214,9 @@ def test_places_under_a_connection_limit_are_given_back() -> None:
 @pytest.mark.parametrize(
     ("fault", "place", "wanted"),
     [
-        (Fault(0, FaultKind.REFUSE, stage=Stage.RCPT, reply="550 5.1.1 nobody here"), 3, "550 5.1.1 nobody here\r\n"),
-        (Fault(0, FaultKind.DROP, stage=Stage.END_OF_DATA), 5, "<closed>"),
-        (Fault(0, FaultKind.DROP, stage=Stage.CONNECT), 0, "<closed>"),
+        (Fault(FaultKind.REFUSE, stage=Stage.RCPT, reply="550 5.1.1 nobody here"), 3, "550 5.1.1 nobody here\r\n"),
+        (Fault(FaultKind.DROP, stage=Stage.END_OF_DATA), 5, "<closed>"),
+        (Fault(FaultKind.DROP, stage=Stage.CONNECT), 0, "<closed>"),
     ],
     ids=["refuse", "drop", "drop-at-once"],
 )
@@ -238,7 +238,7 @@ def test_a_fault_happens_at_its_stage_and_counts_for_nobody(fault: Fault, place:
 def test_a_slow_provider_is_slow_at_its_stage(kind: FaultKind, place: int) -> None:
     async def check(server: SimulatedProvider, port: int) -> None:
         loop = asyncio.get_running_loop()
-        server.faults.append(Fault(0, kind, delay=0.2))
+        server.faults.append(Fault(kind, delay=0.2))
         times = [loop.time()]
         replies = await _send(port, dkim="d.example", heard=lambda: times.append(loop.time()))
         gaps = [later - earlier for earlier, later in itertools.pairwise(times)]

@@ -383,6 +383,7 @@ def test_a_trap_in_the_hold_queue_is_not_touched(site: Site, trap: str) -> None:
     below.mkdir(exist_ok=True)
     shutil.chown(below, "postfix")
     if trap == "symlink":
+        shutil.chown(target, "postfix")  # or its owner alone would give it away
         (below / queue_id).symlink_to(target)
     elif trap == "hard link":
         shutil.chown(target, "postfix")

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.classify import RuleSet, Said
@@ -92,6 +92,7 @@ def test_a_file_name_that_is_no_id_is_refused() -> None:
         parse_provider("rules/My Provider.toml", 'mx = ["a.example"]')
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='abc=[]"{}.\n# 0123456789-', max_size=200))
 def test_any_text_gives_rules_or_a_rule_error(text: str) -> None:
     assert _outcome(text).startswith("x")

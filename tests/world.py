@@ -243,12 +243,12 @@ class World:
 
     def _obey(self, command: Command) -> None:
         match command:
-            case Hold(instance, ids, key):
-                held = [queue_id for queue_id in ids if self._hold(queue_id)]
-                missing = [queue_id for queue_id in ids if queue_id not in held]
+            case Hold(instance, keys):
+                held = [queue_id for queue_id in keys if self._hold(queue_id)]
+                missing = [queue_id for queue_id in keys if queue_id not in held]
                 for queue_id in held:
                     self.say(lambda r, q=queue_id: facts.Held(r, q, "admin", "", "", "", ""), "postsuper")  # type: ignore[misc]
-                self.engine.books.held(instance, held, missing, key=key, now=self.now)
+                self.engine.books.held(instance, held, missing, now=self.now)
             case Release(instance, ids, _, spread):
                 self._release(instance, ids, spread)
             case Reload(instance):

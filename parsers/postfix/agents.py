@@ -58,7 +58,7 @@ def delivery(record: LogRecord, queue_id: str, match: re.Match[str]) -> Delivery
         return None
     host, address, port, conn_use = relay
     dsn, status = outcome
-    reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else _reason(rest)
+    reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else _reason(rest, record.text)
     try:
         a, b, c, d = delays.split("/")
         return _make(
@@ -117,7 +117,7 @@ def _from_pairs(
     conn_use = values.pop("conn_use", "0")
     if not (relay and outcome and delays and _DELAY.fullmatch(delay) and _COUNT.fullmatch(conn_use)):
         return None
-    reason = _reason(match["rest"])
+    reason = _reason(match["rest"], record.text)
     return DeliveryAttempt(
         record=record,
         queue_id=queue_id,
@@ -138,11 +138,16 @@ def _from_pairs(
     )
 
 
-def _reason(rest: str) -> str:
-    """What stands between the parentheses; Postfix cuts a text at 2000 bytes, so the last one may be missing."""
-    if not rest.endswith(")") or (rest.endswith(" command)") and _IN_REPLY.fullmatch(rest)):
-        return rest
-    return rest[:-1]
+_CUT: Final = 900
+"""No syslog daemon cuts a shorter text; Postfix itself cuts at 2000 bytes."""
+
+
+def _reason(rest: str, text: str) -> str:
+    """What stands between the parentheses; the last one may be missing where the line was cut."""
+    whole = rest.endswith(")") and not (
+        len(text) >= _CUT and rest.endswith(" command)") and _IN_REPLY.fullmatch(rest)
+    )
+    return rest[:-1] if whole else rest
 
 
 def _remote(reason: str) -> Reply | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sidecar.config import ConfigError
 from sidecar.config import _section as read_table
@@ -149,8 +149,8 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    at: float
     kind: FaultKind
+    at: float = 0.0
     target: str = ""
     """A provider's name for what a provider does; empty for the rest."""
     seconds: float = 0.0
@@ -248,10 +248,25 @@ def read(text: str, *, file: Path) -> Scenario:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not valid TOML: {error}") from error
-    scenario = read_table(Scenario, table, file=file, prefix="")
+    scenario = read_table(Scenario, _without_zeros(Scenario, table), file=file, prefix="")
     for fault in _mistakes(scenario):
         raise ConfigError(f"{file}: {fault.key}: {fault.said}")
     return scenario
+
+
+_TABLES: dict[str, Any] = {"sender": Sender, "provider": Provider, "limit": Limit, "fault": Fault}
+
+
+def _without_zeros(kind: Any, table: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what says 0 where 0 is the default: the reader of settings takes numbers above 0 only."""
+    defaults = {entry.name: entry.default for entry in dataclasses.fields(kind)}
+    return {
+        name: [_without_zeros(_TABLES[name], entry) if isinstance(entry, dict) else entry for entry in value]
+        if name in _TABLES and isinstance(value, list)
+        else value
+        for name, value in table.items()
+        if isinstance(value, bool) or value != 0 or defaults.get(name) != 0
+    }
 
 
 class Mistake(NamedTuple):
@@ -288,10 +303,6 @@ _PROVIDER_FAULTS = frozenset(
 
 
 def _mistakes(scenario: Scenario) -> Iterator[Mistake]:
-    if scenario.seconds <= 0:
-        yield Mistake("seconds", f"found {scenario.seconds}, wanted more than 0")
-    if scenario.scale <= 0:
-        yield Mistake("scale", f"found {scenario.scale}, wanted more than 0")
     known = [provider.name for provider in scenario.provider]
     for i, sender in enumerate(scenario.sender):
         yield from _sender_mistakes(sender, f"sender[{i}].", known)
@@ -313,11 +324,8 @@ def _sender_mistakes(sender: Sender, prefix: str, known: Sequence[str]) -> Itera
     for name in sender.to:
         if name not in known:
             yield Mistake(f"{prefix}to", f"no provider is called {name!r}; there are {', '.join(known)}")
-    if sender.rate < 0 or sender.burst < 0 or (sender.rate == 0 and sender.burst == 0):
+    if sender.rate == 0 and sender.burst == 0:
         yield Mistake(f"{prefix}rate", "sends nothing; wanted rate or burst above 0")
-    for key in ("recipients", "mailboxes", "count"):
-        if getattr(sender, key) < 1:
-            yield Mistake(f"{prefix}{key}", f"found {getattr(sender, key)}, wanted at least 1")
     if sender.count > 1 and "{n}" not in sender.domain:
         yield Mistake(f"{prefix}domain", f"found {sender.domain!r}, wanted {{n}} in it, as count is {sender.count}")
 

@@ -5,12 +5,30 @@ one: write a module with a `DRILL` beside these and put it into the table.
 """
 
 from sidecar.config import ConfigError
-from sidecar.lab.drills import held_while_active, in_core, second_pass, theirs_on_hold
+from sidecar.lab.drills import (
+    admin_filter,
+    held_while_active,
+    in_core,
+    more_recipients,
+    never_parked,
+    relayhost,
+    second_pass,
+    theirs_on_hold,
+)
 from sidecar.lab.drills.drill import Drill
 
 DRILLS: dict[str, Drill] = {
     drill.name: drill
-    for drill in (held_while_active.DRILL, *in_core.DRILLS, *second_pass.DRILLS, *theirs_on_hold.DRILLS)
+    for drill in (
+        held_while_active.DRILL,
+        *in_core.DRILLS,
+        *second_pass.DRILLS,
+        *theirs_on_hold.DRILLS,
+        *admin_filter.DRILLS,
+        *more_recipients.DRILLS,
+        *never_parked.DRILLS,
+        *relayhost.DRILLS,
+    )
 }
 
 

@@ -1,0 +1,249 @@
+"""Whatever strangers choose (recipients, senders, HELO, headers, message-ids, SASL names, replies) stays what it is.
+
+Lines are put together as Postfix does it, of pieces that look like log fields, and read again. And any bytes whatever
+give facts or nothing, in time that grows with their length.
+"""
+
+import json
+import re
+import time
+from datetime import UTC
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from parsers.fact_json import fact_json
+from parsers.log import LogReader
+from parsers.postfix import DAEMONS, parse
+from parsers.postfix.facts import (
+    ClientIdentified,
+    DeliveryAttempt,
+    Diagnostic,
+    Fact,
+    HeaderLogged,
+    Held,
+    MessageIdentified,
+    PickedUp,
+    QueueActive,
+    Rejected,
+    SaslFailed,
+)
+from parsers.record import LogRecord
+from parsers.smtp import fold, read_reply
+
+PIECES = (
+    ">, relay=fake[6.6.6.6]:25, delay=0, delays=0/0/0/0, dsn=2.0.0, status=sent (250 2.0.0 OK)",
+    "<a@b>", ">", "<", '"', "\\", '\\"', "@", " ", ", ", "; ", ": ", "(", ")", "))", "[", "]", "=", "/", "x", "ü", "?",
+    "status=sent (", "status=bounced (", ", dsn=5.1.1", "dsn=2.0.0, status=sent (250)", "relay=evil[6.6.6.6]:25",
+    ">, orig_to=<", ", delays=0/0/0/0", ", tls=may", ", conn_use=2", "to=<", "from=<", "3F2A81C0B8: ", "3F2A81C0B8: removed",
+    "; from=<f@f> to=<g@g> proto=SMTP helo=<h>", " from evil[6.6.6.6]; from=<f@f>", " from local; from=<f>", " helo=<",
+    "> sasl_method=PLAIN sasl_username=admin", ", sasl_username=admin", ", sasl_sender=", ", orig_queue_id=3F2A81C0B8",
+    ", orig_client=evil[6.6.6.6]", ", size=1, nrcpt=1 (queue active)", "> orig_id=3F2A81C0B8", "warning: ", "]: ",
+    "mx1 postfix/smtp[1]: ", "host evil[6.6.6.6] said: 550 5.1.1 no", " (in reply to RCPT TO command)", "421-4.7.28 ",
+    " 421 4.7.28 ", "550 5.1.1 ", "NOQUEUE: reject: ", "info: header From: ", "message repeated 3 times: [ ", "removed",
+    "open active 3F2A81C0B8: No such file or directory", "SASL LOGIN authentication failed: ", "rate", "qid: <3F2A81C0B8>,",
+)  # fmt: skip
+crafted = st.lists(
+    st.sampled_from(PIECES) | st.text(st.characters(exclude_categories=["C", "Z"]), max_size=3), max_size=8
+).map("".join)
+QUEUE_ID = "3F2A81C0B7"
+_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
+
+
+def external(local: str) -> str:
+    """An address as quote_822_local.c writes it: a local part that is no dot-string stands in quotes."""
+    if not _ATOM.fullmatch(local):
+        local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"{local}@example.com"
+
+
+def read(daemon: str, text: str) -> Fact | None:
+    """By the oracle, and by a whole line."""
+    record = LogRecord(1748779200.0, "mx1", "postfix", "", daemon, 1, text)
+    fact = parse(record)
+    line = f"2025-06-01T12:00:00Z mx1 postfix/{daemon}[1]: {text}\n".encode()
+    assert LogReader(zone=UTC).block_facts(line + line) == ([fact, fact] if fact else [])
+    return fact
+
+
+@given(
+    crafted,
+    st.none() | crafted,
+    crafted,
+    st.sampled_from(["", ", conn_use=3"]),
+    st.sampled_from(["", ", tls=dane:may?", ", new=key", ", tls=may, a=b"]),
+    st.sampled_from(["sent", "deferred", "bounced", "SOFTBOUNCE", "undeliverable-but-not-cached"]),
+)
+@settings(max_examples=400, deadline=None)
+def test_delivery(to: str, orig_to: str | None, reply: str, conn_use: str, keys: str, status: str) -> None:
+    orig = f", orig_to=<{external(orig_to)}>" if orig_to is not None else ""
+    reason = f"host mx.example.net[192.0.2.25] said: 450 4.7.1 {reply} (in reply to MAIL FROM command)"
+    fact = read(
+        "smtp",
+        f"{QUEUE_ID}: to=<{external(to)}>{orig}, relay=mx.example.net[192.0.2.25]:25{conn_use}, delay=1.5"
+        f", delays=0.1/0.2/0.3/0.9{keys}, dsn=4.7.1, status={status} ({reason})",
+    )
+    assert isinstance(fact, DeliveryAttempt)
+    assert fact.queue_id == QUEUE_ID
+    assert fact.recipient == external(to)
+    assert fact.orig_to == (external(orig_to) if orig_to is not None else "")
+    assert fact[4:8] == ("mx.example.net", "192.0.2.25", 25, 3 if conn_use else None)
+    assert (fact.delay, tuple(fact.delays)) == (1.5, (0.1, 0.2, 0.3, 0.9))
+    assert (fact.dsn, fact.status, fact.reason) == ("4.7.1", status, reason)
+    assert fact.reply is not None
+    assert fact.reply[:2] == ("450", "4.7.1")
+    assert fact.reply[3:] == ("mx.example.net", "192.0.2.25", "MAIL FROM")
+
+
+@given(crafted)
+@settings(max_examples=200, deadline=None)
+def test_local_delivery_never_has_a_reply(text: str) -> None:
+    fact = read(
+        "pipe", f"{QUEUE_ID}: to=<a@b>, relay=tool, delay=1, delays=0/0/0/1, dsn=5.3.0, status=bounced (x{text})"
+    )
+    assert isinstance(fact, DeliveryAttempt)
+    assert (fact.status, fact.relay_host, fact.reply, fact.reason) == ("bounced", "tool", None, f"x{text}")
+
+
+@given(crafted, st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_sender(local: str, quoted: bool) -> None:  # noqa: FBT001  # hypothesis fills it
+    sender = external(local) if quoted else f"{local}@example.com"
+    fact = read("qmgr", f"{QUEUE_ID}: from=<{sender}>, size=512, nrcpt=7 (queue active)")
+    assert fact is not None
+    assert fact[1:] == (QUEUE_ID, sender, 512, 7)
+    assert isinstance(fact, QueueActive)
+    fact = read("pickup", f"{QUEUE_ID}: uid=5 from=<{external(local)}>")
+    assert isinstance(fact, PickedUp)
+    assert fact[1:] == (QUEUE_ID, 5, external(local), "")
+
+
+@given(crafted, crafted, crafted, st.sampled_from(["reject", "reject_warning", "milter-reject", "discard"]))
+@settings(max_examples=400, deadline=None)
+def test_refusal(sender: str, recipient: str, helo: str, action: str) -> None:
+    fact = read(
+        "smtpd",
+        f"NOQUEUE: {action}: RCPT from out.example.org[192.0.2.9]: 554 5.7.1 <{external(recipient)}>: Relay access denied"
+        f"; from=<{external(sender)}> to=<{external(recipient)}> proto=ESMTP helo=<{helo}>",
+    )
+    assert isinstance(fact, Rejected)
+    assert (fact.queue_id, fact.action, fact.stage, fact.code, fact.enhanced) == ("", action, "RCPT", "554", "5.7.1")
+    assert (fact.client_host, fact.client_address) == ("out.example.org", "192.0.2.9")
+    assert (fact.sender, fact.recipient) == (external(sender), external(recipient))
+
+
+@given(crafted, crafted)
+@settings(max_examples=200, deadline=None)
+def test_hold(key: str, helo: str) -> None:
+    fact = read(
+        "smtpd",
+        f"{QUEUE_ID}: hold: END-OF-MESSAGE from out.example.org[192.0.2.9]: <END-OF-MESSAGE>: End-of-data held by us"
+        f"; from=<{external(key)}> to=<a@b> proto=ESMTP helo=<{helo}>",
+    )
+    assert isinstance(fact, Held)
+    assert fact[1:] == (QUEUE_ID, "policy", "END-OF-MESSAGE", "held by us", external(key), "a@b")
+
+
+@given(crafted, crafted)
+@settings(max_examples=200, deadline=None)
+def test_login(username: str, sender: str) -> None:
+    for tail in ("", f", sasl_sender={sender}"):
+        fact = read(
+            "smtpd", f"{QUEUE_ID}: client=a.example[192.0.2.9], sasl_method=PLAIN, sasl_username={username}{tail}"
+        )
+        assert isinstance(fact, ClientIdentified)
+        assert fact[1:5] == (QUEUE_ID, "a.example", "192.0.2.9", "PLAIN")
+        assert fact.orig_queue_id == ""
+    fact = read(
+        "smtpd", f"warning: a.example[192.0.2.9]: SASL LOGIN authentication failed: bad, sasl_username={username}"
+    )
+    assert isinstance(fact, SaslFailed)
+    assert fact[1:5] == ("", "a.example", "192.0.2.9", "LOGIN")
+    assert (fact.reason, fact.sasl_username) == ("bad", username)
+
+
+@given(crafted.filter(lambda text: len(text.encode()) < 190))
+@settings(max_examples=200, deadline=None)
+def test_header(value: str) -> None:
+    fact = read(
+        "cleanup",
+        f"{QUEUE_ID}: info: header Subject: {value} from out.example.org[192.0.2.9]; from=<a@b> to=<c@d> proto=ESMTP helo=<h>",
+    )
+    assert isinstance(fact, HeaderLogged)
+    assert fact[1:] == (QUEUE_ID, "Subject", value.strip(" "), "info", "a@b", "c@d")
+    fact = read("cleanup", f"{QUEUE_ID}: message-id={value}")
+    assert isinstance(fact, MessageIdentified)
+    assert fact[1:] == (QUEUE_ID, value, False)
+
+
+@given(crafted)
+@settings(max_examples=200, deadline=None)
+def test_what_a_client_sends_is_never_more_than_a_remark(data: str) -> None:
+    for text in (
+        f"improper command pipelining after EHLO from a.example[192.0.2.9]: {data}",
+        f"warning: non-SMTP command from a.example[192.0.2.9]: {data}",
+        f"warning: Illegal address syntax from a.example[192.0.2.9] in MAIL command: {data}",
+    ):
+        fact = read("smtpd", text)
+        assert isinstance(fact, Diagnostic)
+        assert fact.queue_id == ""
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_give_facts_or_nothing(line: bytes) -> None:
+    for prefix in (b"", b"Jun  1 12:00:00 mx1 postfix/smtp[1]: ", b"<22>1 ", b'{"log":"'):
+        reader = LogReader(zone=UTC, reference=1750000000.0)
+        for _ in range(2):
+            for fact in reader.facts(prefix + line):
+                assert json.dumps(fact_json(fact))
+
+
+@given(st.sampled_from([*DAEMONS, "opendkim", "rspamd"]), st.sampled_from(["", f"{QUEUE_ID}: ", "warning: "]), crafted)
+@settings(max_examples=500, deadline=None)
+def test_any_text_of_any_daemon(daemon: str, lead: str, text: str) -> None:
+    assume(not (lead + text).startswith("message repeated "))  # the envelope's, not the grammar's
+    fact = read(daemon, lead + text)
+    if isinstance(fact, DeliveryAttempt):
+        assert fact.queue_id in {QUEUE_ID, "3F2A81C0B8"}
+
+
+@given(crafted | st.text())
+@settings(max_examples=300, deadline=None)
+def test_any_reply(text: str) -> None:
+    assert "\n" not in fold(text).strip()
+    for reason in (text, f"host h[1.2.3.4] said: {text}", f"421-4.7.0 {text}"):
+        reply = read_reply(reason)
+        assert reply is None or re.fullmatch(r"[2-5]\d\d", reply.code)
+
+
+LONG = 60_000
+
+
+@pytest.mark.parametrize("daemon", [*DAEMONS, "rspamd", "opendkim"])
+def test_time_grows_with_length(daemon: str) -> None:
+    """Nothing backtracks over and over: a quadratic expression would take minutes here."""
+    leads = ("", f"{QUEUE_ID}: ", "warning: ", f"{QUEUE_ID}: to=<", f"{QUEUE_ID}: reject: RCPT from h[1.2.3.4]: ")
+    started = time.perf_counter()
+    for piece in (*PIECES, '"\\', "a=b, ", ", a=b", "host h[1] said: 421-", " from h[1];", "; from=<a>", "[a", "<a: "):
+        for lead in leads:
+            text = lead + piece * (LONG // len(piece))
+            parse(LogRecord(0.0, "mx1", "postfix" if daemon in DAEMONS else "", "", daemon, 1, text))
+    assert time.perf_counter() - started < 20
+
+
+def test_time_of_an_envelope_grows_with_its_length() -> None:
+    reader = LogReader(zone=UTC, reference=1750000000.0)
+    started = time.perf_counter()
+    for piece in (*PIECES, "Jun  1 12:00:00 ", "2025-06-01T12:00:00Z ", "a: ", "[", '["', "\0", "{", '{"log":'):
+        for lead in (
+            "",
+            "Jun  1 12:00:00 mx1 ",
+            "<22>1 2025-06-01T12:00:00Z h a - - [",
+            "2025-06-01T12:00:00Z stdout F ",
+        ):
+            reader.facts((lead + piece * (LONG // len(piece))).encode())
+            fold("421-" + piece * (LONG // len(piece)))
+            read_reply("host h[1] said: 421-" + piece * (LONG // len(piece)))
+    assert time.perf_counter() - started < 20
