@@ -50,8 +50,8 @@ class Clock:
     """Turns stamps of one source into seconds since the epoch, in the order of its lines."""
 
     __slots__ = (
-        "_bsd_minute", "_foreign", "_bsd_minute_time", "_iso_minute", "_iso_minute_time", "_iso_zone", "_last", "_reference",
-        "_stamp", "_stamp_time", "_year", "_zone",
+        "_bsd_minute", "_bsd_minute_time", "_foreign", "_iso_minute", "_iso_minute_time", "_iso_zone", "_last",
+        "_reference", "_stamp", "_stamp_time", "_year", "_zone",
     )  # fmt: skip
 
     def __init__(self, *, zone: tzinfo, reference: float | None = None, year: int | None = None) -> None:

@@ -26,6 +26,9 @@ _HEADER: Final = re.compile(r"( (\S{1,255}) [^\s\[\]:]{1,128})\[(\d{1,10})", re.
 _STAMP: Final = 15
 """Characters of a BSD stamp."""
 
+_SAMPLE: Final = 2_000
+"""Characters kept of an unknown text; Postfix writes no longer ones."""
+
 NO_ENVELOPE: Final = "(no envelope)"
 OTHER: Final = "(other)"
 
@@ -204,7 +207,7 @@ class LogReader:
         if daemon not in self.samples:
             if len(self.samples) >= _NAMES:
                 daemon = OTHER
-            self.samples.setdefault(daemon, text)
+            self.samples.setdefault(daemon, text[:_SAMPLE])
         self.unknown[daemon] += 1
 
 

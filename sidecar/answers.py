@@ -149,6 +149,7 @@ def policy_request(asked: Mapping[str, Any]) -> PolicyRequest:
     for name in asked:
         if name not in known:
             raise ValueError(f"{name}: no attribute of the policy protocol; known: {', '.join(sorted(known))}")
-    numbers = {"recipient_count", "size"}
-    read: dict[str, Any] = {name: int(value) if name in numbers else str(value) for name, value in asked.items()}
+    read: dict[str, Any] = dict.fromkeys(PolicyRequest._fields, "") | {"recipient_count": 0, "size": 0}
+    for name, value in asked.items():
+        read[name] = int(value) if isinstance(read[name], int) else str(value)
     return PolicyRequest(**read)

@@ -24,6 +24,8 @@ from sidecar.rotation import DECOMPRESSORS, UNREADABLE
 
 STDIN: Final = Path("-")
 _BLOCK: Final = 1 << 18
+_LONGEST: Final = 1 << 20
+"""Bytes kept of a line that does not end; no log has longer ones."""
 _SAMPLES: Final = 1 << 20
 """Bytes between two looks at a file's stamps; no file has a year's lines in less."""
 
@@ -101,7 +103,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
                 if newline:
                     yield begun + lines + newline
                     begun = rest
-                else:
+                elif len(begun) < _LONGEST:
                     begun += rest
     except UNREADABLE as error:
         raise ParseError(f"{path}: cannot be read: {_said(error, path)}") from error

@@ -67,7 +67,7 @@ def read(daemon: str, text: str) -> Fact | None:
     return fact
 
 
-@given(
+DELIVERIES = st.tuples(
     crafted,
     st.none() | crafted,
     crafted,
@@ -75,8 +75,12 @@ def read(daemon: str, text: str) -> Fact | None:
     st.sampled_from(["", ", tls=dane:may?", ", new=key", ", tls=may, a=b"]),
     st.sampled_from(["sent", "deferred", "bounced", "SOFTBOUNCE", "undeliverable-but-not-cached"]),
 )
+
+
+@given(DELIVERIES)
 @settings(max_examples=400, deadline=None)
-def test_delivery(to: str, orig_to: str | None, reply: str, conn_use: str, keys: str, status: str) -> None:
+def test_delivery(pieces: tuple[str, str | None, str, str, str, str]) -> None:
+    to, orig_to, reply, conn_use, keys, status = pieces
     orig = f", orig_to=<{external(orig_to)}>" if orig_to is not None else ""
     reason = f"host mx.example.net[192.0.2.25] said: 450 4.7.1 {reply} (in reply to MAIL FROM command)"
     fact = read(

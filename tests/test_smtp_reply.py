@@ -41,7 +41,7 @@ HOST = "host mx.example.com[192.0.2.25]"
 
 
 def reply(
-    code: str, enhanced: str, text: str, command: str = "", host: str = "mx.example.com", address: str = "192.0.2.25"
+    code: str, enhanced: str, text: str, command: str = "", *, host: str = "mx.example.com", address: str = "192.0.2.25"
 ) -> Reply:
     return Reply(code, enhanced, text, host, address, command)
 
@@ -66,10 +66,10 @@ def reply(
         (f"{HOST} said: 550 cut off (in reply to end of DA", reply("550", "", "cut off")),
         (f"{HOST} refused to talk to me: 421 4.3.2 too many", reply("421", "4.3.2", "too many", "greeting")),
         (f"{HOST} refused to start TLS: 454 4.7.0 no", reply("454", "4.7.0", "no", "STARTTLS")),
-        ("host ::1[::1] said: 550 no (in reply to LHLO command)", reply("550", "", "no", "LHLO", "::1", "::1")),
-        ("host a.b[private/lmtp] said: 550 no (in reply to RCPT TO command)", reply("550", "", "no", "RCPT TO", "a.b", "private/lmtp")),
+        ("host ::1[::1] said: 550 no (in reply to LHLO command)", reply("550", "", "no", "LHLO", host="::1", address="::1")),
+        ("host a.b[private/lmtp] said: 550 no (in reply to RCPT TO command)", reply("550", "", "no", "RCPT TO", host="a.b", address="private/lmtp")),
         (f"delivery temporarily suspended: {HOST} said: 450 4.2.1 busy (in reply to RCPT TO command)", reply("450", "4.2.1", "busy", "RCPT TO")),
-        ("SASL authentication failed; server r.example[192.0.2.30] said: 535 5.7.8 bad", reply("535", "5.7.8", "bad", "AUTH", "r.example", "192.0.2.30")),
+        ("SASL authentication failed; server r.example[192.0.2.30] said: 535 5.7.8 bad", reply("535", "5.7.8", "bad", "AUTH", host="r.example", address="192.0.2.30")),
         (f"{HOST} said: nonsense (in reply to RCPT TO command)", None),
         (f"{HOST} said: 999 nonsense (in reply to RCPT TO command)", None),
         (f"{HOST} said: 4500 nonsense", None),
@@ -93,7 +93,11 @@ def test_read_reply(reason: str, wanted: Reply | None) -> None:
 words = st.text("abc xyz,.<>@", min_size=1, max_size=30).map(lambda text: " ".join(text.split()) or "x")
 
 
-@given(st.lists(words, min_size=1, max_size=6), st.sampled_from(["", "5.7.1", "5.7.606"]), st.sampled_from([" ", "\r\n", "\n"]))
+@given(
+    st.lists(words, min_size=1, max_size=6),
+    st.sampled_from(["", "5.7.1", "5.7.606"]),
+    st.sampled_from([" ", "\r\n", "\n"]),
+)
 def test_wrapping_makes_no_difference(lines: list[str], enhanced: str, end: str) -> None:
     """However a server wraps its words over lines, and however they were joined, they read the same."""
     status = f"{enhanced} " if enhanced else ""

@@ -63,8 +63,7 @@ PLAIN = LogRecord(SUMMER, "mx1", "postfix", "", "qmgr", 77, REMOVED)
         (b"2025-06-01T12:00:00Z Jan 01 01:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
         (b"2025-06-01T12:00:00.000000000Z stdout F Jan 01 01:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
         (
-            b'{"log":"Jan 01 01:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed\\n","stream":"stdout",'
-            b'"time":"2025-06-01T12:00:00.000000000Z"}',
+            b'{"log":"Jan 01 01:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed\\n","time":"2025-06-01T12:00:00.000000000Z"}',
             PLAIN,
         ),
         (b"\0\0\0Jun  1 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
@@ -337,7 +336,7 @@ def journal(**fields: object) -> dict[str, object]:
         (journal(), PLAIN._replace(time=SUMMER + 0.25)),
         (journal(SYSLOG_PID="78"), PLAIN._replace(time=SUMMER + 0.25, pid=78)),
         (journal(_SOURCE_REALTIME_TIMESTAMP="1748779200000000"), PLAIN),
-        (journal(MESSAGE=list(REMOVED.encode()) + [255]), PLAIN._replace(time=SUMMER + 0.25, text=f"{REMOVED}\udcff")),
+        (journal(MESSAGE=[*REMOVED.encode(), 255]), PLAIN._replace(time=SUMMER + 0.25, text=f"{REMOVED}\udcff")),
         (journal(_PID=None, _HOSTNAME=None), PLAIN._replace(time=SUMMER + 0.25, pid=0, host="")),
         (journal(MESSAGE=None), PLAIN._replace(time=SUMMER + 0.25, text="")),
         (journal(MESSAGE=f"{REMOVED}\n"), PLAIN._replace(time=SUMMER + 0.25)),

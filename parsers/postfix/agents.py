@@ -144,9 +144,7 @@ _CUT: Final = 900
 
 def _reason(rest: str, text: str) -> str:
     """What stands between the parentheses; the last one may be missing where the line was cut."""
-    whole = rest.endswith(")") and not (
-        len(text) >= _CUT and rest.endswith(" command)") and _IN_REPLY.fullmatch(rest)
-    )
+    whole = rest.endswith(")") and not (len(text) >= _CUT and rest.endswith(" command)") and _IN_REPLY.fullmatch(rest))
     return rest[:-1] if whole else rest
 
 

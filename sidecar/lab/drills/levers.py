@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from sidecar.control import CoreRefused, CoreUnreachable
 from sidecar.lab.attachment import Attachment
-from sidecar.lab.drills.drill import DrillError, until
+from sidecar.lab.drills.drill import DrillError, all_delivered, until
 from sidecar.lab.measure import Evidence
 from sidecar.lab.run import Bench
 from sidecar.lab.scenario import Fault, FaultKind
@@ -33,11 +33,11 @@ def campaign(
     scale: float = 60,
     sender: str = "",
     provider: str = "google",
-    limit: str = 'by = "dkim"\nkind = "window"\nn = 3\nper = 360000',
+    takes: int = 3,
     main_cf: Sequence[str] = (),
     master_cf: Sequence[str] = (),
 ) -> str:
-    """A scenario: `burst` messages at once, of which the provider takes three and refuses the rest until `forgive`.
+    """A scenario: `burst` messages at once, of which the provider takes some and refuses the rest until `forgive`.
 
     A transaction takes a second, so all of the burst is in the queue before the first refusal.
     """
@@ -59,7 +59,11 @@ name = "{provider}"
 {_PROVIDERS[provider]}
 transaction_s = 1.0
 [[provider.limit]]
-{limit}
+{_LIMITS[provider]}
+kind = "window"
+n = {takes}
+per = 360000
+stage = "end-of-data"
 """
 
 
@@ -67,6 +71,8 @@ _PROVIDERS = {
     "google": 'domains = ["gmail.com", "school.example"]\nmx = ["gmail-smtp-in.l.google.com"]',
     "comcast": 'domains = ["comcast.net"]\nmx = ["mx1.comcast.net"]',
 }
+
+_LIMITS = {"google": 'by = "dkim"', "comcast": 'by = "envelope"'}
 
 
 def slow(bench: Bench, delay: float) -> None:
@@ -96,6 +102,26 @@ async def slots_filled(bench: Bench, delay: float, *, before: int = SLOTS, slots
         await until(lambda: len(bench.ledger.attempts) >= before + slots, f"{slots} slow deliveries begun", 20)
     finally:
         sidecar.thaw()
+
+
+async def drained(bench: Bench, seconds: float = 60) -> None:
+    """Forgive, then release all, again and again for what was refused meanwhile, until all is delivered.
+
+    Raises DrillError after `seconds`.
+    """
+    forgive(bench)
+    releasing = asyncio.create_task(_release_on_and_on(bench))
+    try:
+        await all_delivered(bench, seconds)
+    finally:
+        releasing.cancel()
+
+
+async def _release_on_and_on(bench: Bench) -> None:
+    while True:
+        with contextlib.suppress(DrillError):  # core may be on its way up
+            await by_hand(bench, "release")
+        await asyncio.sleep(2)
 
 
 async def on_hold(bench: Bench, count: int, seconds: float = 20) -> None:
