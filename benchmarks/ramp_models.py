@@ -100,7 +100,9 @@ class Reputation(Bucket):
     """A bucket whose rate falls by `cut` on each episode of refusals and recovers by `gain` of the full rate for
     each minute without one. Refusals less than a minute apart are one episode."""
 
-    def __init__(self, rate: float, burst: float, *, cut: float = 0.3, gain: float = 0.05, compound: bool = False) -> None:
+    def __init__(
+        self, rate: float, burst: float, *, cut: float = 0.3, gain: float = 0.05, compound: bool = False
+    ) -> None:
         super().__init__(rate, burst)
         self.full, self.cut, self.gain, self.compound = rate, cut, gain, compound
         self._refused = -math.inf

@@ -33,13 +33,12 @@ from sidecar.ledger import Ledger
 from sidecar.local_time import local_zone
 from sidecar.log_batch import BATCH_LINES, Batch
 from sidecar.log_source import follow
-from sidecar.policy_sockets import inherited_sockets
 from sidecar.policyd import serve
 from sidecar.queue_client import HelperUnavailable, QueueClient
 from sidecar.rows import restore
 from sidecar.site import engine_settings, listeners, wiring
 from sidecar.store import Store, StoreUnavailable
-from sidecar.systemd import notify, watchdog_interval
+from sidecar.systemd import inherited_sockets, notify, watchdog_interval
 
 _LOG = logging.getLogger("sidecar.core")
 

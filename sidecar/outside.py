@@ -18,6 +18,7 @@ from sidecar.config import Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable, ask_core_async
 from sidecar.metrics import Busiest, Figures, OutsideFigures
 from sidecar.mx import MxLookups, resolver_at
+from sidecar.systemd import notify
 from sidecar.web import Page, Routes, serve_web
 
 LOG_LAG_MAX = 60.0
@@ -141,6 +142,7 @@ async def run(config: Config) -> None:
         count=lambda path, status: own.web_requests.labels(path, str(status)).inc(),
     )
     own_log.listening(config.web.listen, purpose="/healthz and /metrics")
+    notify("READY=1")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

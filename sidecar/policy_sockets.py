@@ -10,12 +10,13 @@ import os
 import pwd
 import resource
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.config import ConfigError
 from sidecar.control import unlink_stale
+from sidecar.systemd import Inherited
 
 _LOG = logging.getLogger("sidecar.policyd")
 
@@ -35,14 +36,6 @@ class Listener(NamedTuple):
     postfix_instance: str = "postfix"
 
 
-class Inherited(NamedTuple):
-    """A listening socket that systemd made, and keeps while we restart (sd_listen_fds(3))."""
-
-    name: str
-    """FileDescriptorName= of its socket unit."""
-    socket: socket.socket
-
-
 class Listening(NamedTuple):
     """A socket on which smtpd of one Postfix instance connects."""
 
@@ -55,19 +48,6 @@ class Listening(NamedTuple):
         if self.path is not None:
             self.path.unlink(missing_ok=True)
         self.socket.close()
-
-
-def inherited_sockets(environ: Mapping[str, str], *, pid: int) -> list[Inherited]:
-    """Take over the sockets that systemd passed to this process (once: they are open files); none where it passed none."""
-    if environ.get("LISTEN_PID") != str(pid):
-        return []
-    names = environ.get("LISTEN_FDNAMES", "").split(":")
-    passed = []
-    for i in range(int(environ.get("LISTEN_FDS", "0"))):
-        taken = socket.socket(fileno=3 + i)
-        taken.set_inheritable(False)
-        passed.append(Inherited(names[i] if i < len(names) else "", taken))
-    return passed
 
 
 def listen(listener: Listener, *, inherited: Sequence[Inherited] = (), owner: str = "postfix") -> Listening:

@@ -13,8 +13,9 @@ from time import monotonic, time
 from parsers.policy_protocol import DUNNO, PolicyConnection, PolicyRequest, ProtocolError, encode
 from policies.access import Access
 from sidecar.config import ConfigError
-from sidecar.policy_sockets import Inherited, Listener, Listening, connections_within_limits, listen
+from sidecar.policy_sockets import Listener, Listening, connections_within_limits, listen
 from sidecar.policy_tally import LATENCY_BOUNDS, OTHER, Figures, Tally
+from sidecar.systemd import Inherited
 
 __all__ = ["LATENCY_BOUNDS", "Figures", "PolicyServer", "serve"]
 

@@ -372,7 +372,7 @@ def _bound(path: Path, *, group: int | None) -> socket.socket:
 def queue_helper(config: Config, user: str) -> None:
     """Change Postfix's queue for core: hold, release, requeue. Runs as root, one for all instances."""
     own_log.start("queue-helper")
-    inherited = systemd.inherited_sockets().get("helper", [])
+    inherited = [it.socket for it in systemd.inherited_sockets(os.environ, pid=os.getpid()) if it.name == "helper"]
 
     async def run() -> None:
         stop = asyncio.Event()

@@ -17,8 +17,9 @@ from sidecar import own_log, postfix, web
 from sidecar.children import Child, supervise
 from sidecar.config import Config, ConfigError
 from sidecar.control import unlink_stale
-from sidecar.policy_sockets import Listening, inherited_sockets, listen
+from sidecar.policy_sockets import Listening, listen
 from sidecar.site import listeners
+from sidecar.systemd import inherited_sockets
 
 # -P: a root process must not import what lies in the directory it was started in; so we name ours.
 _PYTHON = (sys.executable, "-P")

@@ -5,27 +5,29 @@ Outside systemd every function here does nothing or gives nothing.
 
 import os
 import socket
+from collections.abc import Mapping
+from typing import NamedTuple
 
-_FIRST_HANDLE = 3  # SD_LISTEN_FDS_START
+
+class Inherited(NamedTuple):
+    """A listening socket that systemd made, and keeps while we restart (sd_listen_fds(3))."""
+
+    name: str
+    """FileDescriptorName= of its socket unit."""
+    socket: socket.socket
 
 
-def inherited_sockets() -> dict[str, list[socket.socket]]:
-    """Listening sockets that systemd holds for this process, by FileDescriptorName (sd_listen_fds(3)).
-
-    Call once: a second call would give the same handles to second owners. asyncio must be given
-    `backlog=` for them, or it shortens the one that systemd set.
-    """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return {}
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    found: dict[str, list[socket.socket]] = {}
-    for i in range(count):
-        handle = _FIRST_HANDLE + i
-        os.set_inheritable(handle, False)
-        name = names[i] if i < len(names) and names[i] else "unknown"
-        found.setdefault(name, []).append(socket.socket(fileno=handle))
-    return found
+def inherited_sockets(environ: Mapping[str, str], *, pid: int) -> list[Inherited]:
+    """Take over the sockets that systemd passed to this process (once: they are open files); none where it passed none."""
+    if environ.get("LISTEN_PID") != str(pid):
+        return []
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    passed = []
+    for i in range(int(environ.get("LISTEN_FDS", "0"))):
+        taken = socket.socket(fileno=3 + i)
+        taken.set_inheritable(False)
+        passed.append(Inherited(names[i] if i < len(names) else "", taken))
+    return passed
 
 
 def notify(state: str) -> None:

@@ -14,13 +14,12 @@ import pytest
 
 from sidecar.config import ConfigError
 from sidecar.policy_sockets import (
-    Inherited,
     Listener,
     Listening,
     connections_within_limits,
-    inherited_sockets,
     listen,
 )
+from sidecar.systemd import Inherited, inherited_sockets
 
 ROOT = Path(__file__).parent.parent
 
@@ -156,7 +155,7 @@ def test_a_link_to_the_queue_directory_makes_no_difference(queue: Path) -> None:
 
 TAKES_OVER = """
 import os, socket, sys
-from sidecar.policy_sockets import inherited_sockets
+from sidecar.systemd import inherited_sockets
 first, second = socket.socket(socket.AF_UNIX), socket.socket()
 first.bind(sys.argv[1])
 os.dup2(first.fileno(), 20); os.dup2(second.fileno(), 21)

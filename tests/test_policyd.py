@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from parsers.policy_protocol import PolicyConnection, PolicyRequest, ProtocolError, encode
 from policies.access import Access, Decision
 from sidecar import policy_tally, policyd
-from sidecar.policy_sockets import BACKLOG, Inherited, Listener
+from sidecar.policy_sockets import BACKLOG, Listener
 from sidecar.policyd import PolicyServer, serve
+from sidecar.systemd import Inherited
 from tests.policy_world import KEY, World, access_in
 
 DIALOGS = sorted((Path(__file__).parent / "policyd").glob("*.dialog"))

@@ -319,7 +319,8 @@ SERVER = """
 import asyncio, os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-from sidecar.policy_sockets import Listener, inherited_sockets
+from sidecar.policy_sockets import Listener
+from sidecar.systemd import inherited_sockets
 from sidecar.policyd import serve
 from tests.policy_world import access_in
 

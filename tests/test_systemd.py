@@ -159,8 +159,10 @@ if handles != [3, 4]:
         os.dup2(one, to)
 if sys.argv[2] == "ours":
     os.environ["LISTEN_PID"] = str(os.getpid())
-found = inherited_sockets()
-print(json.dumps({name: [one.getsockname() for one in each] for name, each in found.items()}))
+found = {}
+for one in inherited_sockets(os.environ, pid=os.getpid()):
+    found.setdefault(one.name, []).append(one.socket.getsockname())
+print(json.dumps(found))
 """
 
 
@@ -169,7 +171,7 @@ print(json.dumps({name: [one.getsockname() for one in each] for name, each in fo
     [
         ("ours", "policy:helper", {"policy": ["a"], "helper": ["b"]}),
         ("ours", "policy:policy", {"policy": ["a", "b"]}),
-        ("ours", "", {"unknown": ["a", "b"]}),
+        ("ours", "", {"": ["a", "b"]}),
         ("another's", "policy:helper", {}),
     ],
 )

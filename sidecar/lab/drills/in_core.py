@@ -112,12 +112,6 @@ def _some_taken(evidence: Evidence, figures: Figures) -> Iterator[str]:
     yield from _at_least(15, evidence)
 
 
-_FEW = {"main_cf": ["default_transport = few"], "master_cf": ["few unix - - n - 2 smtp"]}
-_ONE_FOR_SCHOOLS = {
-    "main_cf": ["transport_maps = inline:{school.example=one:}"],
-    "master_cf": ["one unix - - n - 1 smtp"],
-}
-
 DRILLS = (
     Drill(
         "slow-slots",
@@ -129,7 +123,14 @@ DRILLS = (
     Drill(
         "slow-slots-two-processes",
         "the same with a transport of two processes",
-        levers.campaign("slow-slots-two-processes", burst=50, provider="comcast", scale=_SCALE, **_FEW),
+        levers.campaign(
+            "slow-slots-two-processes",
+            burst=50,
+            provider="comcast",
+            scale=_SCALE,
+            main_cf=["default_transport = few"],
+            master_cf=["few unix - - n - 2 smtp"],
+        ),
         _two_processes,
         _some_taken,
     ),
@@ -150,7 +151,13 @@ DRILLS = (
     Drill(
         "slow-slots-two-recipients",
         "a message with a recipient that still waits for a slot is not taken",
-        levers.campaign("slow-slots-two-recipients", burst=40, sender="recipients = 2", **_ONE_FOR_SCHOOLS),
+        levers.campaign(
+            "slow-slots-two-recipients",
+            burst=40,
+            sender="recipients = 2",
+            main_cf=["transport_maps = inline:{school.example=one:}"],
+            master_cf=["one unix - - n - 1 smtp"],
+        ),
         _two_recipients,
     ),
     Drill(

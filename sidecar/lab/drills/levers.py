@@ -6,7 +6,6 @@ Most drills share one scenario, a campaign that Google throttles after a few mes
 import asyncio
 import contextlib
 import dataclasses
-import os
 import re
 import sqlite3
 from collections import Counter
@@ -34,6 +33,7 @@ def campaign(
     sender: str = "",
     provider: str = "google",
     takes: int = 3,
+    limit: str = "",
     main_cf: Sequence[str] = (),
     master_cf: Sequence[str] = (),
 ) -> str:
@@ -59,11 +59,7 @@ name = "{provider}"
 {_PROVIDERS[provider]}
 transaction_s = 1.0
 [[provider.limit]]
-{_LIMITS[provider]}
-kind = "window"
-n = {takes}
-per = 360000
-stage = "end-of-data"
+{limit or _LIMITS[provider].format(takes=takes)}
 """
 
 
@@ -71,8 +67,10 @@ _PROVIDERS = {
     "google": 'domains = ["gmail.com", "school.example"]\nmx = ["gmail-smtp-in.l.google.com"]',
     "comcast": 'domains = ["comcast.net"]\nmx = ["mx1.comcast.net"]',
 }
-
-_LIMITS = {"google": 'by = "dkim"', "comcast": 'by = "envelope"'}
+_LIMITS = {
+    "google": 'by = "dkim"\nkind = "window"\nn = {takes}\nper = 360000',
+    "comcast": 'by = "envelope"\nkind = "window"\nn = {takes}\nper = 360000\nstage = "end-of-data"',
+}
 
 
 def slow(bench: Bench, delay: float) -> None:
@@ -180,7 +178,8 @@ async def changes(bench: Bench, kind: str) -> list[dict[str, Any]]:
 
 def processes(word: str) -> list[int]:
     """Processes whose name, or one of whose arguments, is `word`; the lab sees only its own."""
-    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if word in _words(pid)]
+    found = (int(process.name) for process in Path("/proc").iterdir() if process.name.isdecimal())
+    return [pid for pid in found if word in _words(pid)]
 
 
 def _words(pid: int) -> list[str]:

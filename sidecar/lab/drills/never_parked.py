@@ -24,26 +24,39 @@ to = ["google"]
 )
 """Automatic replies, signed by the domain that is paused."""
 
-_VERIFY = (
-    campaign(
-        "address-verification",
-        burst=30,
-        limit='by = "ip"\nstage = "end-of-data"\nkind = "window"\nn = 3\nper = 360000',
-        main_cf=(
-            POLICY,
-            "smtpd_recipient_restrictions = reject_unverified_recipient, $sidecar_policy, permit_mynetworks, reject",
-            "address_verify_map =",
-            "address_verify_poll_delay = 1s",
-            "address_verify_poll_count = 5",
-        ),
-    )
-    + """
+_VERIFY = f"""
+name = "address-verification"
+seconds = 100
+scale = 60
+main_cf = [
+  "initial_destination_concurrency = 20",
+  "{POLICY}",
+  "smtpd_recipient_restrictions = reject_unverified_recipient, $sidecar_policy, permit_mynetworks, reject",
+  "address_verify_map =",
+  "address_verify_poll_delay = 1s",
+  "address_verify_poll_count = 5",
+]
+[[sender]]
+domain = "burst.example"
+burst = 30
+at = 1
+to = ["google"]
 [[sender]]
 domain = "shop.example"
 rate = 3
 to = ["google"]
+[[provider]]
+name = "google"
+domains = ["gmail.com"]
+mx = ["gmail-smtp-in.l.google.com"]
+transaction_s = 0.5
+[[provider.limit]]
+by = "ip"
+kind = "window"
+n = 10
+per = 360000
+stage = "end-of-data"
 """
-)
 """All mail to Google is paused, for its reply names our address; each new recipient is asked for first."""
 
 

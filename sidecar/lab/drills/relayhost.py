@@ -37,7 +37,7 @@ transaction_s = 0.2
 [[provider.limit]]
 by = "dkim"
 kind = "penalty"
-rate = 100
+rate = 2
 burst = 20
 penalty = 480
 reply = '''
