@@ -51,7 +51,7 @@ class Clock:
 
     __slots__ = (
         "_bsd_minute", "_bsd_minute_time", "_foreign", "_iso_minute", "_iso_minute_time", "_iso_zone", "_last",
-        "_reference", "_stamp", "_stamp_time", "_year", "_zone",
+        "_reference", "_year", "_zone",
     )  # fmt: skip
 
     def __init__(self, *, zone: tzinfo, reference: float | None = None, year: int | None = None) -> None:
@@ -60,38 +60,34 @@ class Clock:
         self._reference = reference
         self._year = year
         self._last: float | None = None
-        self._stamp = "\0"  # no stamp
         self._foreign: dict[str, int] = {}
         """Months in the words of other languages."""
-        self._stamp_time = 0.0
         self._bsd_minute = ""
         self._bsd_minute_time = 0.0
-        self._iso_minute = ""
+        self._iso_minute = "\0"  # no stamp
         self._iso_zone = ""
         self._iso_minute_time = 0.0
 
     def read(self, stamp: str) -> float | None:
         """Seconds since the epoch, UTC; None for what is no stamp."""
-        if stamp == self._stamp:
-            return self._stamp_time
         # Most lines share their minute with the line before: then only seconds are read.
-        if stamp[:12] == self._bsd_minute and (second := _SECONDS.get(stamp[12:])) is not None:
-            time: float | None = self._bsd_minute_time + second
-        elif stamp[:16] == self._iso_minute and (second := _SECONDS.get(stamp[16:19])) is not None:
-            time = self._in_iso_minute(stamp, second)
-        else:
+        time: float | None = None
+        if stamp[:17] == self._iso_minute and stamp[26:] == self._iso_zone:
+            time = self._in_iso_minute(stamp[17:26])
+        elif stamp[:12] == self._bsd_minute and (second := _SECONDS.get(stamp[12:])) is not None:
+            time = self._bsd_minute_time + second
+        if time is None:
             time = self._whole(stamp)
         if time is not None:
-            self._stamp = stamp
-            self._stamp_time = self._last = time
+            self._last = time
         return time
 
-    def _in_iso_minute(self, stamp: str, second: float) -> float | None:
-        if stamp[26:] == self._iso_zone and stamp[19:20] == "." and len(stamp) > 25 and stamp[20:26].isdecimal():
-            return self._iso_minute_time + second + int(stamp[20:26]) / 1e6
-        if stamp[19:] == self._iso_zone:
-            return self._iso_minute_time + second
-        return self._whole(stamp)
+    def _in_iso_minute(self, second: str) -> float | None:
+        """Two digits, a point and six more."""
+        whole, point, micro = second.partition(".")
+        if point and len(micro) == 6 and micro.isdecimal() and (start := _SECONDS.get(f":{whole}")) is not None:
+            return self._iso_minute_time + start + int(micro) / 1e6
+        return None
 
     def _whole(self, stamp: str) -> float | None:
         try:
@@ -113,10 +109,10 @@ class Clock:
             time = start.replace(tzinfo=timezone(-offset if sign == "-" else offset)).timestamp()
         else:
             time = self._local(start)
-        if stamp[10] == "T":
-            self._iso_minute = stamp[:16]
+        if stamp[10] == "T" and fraction and len(fraction) == 6:
+            self._iso_minute = stamp[:17]
             self._iso_minute_time = time
-            self._iso_zone = stamp[20 + len(fraction) :] if fraction else stamp[19:]
+            self._iso_zone = stamp[26:]
         return time + int(second) + _fraction(fraction)
 
     def _bsd(self, stamp: str, match: re.Match[str]) -> float | None:

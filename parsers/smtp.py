@@ -95,28 +95,43 @@ def read_reply(reason: str) -> Reply | None:
     None where Postfix itself speaks (connect to, lost connection, DNS, TLS, local delivery) and where what the server
     said does not begin with a code. Source: smtp_trouble.c, smtp_proto.c, smtp_sasl_glue.c, error(8).
     """
-    if reason[:3] in _CODES:
-        return _reply(reason, "", "", "")
-    reason = reason.strip()
-    while reason.startswith(_SUSPENDED):
-        reason = reason[len(_SUSPENDED) :]
-    if said := _SAID.match(reason):
-        host, address, how = said.groups()
-        if how == "said":
-            return _reply(*_asked(reason[said.end() :], host, address))
-        return _reply(reason[said.end() :], host, address, _COMMANDS[how])
-    if said := _SASL_SAID.match(reason):
-        return _reply(reason[said.end() :], said[1], said[2], "AUTH")
-    return _reply(reason, "", "", "")
+    host = address = command = ""
+    text = reason
+    if text[:3] not in _CODES:
+        text = reason.strip()
+        while text.startswith(_SUSPENDED):
+            text = text[len(_SUSPENDED) :]
+        if said := _SAID.match(text):
+            host, address, how = said.groups()
+            text, command = text[said.end() :], _COMMANDS.get(how, "")
+            if not command:
+                text, command = _asked(text)
+        elif said := _SASL_SAID.match(text):
+            host, address = said.groups()
+            text, command = text[said.end() :], "AUTH"
+    code, after = text[:3], text[3:4]
+    if code not in _CODES or after not in " -\r\n":
+        return None
+    if after == "-" or "\n" in text or "\r" in text or "\t" in text:
+        text = fold(text)
+    while "  " in text:
+        text = text.replace("  ", " ")
+    if text[5:6] == "." and text[9:10] == " " and (enhanced := _short_status(text[4:9])):
+        return _make(Reply, (code, enhanced, text[10:].strip(" "), host, address, command))
+    words = text[4:]
+    enhanced = ""
+    if status := _STATUS.match(words, words[:1] == "#"):  # IronPort puts a # before it
+        enhanced, words = status[0], words[status.end() :].lstrip(" :;,")
+    return _make(Reply, (code, enhanced, words.strip(" "), host, address, command))
 
 
-def _asked(text: str, host: str, address: str) -> tuple[str, str, str, str]:
+def _asked(text: str) -> tuple[str, str]:
     """Take `(in reply to X command)` off the end; a text that was cut may have lost a part of it."""
     start = text.rfind(_IN_REPLY_TO)
     command = text[start + len(_IN_REPLY_TO) :]
     if start < 0 or "(" in command or ")" in command[:-1]:
-        return text, host, address, ""
-    return text[:start], host, address, command[:-1].removesuffix(" command") if command[-1:] == ")" else ""
+        return text, ""
+    return text[:start], command[:-1].removesuffix(" command") if command[-1:] == ")" else ""
 
 
 _make: Final = tuple.__new__
@@ -126,20 +141,3 @@ _make: Final = tuple.__new__
 def _short_status(text: str) -> str:
     """The same, or "" for five characters that are no enhanced code."""
     return text if _STATUS.fullmatch(text) else ""
-
-
-def _reply(text: str, host: str, address: str, command: str) -> Reply | None:
-    code = text[:3]
-    if code not in _CODES or text[3:4] not in " -\r\n":
-        return None
-    while "  " in text:
-        text = text.replace("  ", " ")
-    if text[3:4] == "-" or not text.isprintable():
-        text = fold(text)
-    if text[5:6] == "." and text[9:10] == " " and (enhanced := _short_status(text[4:9])):
-        return _make(Reply, (code, enhanced, text[10:].strip(" "), host, address, command))
-    words = text[4:]
-    enhanced = ""
-    if status := _STATUS.match(words, words[:1] == "#"):  # IronPort puts a # before it
-        enhanced, words = status[0], words[status.end() :].lstrip(" :;,")
-    return _make(Reply, (code, enhanced, words.strip(" "), host, address, command))

@@ -8,6 +8,8 @@ from typing import NamedTuple, Self
 
 BINS = 48
 """How finely a trail is kept; older bins are merged by twos, so a long trail is coarse where it is old."""
+STRETCHES = 16
+"""How finely a run is kept."""
 
 
 class Stretch(NamedTuple):
@@ -18,11 +20,13 @@ class Stretch(NamedTuple):
 
 
 Run = tuple[Stretch, ...]
-"""The stretches before one refusal, the shortest first; the last one reaches back to where the run began."""
+"""The stretches before one refusal, the shortest first; the last one reaches back to where the ramp began."""
 
 
 class Trail:
     """Accepted attempts by the time they began, in bins; outcomes may come late and in any order."""
+
+    __slots__ = ("_counts", "_starts")
 
     def __init__(self, began: float) -> None:
         self._starts = [began]
@@ -32,10 +36,6 @@ class Trail:
     def began(self) -> float:
         return self._starts[0]
 
-    @property
-    def accepted(self) -> int:
-        return sum(self._counts)
-
     def mark(self, now: float) -> None:
         """What begins from `now` on is counted in a bin of its own."""
         if now <= self._starts[-1]:
@@ -43,55 +43,59 @@ class Trail:
         self._starts.append(now)
         self._counts.append(0)
         if len(self._starts) > BINS:
-            self._merge()
-
-    def _merge(self) -> None:
-        old = BINS // 2
-        self._counts[:old] = [self._counts[i] + self._counts[i + 1] for i in range(0, old, 2)]
-        del self._starts[1:old:2]
+            old = BINS // 2
+            self._counts[:old] = [self._counts[i] + self._counts[i + 1] for i in range(0, old, 2)]
+            del self._starts[1:old:2]
 
     def add(self, began: float) -> None:
         self._counts[max(0, bisect.bisect_right(self._starts, began) - 1)] += 1
 
     def run(self, end: float) -> Run:
-        """The stretches before a refusal of an attempt that began at `end`."""
+        """The stretches before a refusal of an attempt that began at `end`; at least one, of a second at least."""
         stretches = []
         accepted = 0
         for start, count in zip(reversed(self._starts), reversed(self._counts), strict=True):
             accepted += count
-            if start < end:
-                stretches.append(Stretch(end - start, accepted))
-        return tuple(stretches)
+            if end - start >= 1.0 or start == self.began:
+                stretches.append(Stretch(max(1.0, end - start), accepted))
+        return tuple(_thinned(stretches))
 
     def snapshot(self) -> list[list[float]]:
-        return [list(bin_) for bin_ in zip(self._starts, self._counts, strict=True)]
+        return [[start, count] for start, count in zip(self._starts, self._counts, strict=True)]
 
     @classmethod
     def restore(cls, bins: Iterable[Sequence[float]]) -> Self:
         trail = cls(0.0)
-        trail._starts, trail._counts = [], []  # noqa: SLF001  # its own
+        trail._starts, trail._counts = [], []
         for start, count in bins:
-            trail._starts.append(start)  # noqa: SLF001
-            trail._counts.append(int(count))  # noqa: SLF001
+            trail._starts.append(start)
+            trail._counts.append(int(count))
         return trail
+
+
+def _thinned(stretches: Sequence[Stretch]) -> Iterable[Stretch]:
+    """The recent ones all, the older ones ever more sparsely, the longest for certain."""
+    if len(stretches) <= STRETCHES:
+        return stretches
+    last = len(stretches) - 1
+    kept = {round(last ** (i / (STRETCHES - 1))) for i in range(STRETCHES)} | {0}
+    return (stretches[i] for i in sorted(kept))
 
 
 def burst_needed(run: Run, rate: float) -> float:
     """The smallest burst with which a bucket of `rate` messages/s lets the run through."""
-    return max((s.accepted - rate * s.seconds for s in run), default=0.0)
+    return max(0.0, max(s.accepted - rate * s.seconds for s in run))
 
 
 def rate_needed(run: Run, burst: float) -> float:
     """The smallest rate, messages/s, with which a bucket of `burst` lets the run through."""
-    return max(0.0, max(((s.accepted - burst) / s.seconds for s in run), default=0.0))
+    return max(0.0, max((s.accepted - burst) / s.seconds for s in run))
 
 
 def pace_of_last(run: Run, messages: float) -> float:
     """Messages/s over the shortest stretch that holds so many messages (over all, where none does)."""
-    for stretch in run:
-        if stretch.accepted >= messages:
-            return stretch.accepted / stretch.seconds
-    return run[-1].accepted / run[-1].seconds if run else 0.0
+    stretch = next((s for s in run if s.accepted >= messages), run[-1])
+    return stretch.accepted / stretch.seconds
 
 
 def burst_agreed(runs: Sequence[Run], low: float, high: float) -> float:
@@ -99,13 +103,13 @@ def burst_agreed(runs: Sequence[Run], low: float, high: float) -> float:
 
     Each run ended where its bucket was empty, so at the true rate they all need the same burst.
     """
-    steps = max(2, math.ceil(math.log(high / low) / math.log(1.05)))
-    best_spread, best_burst = math.inf, 1.0
-    for i in range(steps + 1):
-        rate = low * (high / low) ** (i / steps)
-        logs = [math.log(max(0.0, burst_needed(run, rate)) + 2) for run in runs]
-        mean = sum(logs) / len(logs)
-        spread = sum((x - mean) ** 2 for x in logs) / len(logs)
-        if spread < best_spread - 1e-4:
-            best_spread, best_burst = spread, math.exp(mean) - 2
-    return max(1.0, best_burst)
+    steps = math.ceil(math.log(high / low) / math.log(1.05))
+    rates = (low * (high / low) ** (i / max(1, steps)) for i in range(steps + 1))
+    return min((_disagreement(runs, rate) for rate in rates), key=lambda found: round(found[0], 4))[1]
+
+
+def _disagreement(runs: Sequence[Run], rate: float) -> tuple[float, float]:
+    """How differently large the bursts are that the runs need at a rate (variance of logarithms), and their mean."""
+    logs = [math.log(burst_needed(run, rate) + 2) for run in runs]
+    mean = sum(logs) / len(logs)
+    return sum((x - mean) ** 2 for x in logs) / len(logs), math.exp(mean) - 2

@@ -67,14 +67,15 @@ def _standard_input() -> Iterator[str]:
 
 @click.command(
     "classify",
-    epilog='Example: sidecar classify "421 4.7.28 ... your DKIM domain [example.com 35]. ... - gsmtp"; '
-    "or a reply a line on standard input, as text or as "
-    '{"reply": "550 5.1.1 ...", "host": "mx.example.net", "recipient_domain": "example.net", "command": "RCPT TO"}.',
+    epilog="Example: sidecar classify '550 5.1.1 unknown - gsmtp'",
 )
 @click.argument("reply", required=False)
 @click.pass_obj
 def classify(config: Config, reply: str | None) -> None:
     """Say what a reply means: its cause, whom it is about, and what to do.
+
+    Without REPLY, a reply a line is read from standard input, as text or as JSON with reply, host, recipient_domain
+    and command.
 
     Prints one JSON object a line: provider, rule, category, detail, bounce, scope, identity, blocklists, reaction,
     code, enhanced.

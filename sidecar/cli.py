@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, Entry] = {
 }
 
 EXIT_STATUSES: Mapping[str, int] = {
-    "sidecar.config.ConfigError": 2,
+    "sidecar.toml_table.ConfigError": 2,
     "sidecar.postfix.PostfixError": 2,
     "sidecar.store.StoreError": 2,
     "policies.rules.RuleError": 2,

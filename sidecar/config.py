@@ -1,20 +1,15 @@
 """Every setting, its default and its meaning, and the reading of the one TOML file that holds them."""
 
-import dataclasses
-import difflib
-import math
 import tomllib
-import typing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+
+from sidecar.toml_table import ConfigError, read_table
+
+__all__ = ["DEFAULT_PATH", "Config", "ConfigError", "Mode", "Route", "load"]
 
 DEFAULT_PATH = Path("/etc/sidecar/sidecar.toml")
-
-
-class ConfigError(Exception):
-    """A setting that cannot be used: says the file, the key, what is wrong and what would be right."""
 
 
 class Mode(StrEnum):
@@ -148,55 +143,4 @@ def load(path: Path | None) -> Config:
         table = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    return _section(Config, table, file=path, prefix="")
-
-
-T = typing.TypeVar("T")
-
-
-def _section(kind: type[T], table: dict[str, Any], *, file: Path, prefix: str) -> T:
-    """Fill the dataclass `kind` from a TOML table; unknown keys are refused with the nearest known one."""
-    hints = typing.get_type_hints(kind)
-    names = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
-    for name in table:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            remedy = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(names)}"
-            raise ConfigError(f"{file}: {prefix}{name}: unknown key; {remedy}")
-    missing = [
-        entry.name
-        for entry in dataclasses.fields(kind)  # type: ignore[arg-type]  # as above
-        if entry.name not in table
-        and entry.default is dataclasses.MISSING
-        and entry.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{file}: {prefix}{missing[0]}: missing; it has no default")
-    return kind(**{name: _value(hints[name], table[name], file=file, key=prefix + name) for name in table})
-
-
-def _value(wanted: Any, value: Any, *, file: Path, key: str) -> Any:
-    """Check one value against the type its field declares."""
-    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{file}: {key}: found {value!r}, wanted a table [{key}]")
-        return _section(wanted, value, file=file, prefix=f"{key}.")
-    if typing.get_origin(wanted) is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{file}: {key}: found {value!r}, wanted a list")
-        element = typing.get_args(wanted)[0]
-        return tuple(_value(element, entry, file=file, key=f"{key}[{i}]") for i, entry in enumerate(value))
-    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
-        if value not in list(wanted):
-            raise ConfigError(f"{file}: {key}: found {value!r}, wanted one of {', '.join(wanted)}")
-        return wanted(value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not wanted:
-        raise ConfigError(f"{file}: {key}: found {value!r}, wanted {_SAID[wanted]}")
-    if wanted in {int, float} and not 0 < value < math.inf:
-        raise ConfigError(f"{file}: {key}: found {value!r}, wanted {_SAID[wanted]} above 0")
-    return value
-
-
-_SAID = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+    return read_table(Config, table, file=path)

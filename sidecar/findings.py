@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from sidecar import restrictions, wiring_plan
+from sidecar import other_filters, restrictions, wiring_plan
 from sidecar.config import Config, Mode
 from sidecar.postfix import seconds
 from sidecar.postfix_configuration import Configuration, Service
@@ -346,6 +346,9 @@ def _routes(host: Host) -> Iterator[Finding]:
     for name in ("content_filter", "always_bcc", "sender_bcc_maps", "recipient_bcc_maps"):
         if expanded.get(name):
             yield host.main("route-off", Severity.WARNING, name, "empty: routes are not answered while it is set")
+    for name in other_filters.find(host.site):
+        wanted = "no FILTER of the site's own: the last one wins, and so routes are not answered beside it"
+        yield host.main("route-off", Severity.WARNING, name, wanted)
 
 
 def _copies(host: Host) -> Iterator[Finding]:

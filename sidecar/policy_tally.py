@@ -10,9 +10,8 @@ from typing import NamedTuple
 _LOG = logging.getLogger("sidecar.policyd")
 
 LATENCY_BOUNDS = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 1.0)
-"""Upper bounds of the histogram, in seconds from the read to the write; one more bucket is above them."""
+"""Upper bounds of the histogram, in seconds from the wake-up to the write; one more bucket is above them."""
 
-_SHORTEST = LATENCY_BOUNDS[0]
 OTHER = "other"
 _STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")
 _TELL_EVERY = 10.0  # seconds between two lines about the same trouble
@@ -80,12 +79,9 @@ class Tally:
         )
 
     def took(self, seconds: float, requests: int) -> None:
-        """`requests` were answered `seconds` after they were read; less than none where the clock was set back."""
-        if seconds <= _SHORTEST:
-            self._latency[0] += requests
-            seconds = max(seconds, 0.0)
-        else:
-            self._latency[bisect_left(LATENCY_BOUNDS, seconds)] += requests
+        """`requests` were answered within `seconds` of our waking for them."""
+        seconds = max(seconds, 0.0)  # the clock may have been set back
+        self._latency[bisect_left(LATENCY_BOUNDS, seconds)] += requests
         self._latency_sum += seconds * requests
 
     def acted(self, queue_id: str, reply: bytes, why: str) -> None:

@@ -172,13 +172,18 @@ class PolicyServer:
                 self._tally.closed("full", f"{self._max_connections} are open")
 
     def _serve_ready(self) -> None:
+        """Serve all that are ready, in turn; each counts with the latency of the last, for it may be that one."""
+        now = time()
+        answered = 0
         for number, events in self._epoll.poll(0, _READY_AT_ONCE):
             connection = self._connections[number]
             try:
-                connection.ready(events)
+                answered += connection.ready(events, now=now)
             except Exception as error:  # noqa: BLE001  # one connection's trouble is none of the others'
                 self._tally.closed("error", "an error of ours", error=error)
                 connection.close()
+        if answered:
+            self._tally.took(time() - now, answered)
 
     def _accept_again(self, listening: Listening) -> None:
         if listening in self._listening:
@@ -229,11 +234,27 @@ class _Connection:
         """Of the message that was asked about last."""
         self._unsent = bytearray()
 
-    def ready(self, events: int) -> None:
+    def ready(self, events: int, *, now: float) -> int:
+        """Read and write what can be; gives the number of requests answered."""
         if events & select.EPOLLOUT:
             self._send_rest()
-        if events & ~select.EPOLLOUT:
-            self._receive()
+        if not events & ~select.EPOLLOUT:
+            return 0
+        try:
+            data = self._socket.recv(_READ_AT_ONCE)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            self.close()
+            return 0
+        if data:
+            return self._received_data(data, now=now)
+        if self._unsent:
+            # It has only shut down its sending side. Read no more until it has its answers, and then this end again.
+            self._server.await_events(self._socket.fileno(), select.EPOLLOUT)
+        else:
+            self.close()
+        return 0
 
     def close(self) -> None:
         number = self._socket.fileno()
@@ -243,24 +264,7 @@ class _Connection:
         self._server.lost(self, number)
         self._socket.close()
 
-    def _receive(self) -> None:
-        try:
-            data = self._socket.recv(_READ_AT_ONCE)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self.close()
-            return
-        if data:
-            self._received_data(data)
-        elif self._unsent:
-            # It has only shut down its sending side. Read no more until it has its answers, and then this end again.
-            self._server.await_events(self._socket.fileno(), select.EPOLLOUT)
-        else:
-            self.close()
-
-    def _received_data(self, data: bytes) -> None:
-        now = time()
+    def _received_data(self, data: bytes, *, now: float) -> int:
         breach = ""
         try:
             requests = self._received.receive_data(data)
@@ -273,12 +277,12 @@ class _Connection:
             replies += self._server.answer(request, self._postfix_instance, now=now)
         if replies:
             self._send(replies)
-            self._tally.took(time() - now, len(requests))
         if breach:
             self._tally.closed("protocol", breach)
             self.close()
         elif self._received.partial or self._partial:
             self._wait(anew=bool(requests))
+        return len(requests)
 
     def _wait(self, *, anew: bool) -> None:
         """Have the server watch how long part of a request, if there is one, waits for its rest."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from policies.access import Wiring
 from policies.site import InstanceFacts, Settings
-from sidecar import postfix
+from sidecar import other_filters, postfix, postfix_configuration
 from sidecar.config import Config, Mode
 from sidecar.policy_sockets import Listener
 
@@ -18,7 +18,7 @@ _DIVERTING = (
     "sender_bcc_maps",
     "recipient_bcc_maps",
 )
-"""With any of these set, FILTER is not answered: design rule 7."""
+"""With any of these set, or a FILTER of the site's own, FILTER is not answered: design rule 7."""
 _OWN_DOMAINS = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
 
 
@@ -53,7 +53,8 @@ def wiring(instances: Sequence[postfix.Instance]) -> dict[str, Wiring]:
     """Tell, by instance, whether FILTER may be answered and which domains are its own."""
     return {
         instance.syslog_name: Wiring(
-            filter_allowed=not any(instance.parameters[name] for name in _DIVERTING),
+            filter_allowed=not any(instance.parameters[name] for name in _DIVERTING)
+            and next(other_filters.find(postfix_configuration.read(instance)), None) is None,
             own_domains=_own_domains(instance),
         )
         for instance in instances

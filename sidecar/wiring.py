@@ -259,7 +259,7 @@ class Chosen(NamedTuple):
         return postfix.find(known, self.name) if self.name else known[0]
 
 
-@click.group("postfix")
+@click.group("postfix", epilog="Example: sidecar postfix show")
 @click.option(
     "--config-directory",
     type=click.Path(file_okay=False, path_type=Path),

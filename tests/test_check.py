@@ -115,6 +115,8 @@ CASES: list[tuple[str, str, str, dict[str, str], str, Config | None]] = [
     ("route-relayhost", "error", "relayhost", {"relayhost": "[relay.example]"}, OUT, ROUTED),
     ("route-relayhost", "error", "sender_dependent_relayhost_maps", {"sender_dependent_relayhost_maps": "inline:{a=b}"}, OUT, ROUTED),
     ("route-off", "warning", "always_bcc", {"always_bcc": "archive@one.example"}, OUT, ROUTED),
+    ("route-off", "warning", "smtpd_sender_restrictions", {"smtpd_sender_restrictions": "check_sender_access inline:{ { news.example = FILTER out-news: } }"}, OUT, ROUTED),
+    ("route-off", "warning", "header_checks", {"header_checks": f"regexp:{{{{/^List-Id:/ FILTER out-news:}}}}, {wiring_plan.HEADER_TABLE}"}, OUT, ROUTED),
     ("always-bcc", "info", "always_bcc", {"always_bcc": "archive@one.example"}, "", None),
     ("always-bcc", "info", "recipient_bcc_maps", {"recipient_bcc_maps": "inline:{a=b}"}, "", None),
     ("milters", "warning", "smtpd_milters", {"smtpd_milters": "inet:127.0.0.1:8891"}, "", None),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from parsers.policy_protocol import PolicyConnection, PolicyRequest, ProtocolError, encode
 from policies.access import Access, Decision
 from sidecar import policy_tally, policyd
-from sidecar.policy_sockets import BACKLOG, Listener
+from sidecar.policy_sockets import BACKLOG, Listener, Listening
 from sidecar.policyd import PolicyServer, serve
 from sidecar.systemd import Inherited
 from tests.policy_world import KEY, World, access_in
@@ -290,6 +290,7 @@ def test_one_that_reads_late_gets_everything(says_it_is_done: bool, tmp_path: Pa
                 late.shutdown(socket.SHUT_WR)
             for _ in range(10):
                 await asyncio.sleep(0)  # the server hears of it, and still has to wait
+            assert not server._epoll.poll(0), "it waits for the client, and is not called for anything else"
             received = b""
             while received.count(b"\n\n") < asked:
                 received += await asyncio.wait_for(loop.sock_recv(late, 65_536), 10)
@@ -388,6 +389,14 @@ def test_no_file_descriptor_left(
 ) -> None:
     """Nobody is lost, nothing spins: accept() is tried again after a while, and whoever waited is served."""
     monkeypatch.setattr(policyd, "_LOOK_AWAY", 0.05)
+    tried = []
+    accept = PolicyServer._accept
+
+    def counted(server: PolicyServer, listening: Listening) -> None:
+        tried.append(listening)
+        accept(server, listening)
+
+    monkeypatch.setattr(PolicyServer, "_accept", counted)
 
     async def story(service: Service) -> None:
         loop = asyncio.get_running_loop()
@@ -403,6 +412,7 @@ def test_no_file_descriptor_left(
                     for _ in range(200):
                         assert await old.ask(RCPT) == DUNNO
                     assert service.server.figures().accepted == 1
+                    assert len(tried) < 50, "200 rounds of the loop, and the listening socket was ready all the time"
                 for client in waiting:
                     assert await asyncio.wait_for(loop.sock_recv(client, 100), 10) == DUNNO
         messages = {record.getMessage() for record in caplog.records}

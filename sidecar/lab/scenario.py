@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sidecar.config import ConfigError
-from sidecar.config import _section as read_table
+from sidecar.toml_table import ConfigError, read_table
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 
@@ -248,25 +247,10 @@ def read(text: str, *, file: Path) -> Scenario:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not valid TOML: {error}") from error
-    scenario = read_table(Scenario, _without_zeros(Scenario, table), file=file, prefix="")
+    scenario = read_table(Scenario, table, file=file)
     for fault in _mistakes(scenario):
         raise ConfigError(f"{file}: {fault.key}: {fault.said}")
     return scenario
-
-
-_TABLES: dict[str, Any] = {"sender": Sender, "provider": Provider, "limit": Limit, "fault": Fault}
-
-
-def _without_zeros(kind: Any, table: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what says 0 where 0 is the default: the reader of settings takes numbers above 0 only."""
-    defaults = {entry.name: entry.default for entry in dataclasses.fields(kind)}
-    return {
-        name: [_without_zeros(_TABLES[name], entry) if isinstance(entry, dict) else entry for entry in value]
-        if name in _TABLES and isinstance(value, list)
-        else value
-        for name, value in table.items()
-        if isinstance(value, bool) or value != 0 or defaults.get(name) != 0
-    }
 
 
 class Mistake(NamedTuple):

@@ -67,7 +67,7 @@ async def _two_recipients(bench: Bench) -> None:
 async def _at_once(bench: Bench) -> None:
     """The admin sees the sub-queue open and releases all in the same second."""
     await levers.slots_filled(bench, 8)
-    await levers.on_hold(bench, 50)
+    await levers.on_hold(bench, 100)
     await levers.drained(bench)
 
 
@@ -76,7 +76,7 @@ async def _to_and_fro(bench: Bench) -> None:
     dice = random.Random(bench.scenario.seed)
     (sender,) = bench.scenario.senders()
     await levers.slots_filled(bench, 8)
-    await levers.on_hold(bench, 50)
+    await levers.on_hold(bench, 100)
     ends = time.monotonic() + 15
     while time.monotonic() < ends:
         for do in ("release", "pause", "release", "close", "pause"):
@@ -90,7 +90,7 @@ async def _to_and_fro(bench: Bench) -> None:
 async def _reload(bench: Bench) -> None:
     """`postfix reload` while mail is held from core and in delivery; then all is released."""
     await levers.slots_filled(bench, 8)
-    await levers.on_hold(bench, 50)
+    await levers.on_hold(bench, 100)
     await asyncio.to_thread(bench.postfix.reload)
     await asyncio.sleep(0.5)
     await levers.drained(bench)
@@ -104,7 +104,7 @@ def _at_least(count: int, evidence: Evidence) -> Iterator[str]:
 
 def _many_taken(evidence: Evidence, figures: Figures) -> Iterator[str]:
     del figures
-    yield from _at_least(50, evidence)
+    yield from _at_least(70, evidence)
 
 
 def _some_taken(evidence: Evidence, figures: Figures) -> Iterator[str]:
@@ -163,21 +163,21 @@ DRILLS = (
     Drill(
         "release-at-opening",
         "an admin's release in the moment of opening waits for the proof, too",
-        levers.campaign("release-at-opening"),
+        levers.campaign("release-at-opening", burst=200),
         _at_once,
         _many_taken,
     ),
     Drill(
         "hold-and-release",
         "hold and release of the same messages within a second, again and again",
-        levers.campaign("hold-and-release"),
+        levers.campaign("hold-and-release", burst=200),
         _to_and_fro,
         _many_taken,
     ),
     Drill(
         "reload-while-held",
         "a new queue manager is a proof; what an agent still delivers stays on hold",
-        levers.campaign("reload-while-held"),
+        levers.campaign("reload-while-held", burst=200),
         _reload,
         _many_taken,
     ),

@@ -86,12 +86,14 @@ def forgive(bench: Bench) -> None:
         provider.provider = dataclasses.replace(provider.provider, limit=(), transaction_s=0.05)
 
 
-async def slots_filled(bench: Bench, delay: float, *, before: int = SLOTS, slots: int = SLOTS) -> None:
+async def slots_filled(bench: Bench, delay: float, *, before: int = 0, slots: int = 0) -> None:
     """Wait until `before` deliveries have begun, some of which are refused, and have the next take `delay` seconds.
 
     Core is frozen until those are in every slot: so whatever it takes then, nothing leaves the queue manager's memory.
     """
     sidecar = sidecar_of(bench)
+    slots = slots or SLOTS * sum(len(provider.domains) for provider in bench.scenario.provider)
+    before = before or slots
     await until(lambda: len(bench.ledger.attempts) >= before, f"{before} deliveries begun", 20)
     await asyncio.sleep(0.3)  # past the end of DATA, where their own delay is settled; refusals come a second after it
     sidecar.freeze()

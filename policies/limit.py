@@ -1,0 +1,209 @@
+"""What is believed of a provider's hidden limit, and how an episode of refusals narrows it down.
+Each way in which providers limit looks like a bucket in some respect; the belief is the rate that lasts."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+from policies.trail import Run, Stretch, burst_agreed, pace_of_last, rate_needed
+
+FLOOR = 1 / 3600
+"""Messages/s; nothing lower is believed or tried."""
+_RUNS = 3
+"""Episodes that the burst is read from."""
+_SMALLEST_BURST = 3.0
+_ABOVE = 1.04
+"""Where the provider went on accepting some, the rate is read well: try so much more."""
+_SLACKEN = 0.15
+"""How much of the fear of falls goes with each exploration that caused none."""
+_DEEPEST = 0.5
+_FELL = 0.85
+"""A limit that is found below so much of what was believed has fallen."""
+_MOST_MISSES = 6
+
+
+def finite(value: float) -> float | None:
+    """For a snapshot: JSON has no infinity."""
+    return value if value < math.inf else None
+
+
+def or_infinite(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+@dataclass(slots=True)
+class Overrun:
+    """What became of the attempts from the first refused one to the pause: they were under way already."""
+
+    since: float
+    last: float
+    accepted: int = 0
+    refused: int = 1
+
+    @property
+    def soft(self) -> bool:
+        """Refused and accepted by turns, as a bucket does; a window or a shut-out refuses all."""
+        return self.accepted >= 2 or (self.accepted == 1 and self.refused <= 2)
+
+    @property
+    def rate(self) -> float | None:
+        """Messages/s that were still accepted, where there were enough to tell."""
+        return self.accepted / (self.last - self.since) if self.accepted >= 4 and self.last > self.since else None
+
+    @property
+    def share(self) -> float:
+        """The part that was still accepted."""
+        return (self.accepted + 0.5) / (self.accepted + self.refused + 1)
+
+
+class Episode(NamedTuple):
+    """One ramp, its refusal and the pause after it."""
+
+    run: Run
+    """What was accepted in the ramp, up to the refusal."""
+    pace: float
+    """Messages/s at the refusal."""
+    over: Overrun
+    before: float
+    """Seconds from the refusal before this ramp to its beginning."""
+    after: float
+    """Seconds from this refusal to the probe that went well."""
+    failed: float
+    """Seconds from this refusal to the last probe that failed; 0: none did."""
+    planned: bool
+    """More was being tried when the refusal came."""
+    span: float
+    """Seconds' worth of rate that a limit lets through at once, for want of anything better."""
+    dear: bool
+    """A probe failed, or the first pause was needed in full: it costs to be refused."""
+
+
+@dataclass(slots=True)
+class Limit:
+    rate: float = 0.0
+    """What the provider is believed to let through in the long run, messages/s; 0: nothing is known."""
+    ceiling: float = math.inf
+    """Messages/s that were refused last."""
+    best: float = 0.0
+    """What was believed in better times; a limit that fell may recover. Fades with each exploration."""
+    burst: float = 0.0
+    """Messages that it lets through at once; 0: not known."""
+    fall: float = 1.0
+    """To what part of itself the limit fell after an episode."""
+    misses: int = 0
+    """Explorations in a row that found nothing."""
+    upsets: int = 0
+    """Refusals in a row that came while nothing was being tried."""
+    shut_for: float = 0.0
+    """The longest time after a refusal at which a probe still failed, seconds."""
+    _floor: float = 0.0
+    _held_refused: float = math.inf
+    _runs: list[tuple[Run, float]] = field(default_factory=list)
+
+    def learn(self, episode: Episode) -> None:
+        """Narrow the belief down by a ramp that was refused."""
+        before = self.rate
+        self.shut_for = max(self.shut_for, episode.failed)
+        self.rate = max(FLOOR, self._read(episode))
+        self.ceiling = max(self.ceiling, 1.02 * self.rate)
+        if not episode.planned:
+            self.upsets += 1
+            self.best = max(self.rate, self.best)
+            if self.rate < _FELL * before:
+                self.fall = max(_DEEPEST, min(self.fall, 0.95 * self.rate / before))
+            return
+        self.upsets = 0
+        self.best = math.sqrt(self.rate * max(self.best, self.rate))
+        self.fall += _SLACKEN * (1 - self.fall)
+        found = not before or self.rate > 1.1 * before
+        self.misses = 0 if found else min(_MOST_MISSES, self.misses + 1)
+
+    def _read(self, episode: Episode) -> float:
+        """Read the rate from an episode and from what is remembered of those before it."""
+        run, over, refused = episode.run, episode.over, max(FLOOR, episode.pace)
+        total, ramp = run[-1].accepted, run[-1].seconds
+        # From one refusal to the next a bucket lets through no more than its rate: it was empty at both.
+        through = min(refused, total / (ramp + episode.before))
+        self._runs = [(r, pace) for r, pace in self._runs if pace > through][1 - _RUNS :] + [(run, refused)]
+        span = max(episode.span, self.shut_for)
+        guess = min(refused, max(through, max(s.accepted / (s.seconds + span) for s in run)))
+        window = not over.soft and not episode.dear
+        bucket = self._bucket(run, through, guess * span)
+        self.ceiling = self._most(episode, through, refused)
+        floor = through if window or len(self._runs) < 2 else max(through, bucket)
+        told = over.soft or floor > through
+        if self._floor < refused / 1.05:
+            floor = max(floor, self._floor)
+        self._floor = floor = max(FLOOR, min(floor, self.ceiling))
+        if over.rate is not None:
+            return min(max(over.rate, through), refused)
+        if len(self._runs) < 2:
+            rate = max(floor, guess)
+        elif over.soft:
+            rate = _ABOVE * floor
+        elif told and bucket > 0.9 * floor:
+            rate = floor
+        else:
+            rate = math.sqrt((max(floor, guess) if window else floor) * self.ceiling)
+        if episode.failed and not over.soft:
+            rate = max(rate, total / (ramp + episode.after))  # a window: burst and pause fill it once
+        if over.soft and over.accepted + over.refused >= 4:
+            rate = max(rate, refused * over.share * (0.5 if episode.planned else 1.0))
+        return min(rate, self.ceiling)
+
+    def _bucket(self, run: Run, through: float, burst: float) -> float:
+        """Messages/s of the bucket that explains the remembered runs; `burst` is the guess from one."""
+        if len(self._runs) < 2:
+            self.burst = max(_SMALLEST_BURST, burst)
+            return 0.0
+        lowest = max(FLOOR, 0.99 * through)
+        highest = max(lowest, 1.01 * min(pace for _, pace in self._runs))
+        self.burst = max(_SMALLEST_BURST, burst_agreed([r for r, _ in self._runs], lowest, highest))
+        return rate_needed(run, self.burst)
+
+    def _most(self, episode: Episode, through: float, refused: float) -> float:
+        """What the limit cannot be above, messages/s, unless it has moved."""
+        most = max(FLOOR, min(refused, pace_of_last(episode.run, self.burst)))
+        if not episode.planned:
+            self._held_refused = refused
+        elif through > self._held_refused:
+            self._held_refused = math.inf
+        else:
+            most = min(most, self._held_refused)
+        return most
+
+    def rest(self) -> None:
+        """The sub-queue closes: the rate and the burst are remembered, how they were found is not."""
+        self._runs = []
+        self.misses = self.upsets = 0
+        self._floor, self._held_refused = 0.0, math.inf
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "rate": self.rate,
+            "ceiling": finite(self.ceiling),
+            "best": self.best,
+            "burst": self.burst,
+            "fall": self.fall,
+            "misses": self.misses,
+            "upsets": self.upsets,
+            "shut_for": self.shut_for,
+            "floor": self._floor,
+            "held_refused": finite(self._held_refused),
+            "runs": [[pace, [list(stretch) for stretch in run]] for run, pace in self._runs],
+        }
+
+    @classmethod
+    def restore(cls, snapshot: Mapping[str, Any]) -> Self:
+        plain = {name: snapshot[name] for name in ("rate", "best", "burst", "fall", "misses", "upsets", "shut_for")}
+        return cls(
+            **plain,
+            ceiling=or_infinite(snapshot["ceiling"]),
+            _floor=snapshot["floor"],
+            _held_refused=or_infinite(snapshot["held_refused"]),
+            _runs=[
+                (tuple(Stretch(seconds, accepted) for seconds, accepted in run), pace)
+                for pace, run in snapshot["runs"]
+            ],
+        )
