@@ -32,7 +32,8 @@ _MONTHS: Final = {
         ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), start=1
     )
 }
-_SECONDS: Final = {f":{second:02}": float(second) for second in range(60)}
+_SECONDS: Final = {form.format(second): float(second) for second in range(60) for form in (":{:02}", "{:02}.")}
+"""As they end a BSD stamp, and as a fraction follows them."""
 
 _LEAP: Final = 9
 """Among so many years following each other there is one with a 29th of February (1900 had none)."""
@@ -72,8 +73,10 @@ class Clock:
         """Seconds since the epoch, UTC; None for what is no stamp."""
         # Most lines share their minute with the line before: then only seconds are read.
         time: float | None = None
-        if stamp[:17] == self._iso_minute and stamp[26:] == self._iso_zone:
-            time = self._in_iso_minute(stamp[17:26])
+        if stamp[:17] == self._iso_minute:
+            second, micro = _SECONDS.get(stamp[17:20]), stamp[20:26]
+            if second is not None and stamp[26:] == self._iso_zone and micro.isdecimal() and len(micro) == 6:
+                time = self._iso_minute_time + second + int(micro) / 1e6
         elif stamp[:12] == self._bsd_minute and (second := _SECONDS.get(stamp[12:])) is not None:
             time = self._bsd_minute_time + second
         if time is None:
@@ -81,13 +84,6 @@ class Clock:
         if time is not None:
             self._last = time
         return time
-
-    def _in_iso_minute(self, second: str) -> float | None:
-        """Two digits, a point and six more."""
-        whole, point, micro = second.partition(".")
-        if point and len(micro) == 6 and micro.isdecimal() and (start := _SECONDS.get(f":{whole}")) is not None:
-            return self._iso_minute_time + start + int(micro) / 1e6
-        return None
 
     def _whole(self, stamp: str) -> float | None:
         try:

@@ -121,12 +121,15 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
 
 async def _until(stop: asyncio.Event, loops: tuple[Coroutine[Any, Any, None], ...]) -> None:
     """Run the loops until `stop`. One that fails ends the process: somebody starts it again, from the checkpoint."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(loop) for loop in loops]
-        await stop.wait()
-        own_log.stopping("asked to")
-        for task in tasks:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(loop) for loop in loops]
+            await stop.wait()
+            own_log.stopping("asked to")
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed  # the first says why; the others were only cancelled with it
 
 
 async def _read(parts: Parts, lag: Lag, wake: Callable[[], None]) -> None:

@@ -106,7 +106,7 @@ class PolicyServer:
         self._timers.clear()
         self._tally.write_lines()
 
-    def answer(self, request: PolicyRequest, postfix_instance: str, *, now: float) -> bytes:
+    def answer(self, request: PolicyRequest, postfix_instance: str, now: float) -> bytes:
         """Decide; an error of ours is DUNNO, counted, and told once in a while."""
         requests = self._tally.requests
         state = request.protocol_state
@@ -178,7 +178,7 @@ class PolicyServer:
         for number, events in self._epoll.poll(0, _READY_AT_ONCE):
             connection = self._connections[number]
             try:
-                answered += connection.ready(events, now=now)
+                answered += connection.ready(events, now)
             except Exception as error:  # noqa: BLE001  # one connection's trouble is none of the others'
                 self._tally.closed("error", "an error of ours", error=error)
                 connection.close()
@@ -234,7 +234,7 @@ class _Connection:
         """Of the message that was asked about last."""
         self._unsent = bytearray()
 
-    def ready(self, events: int, *, now: float) -> int:
+    def ready(self, events: int, now: float) -> int:
         """Read and write what can be; gives the number of requests answered."""
         if events & select.EPOLLOUT:
             self._send_rest()
@@ -248,7 +248,7 @@ class _Connection:
             self.close()
             return 0
         if data:
-            return self._received_data(data, now=now)
+            return self._received_data(data, now)
         if self._unsent:
             # It has only shut down its sending side. Read no more until it has its answers, and then this end again.
             self._server.await_events(self._socket.fileno(), select.EPOLLOUT)
@@ -264,7 +264,7 @@ class _Connection:
         self._server.lost(self, number)
         self._socket.close()
 
-    def _received_data(self, data: bytes, *, now: float) -> int:
+    def _received_data(self, data: bytes, now: float) -> int:
         breach = ""
         try:
             requests = self._received.receive_data(data)
@@ -274,7 +274,7 @@ class _Connection:
         for request in requests:
             if request.instance != self._instance:
                 self._next_message(request.instance)
-            replies += self._server.answer(request, self._postfix_instance, now=now)
+            replies += self._server.answer(request, self._postfix_instance, now)
         if replies:
             self._send(replies)
         if breach:

@@ -8,11 +8,15 @@ from sidecar.config import ConfigError
 from sidecar.lab.drills import (
     admin_filter,
     held_while_active,
+    identities,
     in_core,
+    lifetime,
     more_recipients,
     never_parked,
     relayhost,
+    routes,
     second_pass,
+    surroundings,
     theirs_on_hold,
 )
 from sidecar.lab.drills.drill import Drill
@@ -22,12 +26,16 @@ DRILLS: dict[str, Drill] = {
     for drill in (
         held_while_active.DRILL,
         *in_core.DRILLS,
-        *second_pass.DRILLS,
         *theirs_on_hold.DRILLS,
+        *second_pass.DRILLS,
+        *relayhost.DRILLS,
         *admin_filter.DRILLS,
+        *routes.DRILLS,
         *more_recipients.DRILLS,
         *never_parked.DRILLS,
-        *relayhost.DRILLS,
+        *lifetime.DRILLS,
+        *surroundings.DRILLS,
+        *identities.DRILLS,
     )
 }
 
