@@ -87,36 +87,39 @@ class LogReader:
         facts: list[Fact] = []
         keep = facts.append
         processes, read_time = self._processes, self._syslog.clock.read
-        last, stamp = self._last, ""
-        time: float | None = None
+        last, second = self._last, ""
+        start: float | None = None
         lines = _lines(block)
         self.lines += len(lines)
         for line in lines:
             head, _, text = line.partition("]: ")
-            end = _STAMP if head > ":" else head.find(" ")  # BSD stamps begin with a letter
-            process = processes.get(head[end:]) or self._process(head[end:])
-            if head[:end] != stamp:
-                stamp = head[:end]
-                time = read_time(stamp) if process else None
+            if head > ":":  # a BSD stamp, it begins with a letter
+                process = processes.get(head[_BSD:]) or self._process(head[_BSD:])
+                if head[:_BSD] != second:
+                    second = head[:_BSD]
+                    start = read_time(second)
+                time = start
+            else:
+                process = processes.get(head[_MICRO:]) or self._process(head[_MICRO:])
+                if head[:_POINT] != second:
+                    second = head[:_POINT]
+                    start = read_time(f"{second}000000Z")
+                micro = head[_POINT:_MICRO]
+                time = start + int(micro) / 1e6 if start is not None and micro.isdecimal() else None
             if process is None or time is None:
-                stamp = ""
                 some = self._any_line(line, last)
                 last = some[-1] if some else None
                 facts += some
                 continue
-            host, instance, service, daemon, pid, queued, plain = process
+            host, instance, service, daemon, pid, queued, plain, offset = process
+            time -= offset
             lead, rest = "", text
             choice = None if text < ":" else plain.get(text[:KEY])  # most queue ids begin with a digit
             if choice is None:
                 lead, _, rest = text.partition(": ")
                 choice = queued.get(rest[:KEY]) if lead < "a" and lead.isalnum() else None
             last = None
-            if choice is None:
-                some = self._record_facts(LogRecord(time, host, instance, service, daemon, pid, text))
-                last = some[-1] if some else None
-                facts += some
-                continue
-            for match, make in choice:
+            for match, make in choice or ():
                 if matched := match(rest):
                     if make is None:
                         break
@@ -125,7 +128,7 @@ class LogReader:
                         keep(last)
                         break
             else:
-                if choice:
+                if choice != ():
                     some = self._record_facts(LogRecord(time, host, instance, service, daemon, pid, text))
                     last = some[-1] if some else None
                     facts += some
@@ -170,18 +173,21 @@ class LogReader:
             return None
         if len(self._processes) >= _REMEMBERED:
             self._processes.clear()
-        host, instance, service, daemon, queued, plain = found
-        self._processes[header] = process = host, instance, service, daemon, int(pid), queued, plain
+        host, instance, service, daemon, queued, plain, offset = found
+        self._processes[header] = process = host, instance, service, daemon, int(pid), queued, plain, offset
         return process
 
     def _remember(self, line: str, record: LogRecord) -> None:
         """Host and tag of a line that the short way reads the same."""
         head, _, text = line.partition("]: ")
-        header = _HEADER.fullmatch(head, _STAMP if head > ":" else max(head.find(" "), 0))
-        if header and text == record.text and header[2] == record.host and int(header[3]) == record.pid:
+        header = _HEADER.fullmatch(head, _BSD if head > ":" else _MICRO)
+        if header and text == record.text and header["host"] == record.host and int(header["pid"]) == record.pid:
+            offset = 0.0
+            if head <= ":":
+                offset = ...
             if len(self._origins) >= _REMEMBERED:
                 self._origins.clear()
-            self._origins[header[1]] = *record[1:5], *self._indexes(record)
+            self._origins[header["origin"]] = *record[1:5], *self._indexes(record), offset
 
     def _indexes(self, record: LogRecord) -> tuple[Index, Index]:
         shapes = grammar(record.instance, record.daemon)

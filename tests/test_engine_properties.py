@@ -1,5 +1,6 @@
 """Whatever happens at the queue, in whatever order: nothing is lost, doubled, or held for good."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ SENDERS = ("burst.example", "steady.example", "other.example")
 RECIPIENTS = ("gmail.com", "comcast.net", "yahoo.com")
 COMCAST = "451 4.2.0 Throttled - try again later. http://postmaster.comcast.net/smtp-error-codes.php#RL000010"
 LONG_ENOUGH = 200_000.0
+SOAK = int(os.environ.get("SOAK", "1"))
+"""How many times longer the properties are searched; `make soak` sets it."""
 
 
 class Play:
@@ -130,7 +133,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25 * SOAK, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS)
 def test_nothing_is_lost_doubled_or_held_for_good(
     steps: list[tuple[str, tuple[object, ...], dict[str, object]]],
@@ -150,7 +153,7 @@ def test_nothing_is_lost_doubled_or_held_for_good(
         assert play.left() == []
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8 * SOAK, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(0, 4))
 def test_restoring_equals_never_having_stopped(bursts: list[int], stop_after: int) -> None:
     def story(*, stops: bool) -> list[tuple[str, str, int]]:
