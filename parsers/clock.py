@@ -185,3 +185,11 @@ class Clock:
 
 def _fraction(digits: str | None) -> float:
     return int(digits) / 10.0 ** len(digits) if digits else 0.0
+
+
+def wall_second(text: str) -> float | None:
+    """What a clock on the wall shows ("2025-06-01T12:00:00"), in seconds as if it showed UTC; None for what is none."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None

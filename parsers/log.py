@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import tzinfo
 from typing import Any, Final
 
+from parsers.clock import wall_second
 from parsers.postfix import grammar, parse
 from parsers.postfix.facts import Fact
 from parsers.postfix.grammar import KEY, Grammar, Index
@@ -22,10 +23,16 @@ _NAMES: Final = 1_000
 """Foreign programs counted by name; further ones go under OTHER."""
 _REMEMBERED: Final = 20_000
 """Hosts with tags, and processes, that are remembered; a log that names more is forgotten and learned again."""
-_HEADER: Final = re.compile(r"( (\S{1,255}) [^\s\[\]:]{1,128})\[(\d{1,10})", re.ASCII)
-_STAMP: Final = 15
+_BSD: Final = 15
 """Characters of a BSD stamp."""
-
+_ISO: Final = 19
+"""Characters of an ISO stamp, to its second."""
+_HEADER: Final = re.compile(
+    r"(?:\D\S\S [ \d]\d \d\d:\d\d:\d\d(?= )|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?P<fraction>\.\d{1,9})?(?=[Z+-]))"
+    r"(?P<origin>(?:Z|[+-]\d\d(?::?\d\d)?)? (?P<host>\S{1,255}) [^\s\[\]:]{1,128})\[(?P<pid>\d{1,10})",
+    re.ASCII,
+)
+"""The headers that are read the short way: BSD stamps, and ISO stamps with a zone."""
 _SAMPLE: Final = 2_000
 """Characters kept of an unknown text; Postfix writes no longer ones."""
 
@@ -34,9 +41,9 @@ OTHER: Final = "(other)"
 
 _make: Final = tuple.__new__
 
-Origin = tuple[str, str, str, str, Index, Index]
-"""Host, instance, service, daemon, and the shapes of its lines: behind a queue id, and others."""
-Process = tuple[str, str, str, str, int, Index, Index]
+Origin = tuple[str, str, str, str, Index, Index, float]
+"""Host, instance, service, daemon; the shapes of its lines, behind a queue id, and others; its ISO stamps' offset."""
+Process = tuple[str, str, str, str, int, Index, Index, float]
 """The same with its pid, in the order of a record's fields."""
 
 
@@ -64,6 +71,8 @@ class LogReader:
         self._processes: dict[str, Process] = {}
         self._known: Counter[type[Fact]] = Counter()
         self._last: Fact | None = None
+        self._cut = _ISO
+        """Where the zone of an ISO stamp stands, behind a fraction or none."""
         self.lines = 0
         """All lines, understood or not."""
         self.unknown: Counter[str] = Counter()
@@ -89,6 +98,8 @@ class LogReader:
         processes, read_time = self._processes, self._syslog.clock.read
         last, second = self._last, ""
         start: float | None = None
+        cut = self._cut
+        parts = 10.0 ** (cut - _ISO - 1)
         lines = _lines(block)
         self.lines += len(lines)
         for line in lines:
@@ -100,16 +111,20 @@ class LogReader:
                     start = read_time(second)
                 time = start
             else:
-                process = processes.get(head[_MICRO:]) or self._process(head[_MICRO:])
-                if head[:_POINT] != second:
-                    second = head[:_POINT]
-                    start = read_time(f"{second}000000Z")
-                micro = head[_POINT:_MICRO]
-                time = start + int(micro) / 1e6 if start is not None and micro.isdecimal() else None
+                process = processes.get(head[cut:]) or self._process(head[cut:])
+                if head[:_ISO] != second:
+                    second = head[:_ISO]
+                    start = wall_second(second)
+                time = start
+                if cut > _ISO and start is not None:
+                    fraction = head[_ISO + 1 : cut]
+                    time = start + int(fraction) / parts if fraction.isdecimal() else None
             if process is None or time is None:
                 some = self._any_line(line, last)
                 last = some[-1] if some else None
                 facts += some
+                cut = self._cut
+                parts = 10.0 ** (cut - _ISO - 1)
                 continue
             host, instance, service, daemon, pid, queued, plain, offset = process
             time -= offset
@@ -166,7 +181,7 @@ class LogReader:
         return [last._replace(record=last.record._replace(time=record.time))] * min(record.times, _REPEATS)
 
     def _process(self, header: str) -> Process | None:
-        """That of ` host tag[pid`. Host and tag are believed only as the whole expression has once read them."""
+        """That of `[zone] host tag[pid`. Host and tag are believed only as the whole expression has once read them."""
         origin, _, pid = header.rpartition("[")
         found = self._origins.get(origin)
         if found is None or not (pid.isascii() and pid.isdecimal()) or len(pid) > 10:
@@ -180,14 +195,19 @@ class LogReader:
     def _remember(self, line: str, record: LogRecord) -> None:
         """Host and tag of a line that the short way reads the same."""
         head, _, text = line.partition("]: ")
-        header = _HEADER.fullmatch(head, _BSD if head > ":" else _MICRO)
-        if header and text == record.text and header["host"] == record.host and int(header["pid"]) == record.pid:
-            offset = 0.0
-            if head <= ":":
-                offset = ...
-            if len(self._origins) >= _REMEMBERED:
-                self._origins.clear()
-            self._origins[header["origin"]] = *record[1:5], *self._indexes(record), offset
+        header = _HEADER.fullmatch(head)
+        if header is None or (text, header["host"], int(header["pid"])) != (record.text, record.host, record.pid):
+            return
+        offset = 0.0
+        if header["iso"]:
+            start = wall_second(header["iso"])
+            if start is None:
+                return
+            offset = round(start + float(header["fraction"] or 0) - record.time)
+            self._cut = header.start("origin")
+        if len(self._origins) >= _REMEMBERED:
+            self._origins.clear()
+        self._origins[header["origin"]] = *record[1:5], *self._indexes(record), offset
 
     def _indexes(self, record: LogRecord) -> tuple[Index, Index]:
         shapes = grammar(record.instance, record.daemon)

@@ -193,7 +193,7 @@ class Engine:
         message.paid = message.exempt = False
         opens, rule, concerned = self._outcomes.judge(fact, message, recipient, now=now)
         if opens is not None:
-            self.open(opens, rule=rule, line=fact.record.text, now=now)
+            self._outcomes.opened_by(self.open(opens, rule=rule, line=fact.record.text, now=now), fact, now=now)
         for sub in concerned:
             self._tell_state(sub, rule=rule, line=fact.record.text if rule else "", now=now)
         if message.on_hold and message.finished:

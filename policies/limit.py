@@ -203,7 +203,6 @@ class Limit:
             _floor=snapshot["floor"],
             _held_refused=or_infinite(snapshot["held_refused"]),
             _runs=[
-                (tuple(Stretch(seconds, accepted) for seconds, accepted in run), pace)
-                for pace, run in snapshot["runs"]
+                (tuple(Stretch(seconds, accepted) for seconds, accepted in run), pace) for pace, run in snapshot["runs"]
             ],
         )

@@ -86,6 +86,11 @@ class Outcomes:
             return None, ""
         return key, verdict.rule
 
+    def opened_by(self, sub: OpenSubQueue, fact: DeliveryAttempt, *, now: float) -> None:
+        """Tell a sub-queue of the refusal that opened it: its pace learns from what was under way then."""
+        began = now - fact.delays.connection_setup - fact.delays.transmission
+        sub.machine.refused(began=min(began, sub.opened_at), now=now)
+
     def _provider(self, fact: DeliveryAttempt, recipient: Recipient, *, now: float) -> str | None:
         """Tell whose answer this outcome is; None where it is none of a mailbox provider (rule 7).
 

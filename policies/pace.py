@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Self
 
 from policies.chance import Chance
-from policies.limit import FLOOR, Episode, Limit, Overrun, finite, or_infinite
+from policies.limit import FLOOR, Episode, Limit, Overrun
 from policies.trail import Trail
 
 
@@ -289,17 +289,43 @@ class Pace:
     # The store's side.
 
     def snapshot(self) -> dict[str, Any]:
+        """All that `restore` needs, as JSON, which has no infinity: that stands as a word."""
         over = self._over
         return {
             "rate": self.rate,
-            "next_step_at": finite(self.next_step_at),
+            "next_step_at": _plain(self.next_step_at),
             "limit": self.limit.snapshot(),
-            "plan": {f.name: _plain(getattr(self._plan, f.name)) for f in fields(self._plan)},
-            "chance": {f.name: getattr(self._chance, f.name) for f in fields(self._chance)},
+            "plan": {field.name: _plain(getattr(self._plan, field.name)) for field in fields(Plan)},
+            "chance": {field.name: getattr(self._chance, field.name) for field in fields(Chance)},
             "lag": self._lag,
             "trail": self._trail.snapshot() if self._trail is not None else None,
             "over": [over.since, over.last, over.accepted, over.refused] if over is not None else None,
             "shut": _plain(self._shut),
             "before": self._before,
-            "paces": self._paces,
+            "paces": [list(step) for step in self._paces],
         }
+
+    @classmethod
+    def restore(cls, pacing: Pacing, snapshot: Mapping[str, Any]) -> Self:
+        """Go on as if never stopped."""
+        restored = cls(pacing)
+        restored.rate = snapshot["rate"]
+        restored.next_step_at = float(snapshot["next_step_at"])
+        restored.limit = Limit.restore(snapshot["limit"])
+        restored._plan = Plan(**{name: _read(value) for name, value in snapshot["plan"].items()})
+        restored._chance = Chance(**snapshot["chance"])
+        restored._lag = snapshot["lag"]
+        restored._trail = Trail.restore(snapshot["trail"]) if snapshot["trail"] is not None else None
+        restored._over = Overrun(*snapshot["over"]) if snapshot["over"] is not None else None
+        restored._shut = float(snapshot["shut"])
+        restored._before = snapshot["before"]
+        restored._paces = [list(step) for step in snapshot["paces"]]
+        return restored
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+
+def _read(value: Any) -> Any:
+    return float(value) if isinstance(value, str) else value

@@ -63,10 +63,12 @@ class SenderHabits:
             counts.total = 1
             counts.of[domain] = 1
 
-    def is_habit(self, kind: str, envelope_domain: str, domain: str) -> bool:
-        """Whether (nearly) all mail of this envelope domain carries `domain`."""
+    def habits(self, kind: str, envelope_domain: str) -> list[str]:
+        """List the domains that (nearly) all mail of this envelope domain carries."""
         counts = self._counts.get((kind, envelope_domain))
-        return counts is not None and counts.of.get(domain, 0) >= _TELLING * counts.total
+        if counts is None:
+            return []
+        return [domain for domain, count in counts.of.items() if count >= _TELLING * counts.total]
 
     def envelope_domains(self, kind: str, domain: str) -> list[str]:
         """List the envelope domains some of whose mail carries `domain`."""

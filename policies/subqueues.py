@@ -1,7 +1,7 @@
 """The open sub-queues, and which of them a message falls under."""
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from policies.classify import RuleSet
@@ -42,6 +42,8 @@ class SubQueues:
         self._scale = scale
         self._open: dict[str, dict[Key, OpenSubQueue]] = {}
         self._closed: dict[Key, SubQueue] = {}
+        self._ip_keys: dict[str, list[Key]] = {}
+        """By provider: its open keys that concern all mail of this host."""
         self._in_order: list[OpenSubQueue] | None = None
         self._due: list[tuple[float, int, OpenSubQueue]] = []
         self._sequence = 0
@@ -61,10 +63,9 @@ class SubQueues:
 
     def named(self, key: Key) -> OpenSubQueue | None:
         """Find the one that a reply's key feeds: a host's mail to a provider has one, whatever IP is named."""
-        at_provider = self._open.get(key.provider, {})
         if key.type in IP_TYPES:
-            return next((sub for known, sub in at_provider.items() if known.type in IP_TYPES), None)
-        return at_provider.get(key)
+            key = next(iter(self._ip_keys.get(key.provider, ())), key)
+        return self.get(key)
 
     def open(self, key: Key, *, rule: str, line: str, by_whom: str, now: float) -> OpenSubQueue:
         """Open one that is not open; what an earlier episode learned is remembered."""
@@ -93,6 +94,8 @@ class SubQueues:
         self._in_order = None
         sub.due_at = 0.0
         del self._open[sub.key.provider][sub.key]
+        if sub.key.type in IP_TYPES:
+            self._ip_keys[sub.key.provider].remove(sub.key)
         if not self._open[sub.key.provider]:
             del self._open[sub.key.provider]
         self._closed[sub.key] = sub.machine
@@ -103,6 +106,8 @@ class SubQueues:
     def _add(self, sub: OpenSubQueue) -> None:
         self._in_order = None
         self._open.setdefault(sub.key.provider, {})[sub.key] = sub
+        if sub.key.type in IP_TYPES:
+            self._ip_keys.setdefault(sub.key.provider, []).append(sub.key)
 
     # When to look at which: with thousands of them, most have nothing to do.
 
@@ -148,11 +153,30 @@ class SubQueues:
         return True
 
     def matching(self, message: Message, provider: str) -> list[OpenSubQueue]:
-        """List the open sub-queues that a message's mail to a provider falls under."""
+        """List the open sub-queues that a message's mail to a provider falls under.
+
+        The few keys that a message can have are looked up; with thousands open, none is looked at in vain.
+        """
         at_provider = self._open.get(provider)
         if not at_provider:
             return []
-        return [sub for key, sub in at_provider.items() if self._falls_under(message, key)]
+        found = [at_provider[key] for key in self._ip_keys.get(provider, ())]
+        if message.sender_domain:  # the null sender is never parked by domain (rule 4)
+            for type_, value in self._identities(message):
+                sub = at_provider.get(Key(type_, value, provider))
+                if sub is not None:
+                    found.append(sub)
+        return found
+
+    def _identities(self, message: Message) -> Iterator[tuple[str, str]]:
+        """Give what a message can be known by: its own lines first, else the habit of its envelope domain."""
+        domain = message.sender_domain
+        yield "spf-domain", domain
+        yield "sender-domain", self.organizational(domain)
+        for signer in message.dkim_domains or self._habits.habits("dkim-domain", domain):
+            yield "dkim-domain", signer
+        for author in (message.from_domain,) if message.from_domain else self._habits.habits("from-domain", domain):
+            yield "from-domain", author
 
     def covering(self, message: Message, domains: Iterable[str], *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues over a message if each recipient's domain has at least one; else None (rule 4)."""
@@ -176,23 +200,6 @@ class SubQueues:
         else:
             domains = self._habits.envelope_domains(key.type, key.value)
         return [message for domain in domains for message in messages.of_sender(domain)]
-
-    def _falls_under(self, message: Message, key: Key) -> bool:
-        if key.type in IP_TYPES:
-            return True
-        if not message.sender_domain:
-            return False  # the null sender is never parked by domain (rule 4)
-        match key.type:
-            case "spf-domain":
-                return message.sender_domain == key.value
-            case "sender-domain":
-                return self.organizational(message.sender_domain) == key.value
-            case "dkim-domain" if message.dkim_domains:
-                return key.value in message.dkim_domains
-            case "from-domain" if message.from_domain:
-                return message.from_domain == key.value
-            case kind:
-                return self._habits.is_habit(kind, message.sender_domain, key.value)
 
     def _pacing(self, rule: str) -> Pacing:
         opening = self._rules.opening(rule)

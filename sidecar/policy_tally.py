@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import NamedTuple
 
+from parsers.policy_protocol import Action, DeferIfPermit, Dunno, Filter, Hold, Info, Reject
+
 _LOG = logging.getLogger("sidecar.policyd")
 
 LATENCY_BOUNDS = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 1.0)
@@ -14,6 +16,14 @@ LATENCY_BOUNDS = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-
 
 OTHER = "other"
 _STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")
+_WORDS: dict[type[Action], str] = {
+    Dunno: "DUNNO",
+    Hold: "HOLD",
+    Filter: "FILTER",
+    Reject: "REJECT",
+    DeferIfPermit: "DEFER_IF_PERMIT",
+    Info: "INFO",
+}
 _TELL_EVERY = 10.0  # seconds between two lines about the same trouble
 _LINES_MAX = 25  # waiting to be written: a line costs more than an answer, and Postfix logs each HOLD with our text
 
@@ -50,7 +60,7 @@ class Tally:
         self.requests = dict.fromkeys((*_STATES, OTHER), 0)
         """By protocol_state; add under OTHER what is not there."""
         self.accepted = 0
-        self._actions: Counter[str] = Counter()
+        self._actions: Counter[type[Action]] = Counter()
         """Less the plain DUNNO, which are the rest of the requests."""
         self._fail_open: Counter[str] = Counter()
         self._latency = [0] * (len(LATENCY_BOUNDS) + 1)
@@ -62,12 +72,12 @@ class Tally:
         self._told: dict[str, float] = {}
 
     def figures(self, *, connections: int) -> Figures:
-        actions = Counter(self._actions)
+        actions = {_WORDS[kind]: count for kind, count in self._actions.items()}
         observed = actions.pop("DUNNO", 0)
-        actions["DUNNO"] = sum(self.requests.values()) - actions.total()
+        actions["DUNNO"] = sum(self.requests.values()) - sum(actions.values())
         return Figures(
             requests=dict(self.requests),
-            actions=dict(actions),
+            actions=actions,
             observed=observed,
             fail_open=dict(self._fail_open),
             latency=tuple(self._latency),
@@ -84,12 +94,15 @@ class Tally:
         self._latency[bisect_left(LATENCY_BOUNDS, seconds)] += requests
         self._latency_sum += seconds * requests
 
-    def acted(self, queue_id: str, reply: bytes, why: str) -> None:
-        """Count an answer that is more than plain DUNNO, and note it for `write_lines`."""
-        word = reply[len(b"action=") :].split(None, 1)[0].decode()
-        self._actions[word] += 1
-        if word == "FILTER" and not _LOG.isEnabledFor(logging.DEBUG):
-            return  # Postfix logs it, with the transport; where all mail is routed a line each would be all we say
+    def acted(self, queue_id: str, action: Action, reply: bytes, why: str) -> None:
+        """Count an answer that is more than plain DUNNO, and note it for `write_lines`.
+
+        Not a FILTER: Postfix logs it, with the transport, and where all mail is routed it would be all we say.
+        """
+        kind = type(action)
+        self._actions[kind] += 1
+        if kind is Filter:
+            return
         if len(self._lines) < _LINES_MAX:
             self._lines.append((queue_id, reply, why))
         else:
@@ -99,9 +112,7 @@ class Tally:
         """One line an answer, the queue id first as Postfix does."""
         lines, self._lines = self._lines, []
         for queue_id, reply, why in lines:
-            action = reply[len(b"action=") : -2].decode()
-            level = logging.DEBUG if action.startswith("FILTER ") else logging.INFO
-            _LOG.log(level, "%s: %s: %s", queue_id, action, why)
+            _LOG.info("%s: %s: %s", queue_id, reply[len(b"action=") : -2].decode(), why)
 
     def failed_open(self, error: Exception) -> None:
         """DUNNO was answered for an error of ours."""

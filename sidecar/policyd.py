@@ -119,7 +119,7 @@ class PolicyServer:
         except Exception as error:  # noqa: BLE001  # the one place where any error of ours becomes DUNNO
             self._tally.failed_open(error)
             return _SAY_DUNNO
-        self._tally.acted(request.queue_id, reply, decision.why)
+        self._tally.acted(request.queue_id, decision.action, reply, decision.why)
         self._after(_FLUSH_AFTER, "lines", self._tally.write_lines)
         return reply
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from sidecar.lab.drills import levers
-from sidecar.lab.drills.drill import Drill, DrillError
+from sidecar.lab.drills.drill import Drill, DrillError, until
 from sidecar.lab.measure import Evidence, Figures
 from sidecar.lab.run import Bench
 
@@ -57,10 +57,19 @@ async def _rate_delay(bench: Bench) -> None:
 
 
 async def _two_recipients(bench: Bench) -> None:
-    """One recipient is deferred at once, the other waits long for the only slot of its transport."""
-    await levers.slots_filled(bench, 12, before=levers.SLOTS + 1, slots=levers.SLOTS + 1)
-    await asyncio.sleep(5)
-    await levers.by_hand(bench, "release")
+    """One recipient is deferred at once, the other waits for a slot: somebody's slow deliveries have those."""
+    somebody = bench.scenario.senders()[1]
+    dice = random.Random(bench.scenario.seed)
+    levers.slow(bench, 14)
+    for i in range(levers.SLOTS):
+        message = bench.fleet.compose(somebody, dice)._replace(recipients=(f"pupil{i}@school.example",))
+        await bench.fleet.submit(message)
+    await until(lambda: len(bench.ledger.attempts) >= levers.SLOTS, "all slots taken", 10)
+    await asyncio.sleep(0.3)
+    for provider in bench.providers.values():
+        provider.faults.clear()
+    await until(lambda: len(bench.follower.log.deferred) >= 10, "10 deferrals", 20)
+    await asyncio.sleep(3)
     await levers.drained(bench)
 
 
@@ -112,6 +121,14 @@ def _some_taken(evidence: Evidence, figures: Figures) -> Iterator[str]:
     yield from _at_least(15, evidence)
 
 
+_SOMEBODY = """
+recipients = 2
+[[sender]]
+domain = "somebody.example"
+burst = 1
+to = ["google"]
+"""
+
 DRILLS = (
     Drill(
         "slow-slots",
@@ -151,13 +168,7 @@ DRILLS = (
     Drill(
         "slow-slots-two-recipients",
         "a message with a recipient that still waits for a slot is not taken",
-        levers.campaign(
-            "slow-slots-two-recipients",
-            burst=40,
-            sender="recipients = 2",
-            main_cf=["transport_maps = inline:{school.example=one:}"],
-            master_cf=["one unix - - n - 1 smtp"],
-        ),
+        levers.campaign("slow-slots-two-recipients", burst=60, at=3, takes=25, sender=_SOMEBODY),
         _two_recipients,
     ),
     Drill(

@@ -28,6 +28,7 @@ def campaign(
     name: str,
     *,
     burst: int = 100,
+    at: float = 1,
     seconds: float = 100,
     scale: float = 60,
     sender: str = "",
@@ -51,7 +52,7 @@ master_cf = [{", ".join(f'"{line}"' for line in master_cf)}]
 [[sender]]
 domain = "burst.example"
 burst = {burst}
-at = 1
+at = {at}
 to = ["{provider}"]
 {sender}
 [[provider]]

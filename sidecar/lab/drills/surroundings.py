@@ -25,7 +25,7 @@ to = ["google"]
 
 
 async def act_chroot(bench: Bench) -> None:
-    """smtpd goes into its cage before the first message comes."""
+    """Put smtpd into its cage before the first message comes."""
     await asyncio.to_thread(bench.postfix.postconf, "-F", "-e", f"127.0.0.1:{bench.postfix.port}/inet/chroot=y")
     await asyncio.to_thread(bench.postfix.reload)
     await act(bench)
@@ -97,10 +97,10 @@ async def _second_instance(bench: Bench) -> AsyncIterator[PrivatePostfix]:
         header_checks=(first.config_directory / "header_checks").read_text(),
     )
     first.postconf("-e", f"multi_instance_directories = {second.config_directory}", "multi_instance_enable = yes")
-    await sidecar_of(bench).stop()
-    await sidecar_of(bench).start()
     await asyncio.to_thread(second.start)
     try:
+        await sidecar_of(bench).stop()
+        await sidecar_of(bench).start()
         yield second
     finally:
         await asyncio.to_thread(second.stop)
