@@ -27,6 +27,7 @@ _BSD: Final = 15
 """Characters of a BSD stamp."""
 _ISO: Final = 19
 """Characters of an ISO stamp, to its second."""
+_NO_SECOND: Final = "\0"
 _HEADER: Final = re.compile(
     r"(?:\D\S\S [ \d]\d \d\d:\d\d:\d\d(?= )|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?P<fraction>\.\d{1,9})?(?=[Z+-]))"
     r"(?P<origin>(?:Z|[+-]\d\d(?::?\d\d)?)? (?P<host>\S{1,255}) [^\s\[\]:]{1,128})\[(?P<pid>\d{1,10})",
@@ -96,35 +97,30 @@ class LogReader:
         facts: list[Fact] = []
         keep = facts.append
         processes, read_time = self._processes, self._syslog.clock.read
-        last, second = self._last, ""
+        last, second, end = self._last, _NO_SECOND, 0
         start: float | None = None
-        cut = self._cut
-        parts = 10.0 ** (cut - _ISO - 1)
+        parts = 10.0 ** (self._cut - _ISO - 1)
         lines = _lines(block)
         self.lines += len(lines)
         for line in lines:
             head, _, text = line.partition("]: ")
-            if head > ":":  # a BSD stamp, it begins with a letter
-                process = processes.get(head[_BSD:]) or self._process(head[_BSD:])
-                if head[:_BSD] != second:
-                    second = head[:_BSD]
-                    start = read_time(second)
-                time = start
-            else:
-                process = processes.get(head[cut:]) or self._process(head[cut:])
-                if head[:_ISO] != second:
-                    second = head[:_ISO]
-                    start = wall_second(second)
-                time = start
-                if cut > _ISO and start is not None:
-                    fraction = head[_ISO + 1 : cut]
-                    time = start + int(fraction) / parts if fraction.isdecimal() else None
+            if not line.startswith(second):
+                bsd = head > ":"  # it begins with a letter
+                second = head[:_BSD] if bsd else head[:_ISO]
+                end = _BSD if bsd else self._cut
+                start = read_time(second) if bsd else wall_second(second)
+            header = head[end:]
+            process = processes.get(header) or self._process(header)
+            time = start
+            if end > _ISO and start is not None:
+                fraction = head[_ISO + 1 : end]
+                time = start + int(fraction) / parts if fraction.isdecimal() else None
             if process is None or time is None:
                 some = self._any_line(line, last)
                 last = some[-1] if some else None
                 facts += some
-                cut = self._cut
-                parts = 10.0 ** (cut - _ISO - 1)
+                second = _NO_SECOND
+                parts = 10.0 ** (self._cut - _ISO - 1)
                 continue
             host, instance, service, daemon, pid, queued, plain, offset = process
             time -= offset

@@ -35,7 +35,8 @@ class Books:
         """Ours with no recipient left: to be released at once, so that Postfix removes the file."""
         self.changed: dict[tuple[str, str], Message | None] = {}
         """Entries to store since the last look, by (instance, queue id); None for those that are gone."""
-        self._foreign: dict[Message, None] = {}
+        self._foreign: dict[Message, bool] = {}
+        """On hold by somebody else. False where no line says so, and only our own is missing: it may yet be read."""
 
     def park(self, message: Message, keys: Iterable[Key], place: Place, *, now: float) -> None:
         """Write a message into the books."""
@@ -107,22 +108,23 @@ class Books:
 
         False where somebody else's hold came first: releasing "ours" would release theirs.
         """
-        if message.place is Place.FOREIGN:
+        if self._foreign.get(message):
             return False
-        if message.place is Place.QUEUED:
+        self._foreign.pop(message, None)
+        if message.place in {Place.QUEUED, Place.FOREIGN}:
             self.park(message, [key], Place.PROMISED, now=now)
             self._tell("adopted", "our HOLD stands in the log", key=str(key), line=line, now=now, messages=1)
         message.own_line = True
         self.note(message)
         return True
 
-    def held_by_other(self, message: Message, *, now: float) -> None:
-        """Somebody else holds it; what we thought of it is forgotten."""
+    def held_by_other(self, message: Message, *, by_line: bool = True, now: float) -> None:
+        """Somebody else holds it, by a line or for want of ours; what we thought of it is forgotten."""
         if message.on_hold:
             self.unpark(message)
             self._tell("forgotten", f"{message.queue_id} is held by somebody else as well", now=now, messages=1)
         message.place = Place.FOREIGN
-        self._foreign[message] = None
+        self._foreign[message] = by_line
 
     def released_line(self, message: Message, *, now: float) -> None:
         """`released from hold`: by us (the helper's answer settles that), or by an admin, whose word counts."""
@@ -236,14 +238,13 @@ class Books:
                 message.own_line = True
                 self.note(message)
             elif message.place is Place.PROMISED and now - message.held_since > OWN_LINE_WITHIN:
-                self.held_by_other(message, now=now)  # our line never came: the hold is another's
+                self.held_by_other(message, by_line=False, now=now)  # our line never came: the hold is another's
         elif message.place is Place.QUEUED and ours is not None:
             self.park(message, [Key.read(ours)], Place.HELD, now=now)
             message.own_line = message.seen_on_hold = True
             self._tell("adopted", "on hold by our record", key=ours, now=now, messages=1)
         elif message.place is Place.QUEUED:
-            message.place = Place.FOREIGN
-            self._foreign[message] = None
+            self.held_by_other(message, by_line=False, now=now)
 
     def _not_found(self, message: Message, *, now: float) -> None:
         if message.place is Place.RELEASING:

@@ -283,7 +283,8 @@ class Engine:
         """Open a sub-queue, or find it open, and begin to take its queued mail."""
         sub = self.subqueues.get(key)
         if sub is None:
-            sub = self.subqueues.open(key, rule=rule, line=line, by_whom=by_whom, now=now)
+            accepted = self._outcomes.accepted_lately(key, now=now)
+            sub = self.subqueues.open(key, rule=rule, line=line, by_whom=by_whom, accepted=accepted, now=now)
             self._taking.sweep(key)
         return sub
 
@@ -389,10 +390,18 @@ class Engine:
         return self.books.compare(instance, there, ours, listed_at=listed_at, now=now)
 
     def gap(self, *, now: float) -> None:
-        """Lines may be missing: whatever is not on hold may be in core until the log or a listing says more."""
+        """Lines may be missing: whatever is not on hold may be in core until the log or a listing says more.
+
+        A promise whose line may be among them is believed: nobody else would let go what we hold.
+        """
         for message in self.messages:
             if message.place is Place.QUEUED:
                 message.pending = max(message.pending, 1)
+            elif message.place is Place.PROMISED and not message.own_line:
+                message.own_line = True
+                self.books.note(message)
+                for key in message.held_under[:1]:
+                    self._to_adopt.setdefault(message.instance, {})[message.queue_id] = str(key)
         self.telling.tell("gap", "lines of the log may be missing", now=now)
 
     def forget_old(self, *, now: float) -> None:

@@ -15,6 +15,8 @@ _RUNS = 3
 _SMALLEST_BURST = 3.0
 _ABOVE = 1.04
 """Where the provider went on accepting some, the rate is read well: try so much more."""
+_NEAR = 1.3
+"""... and do not hope for more than by this factor."""
 _SLACKEN = 0.15
 """How much of the fear of falls goes with each exploration that caused none."""
 _DEEPEST = 0.5
@@ -107,6 +109,8 @@ class Limit:
         self.shut_for = max(self.shut_for, episode.failed)
         self.rate = max(FLOOR, self._read(episode))
         self.ceiling = max(self.ceiling, 1.02 * self.rate)
+        if episode.over.soft:
+            self.ceiling = min(self.ceiling, _NEAR * self.rate)
         if not episode.planned:
             self.upsets += 1
             self.best = max(self.rate, self.best)
@@ -125,9 +129,10 @@ class Limit:
         total, ramp = run[-1].accepted, run[-1].seconds
         # From one refusal to the next a bucket lets through no more than its rate: it was empty at both.
         through = min(refused, total / (ramp + episode.before))
-        self._runs = [(r, pace) for r, pace in self._runs if pace > through][1 - _RUNS :] + [(run, refused)]
+        agreeing = [(r, pace) for r, pace in self._runs if pace > through]
+        self._runs = [*agreeing[1 - _RUNS :], (run, refused)]
         span = max(episode.span, self.shut_for)
-        guess = min(refused, max(through, max(s.accepted / (s.seconds + span) for s in run)))
+        guess = min(refused, max(through, *(s.accepted / (s.seconds + span) for s in run)))
         window = not over.soft and not episode.dear
         bucket = self._bucket(run, through, guess * span)
         self.ceiling = self._most(episode, through, refused)

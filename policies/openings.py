@@ -1,6 +1,8 @@
 """When a refusal opens a sub-queue: `open_after = {recipients, within, ratio}`, counted per key."""
 
 from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from policies.key import Key
 from policies.rules import Opening
@@ -60,3 +62,47 @@ class Openings:
                 del self._watched[next(iter(self._watched))]
         self._watched[key] = watch
         return watch
+
+
+class Accepted(NamedTuple):
+    """What a provider accepted of a key shortly before it refused."""
+
+    messages: int = 0
+    seconds: float = 0.0
+    """Between the first of them and now."""
+
+
+class Acceptances:
+    """Deliveries of the last minutes, by provider and envelope domain, counted in small bins."""
+
+    def __init__(self, *, within: float) -> None:
+        self._within = within
+        self._bin = within / _BINS
+        self._counts: dict[tuple[str, str], deque[list[float]]] = {}
+
+    def accepted(self, provider: str, domain: str, *, now: float) -> None:
+        """One message of this envelope domain was accepted."""
+        bins = self._counts.get((provider, domain))
+        if bins is None:
+            if len(self._counts) >= _MOST:
+                del self._counts[next(iter(self._counts))]
+            bins = self._counts[provider, domain] = deque(maxlen=_BINS)
+        if bins and now < bins[-1][0] + self._bin:
+            bins[-1][1] += 1
+        else:
+            bins.append([now, 1])
+
+    def lately(self, provider: str, domains: Iterable[str] | None, *, now: float) -> Accepted:
+        """Sum up what was accepted of these domains, of all where None."""
+        chosen = (
+            [bins for (at, _), bins in self._counts.items() if at == provider]
+            if domains is None
+            else [self._counts.get((provider, domain), deque()) for domain in domains]
+        )
+        recent = [each for bins in chosen for each in bins if each[0] >= now - self._within]
+        if not recent:
+            return Accepted()
+        return Accepted(int(sum(count for _, count in recent)), now - min(start for start, _ in recent))
+
+
+_BINS = 30

@@ -7,16 +7,18 @@ from policies.classify import RuleSet, Said
 from policies.commands import Attempt
 from policies.key import Key
 from policies.messages import Message, Recipient
-from policies.openings import Openings
+from policies.openings import Acceptances, Accepted, Openings
 from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
 from policies.senders import SenderHabits
 from policies.site import Settings
 from policies.subqueue import State
-from policies.subqueues import SubQueues
+from policies.subqueues import IP_TYPES, SubQueues
 from policies.telling import Telling
 from policies.verdict import IdentityType, Reaction, Scope, Verdict
 
+_LATELY = 300.0
+"""Seconds before an opening whose deliveries tell what the provider takes; a lab divides them."""
 _MARGIN = 1.0
 """Seconds by which the beginning of an attempt, computed from its delays, may be too late."""
 
@@ -48,6 +50,7 @@ class Outcomes:
         self._telling = telling
         self._settings = settings
         self._openings = Openings()
+        self._acceptances = Acceptances(within=_LATELY / settings.scale)
 
     def judge(self, fact: DeliveryAttempt, message: Message, recipient: Recipient, *, now: float) -> Judgement:
         """Feed an attempt to the sub-queues it concerns; tell whether one is to be opened, and by which rule."""
@@ -56,6 +59,8 @@ class Outcomes:
         key = self._named(verdict, message, provider) if verdict and provider else None
         refused = self._subqueues.named(key) if key else None
         concerned = self._subqueues.matching(message, provider) if provider else []
+        if provider and verdict is None:
+            self._acceptances.accepted(provider, message.sender_domain, now=now)
         if provider:
             self._count(key, refused, message, provider, now=now)
             for sub in concerned:
@@ -85,6 +90,11 @@ class Outcomes:
         if self._rules.opening(verdict.rule).recipients_named > 1:
             return None, ""
         return key, verdict.rule
+
+    def accepted_lately(self, key: Key, *, now: float) -> Accepted:
+        """Tell what the provider accepted of a key before it refused: where its first ramp begins."""
+        domains = None if key.type in IP_TYPES else self._subqueues.envelope_domains(key)
+        return self._acceptances.lately(key.provider, domains, now=now)
 
     def opened_by(self, sub: OpenSubQueue, fact: DeliveryAttempt, *, now: float) -> None:
         """Tell a sub-queue of the refusal that opened it: its pace learns from what was under way then."""

@@ -3,7 +3,7 @@ Knows when refusals ended the last ramp; pauses and probes are the caller's."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
 from policies.chance import Chance
@@ -28,7 +28,7 @@ class Pacing(NamedTuple):
     """A sub-queue that wants to probe and has no mail to do it with closes after so long."""
     step: float = 5.0
     """The pace changes once in so long."""
-    quick: float = 20.0
+    quick: float = 40.0
     """The shortest time in which a pace may grow e-fold while nothing is known of the limit ..."""
     careful: float = 60.0
     """... and once the limit has been met."""
@@ -71,6 +71,12 @@ DEAR = 5.0
 UNKNOWN_BURST = 100.0
 _LAGS = 10.0
 """A pace grows e-fold in no less than so many times what an outcome takes to come back."""
+_SLOWLY = 15.0
+"""Where probes failed, the first ramp takes at least the shut-out by this to grow e-fold."""
+_WORTH = 2.0
+"""More is tried only if what is held takes so many of the pauses that it may cost to leave."""
+_FIRST = 0.8
+"""The first ramp begins at this part of what was accepted over burst and pause."""
 _BACK = 5.0
 """The way back up after a fall takes so many pauses."""
 
@@ -79,11 +85,13 @@ _BACK = 5.0
 class Plan:
     """How mail leaves until the limit is known better: creep up to the goal, hold it, then explore."""
 
-    goal: float = 0.0
+    goal: float
     """Messages/s that are believed to be safe."""
+    start: float
+    """Where the ramp begins; not above the goal."""
     creep: float = math.inf
     """Seconds in which a pace below the goal grows e-fold."""
-    explore_at: float = math.inf
+    explore_at: float = 0.0
     care: float = 1.0
     quickest: float = 0.0
     """Seconds in which the pace may grow e-fold at most."""
@@ -95,20 +103,22 @@ class Plan:
 
 
 class Pace:
-    def __init__(self, pacing: Pacing) -> None:
+    def __init__(self, pacing: Pacing, *, accepted: int = 0, during: float = 0.0) -> None:
+        """`accepted`: messages that the provider took in the `during` seconds before its first refusal."""
         self.rate = 0.0
         """Messages/s; 0 while paused."""
         self.next_step_at = math.inf
         self.limit = Limit()
         self._pacing = pacing
-        self._plan = Plan()
+        self._first = (accepted, during)
+        self._plan = Plan(pacing.first_pace, pacing.first_pace)
         self._chance = Chance()
         self._lag = 1.0
         """What an outcome takes to come back, seconds."""
         self._trail: Trail | None = None
         """Of the ramp that is or was the last; None: there was none yet in this opening."""
         self._over: Overrun | None = None
-        self._shut = -math.inf
+        self._shut = math.inf
         """When the pause began; infinite while mail leaves."""
         self._before = 0.0
         """Seconds from the last refusal to the ramp after it."""
@@ -162,8 +172,8 @@ class Pace:
     # The caller's pauses.
 
     def stop(self, *, now: float) -> None:
-        """A pause begins."""
-        self._shut = now
+        """A pause begins, or one more after a probe that failed."""
+        self._shut = min(self._shut, now)
         self.rate = 0.0
         self.next_step_at = math.inf
 
@@ -176,7 +186,7 @@ class Pace:
         elif over is not None:
             self._learn(self._trail, over, after=after, failed=failed, now=now)
         self._before = after or self._before
-        self.rate = max(FLOOR, self._plan.goal * self.limit.fall)
+        self.rate = self._plan.start
         self._plan.exploring, self._plan.lent, self._plan.idle_since = False, False, None
         self._over = None
         self._shut = math.inf
@@ -190,30 +200,28 @@ class Pace:
         """What was learned of the limit is kept for the next opening."""
         self.limit.rest()
         self._trail = self._over = None
+        self._shut = math.inf
         self._chance = Chance()
-        self._plan = Plan(goal=self._plan.goal)
         self._paces = []
-        self.next_step_at = math.inf
 
     def _begin(self, over: Overrun | None, *, after: float, failed: float, now: float) -> None:
         """Plan the first ramp of an opening."""
         pacing, limit = self._pacing, self.limit
-        plan = self._plan = Plan(explore_at=now, quickest=pacing.quick)
         limit.shut_for = max(limit.shut_for, failed)
+        quickest, explore_at = pacing.quick, now
         accepted = over.rate if over is not None else None
         if over is not None:
             self._chance.opened(over)
         if accepted is not None:
-            plan.goal = pacing.full_pace if accepted >= 0.8 * pacing.full_pace else 0.8 * accepted
+            goal = pacing.full_pace if accepted >= 0.8 * pacing.full_pace else 0.8 * accepted
         elif limit.rate:
-            plan.goal = 0.8 * limit.rate
-            plan.explore_at = now + after
-            plan.quickest = pacing.careful
+            goal, quickest, explore_at = 0.8 * limit.rate, pacing.careful, now + after
         elif failed:
-            plan.goal = pacing.first_pace * pacing.pause / after
-            plan.quickest = max(pacing.quick, after / 12)
+            goal, quickest = pacing.first_pace * pacing.pause / after, max(pacing.quick, after / _SLOWLY)
         else:
-            plan.goal = pacing.first_pace
+            goal = pacing.first_pace
+        goal = max(FLOOR, goal)
+        self._plan = Plan(goal, goal, explore_at=explore_at, quickest=quickest)
 
     def _learn(self, trail: Trail, over: Overrun, *, after: float, failed: float, now: float) -> None:
         """Learn from the ramp that was refused, and plan the next."""
@@ -233,16 +241,17 @@ class Pace:
                 dear=failed > 0 or after >= pacing.pause,
             )
         )
-        plan = self._plan = Plan(goal=max(FLOOR, MARGIN * limit.rate), quickest=pacing.careful)
-        hope = max(0.02, math.log(max(limit.ceiling, limit.best) / plan.goal))
-        plan.care = CARE * min(1.0, 0.5 / hope)
-        back = 0.0
-        if limit.fall < 1:
-            back = min(pacing.creep_max, max(_BACK * after, 3 * limit.burst / (plan.goal * limit.fall)))
-            plan.creep = back / -math.log(limit.fall)
+        goal = max(FLOOR, MARGIN * limit.rate)
+        start = max(FLOOR, limit.fall * goal)
+        hope = max(0.02, math.log(max(limit.ceiling, limit.best) / goal))
+        creep, back = math.inf, 0.0
+        if start < goal:
+            back = min(pacing.creep_max, max(_BACK * after, 3 * limit.burst / start))
+            creep = back / math.log(goal / start)
         price = after * PATIENCE / hope * RARER**limit.misses * (1 + DEAR * (1 - limit.fall))
         hold = min(pacing.hold_max, price) if known else 0.0
-        plan.explore_at = now + back + hold
+        care = CARE * min(1.0, 0.5 / hope)
+        self._plan = Plan(goal, start, creep, explore_at=now + back + hold, care=care, quickest=pacing.careful)
 
     # Time.
 
@@ -278,13 +287,16 @@ class Pace:
             return max(pacing.careful, seen)
         if self.rate < plan.goal:
             return plan.creep
-        if at < plan.explore_at or not (held or plan.exploring or not limit.rate):
+        plan.exploring = plan.exploring or (at >= plan.explore_at and self._worth_trying(held))
+        if not plan.exploring:
             return math.inf
-        plan.exploring = True
         burst = limit.burst or UNKNOWN_BURST
         if self.rate > 1.03 * limit.ceiling:
             plan.care = max(1.0, plan.care * math.exp(-self.rate * pacing.step / (6 * burst)))
         return max(plan.quickest, seen, plan.care * burst / self.rate)
+
+    def _worth_trying(self, held: int) -> bool:
+        return not self.limit.rate or held > _WORTH * self._before * self.rate
 
     # The store's side.
 
@@ -297,6 +309,7 @@ class Pace:
             "limit": self.limit.snapshot(),
             "plan": {field.name: _plain(getattr(self._plan, field.name)) for field in fields(Plan)},
             "chance": {field.name: getattr(self._chance, field.name) for field in fields(Chance)},
+            "first": list(self._first),
             "lag": self._lag,
             "trail": self._trail.snapshot() if self._trail is not None else None,
             "over": [over.since, over.last, over.accepted, over.refused] if over is not None else None,
@@ -314,6 +327,7 @@ class Pace:
         restored.limit = Limit.restore(snapshot["limit"])
         restored._plan = Plan(**{name: _read(value) for name, value in snapshot["plan"].items()})
         restored._chance = Chance(**snapshot["chance"])
+        restored._first = (int(snapshot["first"][0]), float(snapshot["first"][1]))
         restored._lag = snapshot["lag"]
         restored._trail = Trail.restore(snapshot["trail"]) if snapshot["trail"] is not None else None
         restored._over = Overrun(*snapshot["over"]) if snapshot["over"] is not None else None
@@ -329,3 +343,18 @@ def _plain(value: Any) -> Any:
 
 def _read(value: Any) -> Any:
     return float(value) if isinstance(value, str) else value
+
+    @classmethod
+    def restore(cls, pacing: Pacing, snapshot: Mapping[str, Any]) -> Self:
+        pace = cls(pacing)
+        pace.rate, pace.next_step_at = snapshot["rate"], or_infinite(snapshot["next_step_at"])
+        pace.limit = Limit.restore(snapshot["limit"])
+        pace._plan = Plan(**{**snapshot["plan"], "creep": or_infinite(snapshot["plan"]["creep"])})
+        pace._chance = Chance(**snapshot["chance"])
+        pace._lag = snapshot["lag"]
+        pace._trail = Trail.restore(snapshot["trail"]) if snapshot["trail"] is not None else None
+        pace._over = Overrun(**snapshot["over"]) if snapshot["over"] is not None else None
+        pace._shut = or_infinite(snapshot["shut"])
+        pace._before = snapshot["before"]
+        pace._paces = snapshot["paces"]
+        return pace

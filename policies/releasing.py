@@ -79,9 +79,10 @@ class Releasing:
             chosen.setdefault(message.instance, []).append(message)
 
     def _clear(self, message: Message, *, now: float) -> bool:
-        """Whether a held message may go back into the queue without harm (rule 1)."""
+        """Whether a held message may go back into the queue without harm (rule 1), and the hold is ours (rule 3)."""
         return (
             message.place in _RELEASABLE
+            and message.own_line
             and not message.in_core
             and now >= message.retry_at
             and now - message.held_since >= MIN_HOLD

@@ -1,311 +1,339 @@
-"""One sub-queue's states: paused, probing, ramping, closed; who may leave, and when to ask again.
-
-The pace of a ramp is learned elsewhere (`policies.pace`); here it is decided how long to pause, when a
-probe goes out, and what an outcome means in the state it comes in. Time is an argument and never runs back.
-"""
+"""One key's sub-queue: paused, probing, ramping, closed. Knows when its mail may leave, and learns the pace from what
+comes of it; which messages leave, and how, is the engine's."""
 
 import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Self
 
+from policies.limit import finite, or_infinite
 from policies.pace import Pace, Pacing
 
 __all__ = ["Pacing", "State", "SubQueue"]
+
+_CATCH_UP = 3.0
+"""Seconds' worth of unspent budget that is kept: releases go about once a second, and now and then one is late."""
+_EVEN = 1e-9
+"""A budget that is whole but for rounding is whole."""
 
 
 class State(StrEnum):
     PAUSED = "paused"
     """Nothing leaves."""
     PROBING = "probing"
-    """One message is out, or may go."""
+    """One message at a time."""
     RAMPING = "ramping"
-    """Mail leaves at a learned pace."""
+    """Mail leaves at the learned pace."""
     CLOSED = "closed"
-    """Mail passes as if there were no sub-queue."""
-
-
-_BURST_SECONDS = 3.0
-"""Budget that was not used is kept for so long, for releases are made once a second or later."""
+    """No limit is felt any more."""
 
 
 class SubQueue:
-    """Made when it opens: paused. `now` and `began` are seconds on one clock; a `now` that runs back stands still."""
+    """Times are seconds since the epoch. Time may stand still; a time before the latest one known counts as that."""
 
     def __init__(self, pacing: Pacing, *, now: float) -> None:
+        """Open it: paused."""
         self.state = State.PAUSED
         self.since = now
-        """When this state began."""
         self._pacing = pacing
         self._pace = Pace(pacing)
-        self._pace.stop(now=now)
         self._now = now
+        self._until = now
+        """End of the pause."""
         self._length = pacing.pause
-        """Of the pause, seconds."""
-        self._until = now + pacing.pause
+        """What a pause takes, for the time being."""
+        self._pausing = 0.0
+        """What this one takes."""
+        self._longest_failed = 0.0
+        """The longest pause whose probe failed; no pause is as short again."""
         self._paused_at = now
         self._refused_at = now
-        """When the attempt began that ended the last ramp."""
-        self._failed = 0.0
-        """The longest pause after which a probe failed: none may be shorter than twice that."""
-        self._failures = 0
-        """Probes that failed since the last ramp."""
+        """When the attempt began whose refusal led to this pause, or to the first of this chain of pauses."""
         self._failed_after = 0.0
-        """Seconds from the refusal that ended the last ramp to the last probe that failed."""
-        self._planned = True
-        """The refusal that ended the last ramp was the price of trying more."""
-        self._probe_at: float | None = None
-        """When the probe went out."""
-        self._probe_not_before = now
-        self._credit = 0.0
-        """Messages that may leave; whole ones do."""
-        self._credited_at = now
+        """Seconds from there to the last probe that failed; 0: none did."""
+        self._may_shorten = False
+        self._probe_at = math.inf
+        """When the probe was let out; infinite: none is out."""
+        self._retry_at = now
+        """No probe before this."""
+        self._budget = 0.0
+        self._budget_at = now
         self._busy_at = now
-        """When mail last waited, or left at less than full pace."""
-
-    def reopen(self, *, now: float) -> None:
-        """Pause again after having been closed; what was learned of the limit is kept."""
-        now = self._clock(now)
-        self._failed = self._failed_after = 0.0
-        self._failures = 0
-        self._refused_at = now
-        self._length = self._pacing.pause
-        self._pace.stop(now=now)
-        self._pause(now)
+        """The last time that mail was held, or the pace was below the full one."""
+        self._pause(now, pacing.pause)
 
     @property
     def budget_per_s(self) -> float:
-        """Messages a second that may leave now, 0 while paused or probing."""
-        return self._pace.rate if self.state is State.RAMPING else 0.0
+        """Messages a second that may leave now; 0 while paused or probing."""
+        return self._pacing.full_pace if self.state is State.CLOSED else self._pace.rate
 
     @property
     def next_step_at(self) -> float:
-        """When the state or the pace changes next, if nothing else happens; infinite where only outcomes count."""
+        """When something changes by itself: the pause or the wait for a probe ends, the pace changes.
+
+        A closed one tells when it closed.
+        """
         match self.state:
             case State.PAUSED:
                 return self._until
             case State.PROBING:
-                return self._until if self._probe_at is None else self._probe_at + self._pacing.probe_timeout
+                return self._probe_ends
             case State.RAMPING:
                 return self._pace.next_step_at
             case State.CLOSED:
-                return math.inf
+                return self.since
 
-    # Outcomes of attempts.
+    @property
+    def _probe_ends(self) -> float:
+        if self._probe_at < math.inf:
+            return self._probe_at + self._pacing.probe_timeout
+        return max(self._retry_at, self._now)
 
-    def refused(self, *, began: float, now: float) -> None:
-        """A matching refusal. What began before the pause is told to the pace, and changes no state."""
+    def reopen(self, *, now: float) -> None:
+        """Open a closed one again: paused as at first, knowing what was learned before."""
         now = self._clock(now)
-        limited = self._pace.refused(began=began, now=now)
-        if self.state is State.PROBING and began >= self.since:
-            self._probe_failed(began, now)
-        elif self.state is State.PAUSED and began > self._paused_at:
-            # Mail that we do not hold was tried and refused: a provider that counts attempts begins anew.
-            again = began + self._until - self._paused_at
-            self._until = max(self._until, min(again, self._paused_at + 2 * self._length))
-        elif self.state is State.RAMPING and began >= self._paused_at and limited:
-            self._ramp_ended(began, now)
+        self._length = self._pacing.pause
+        self._refused_at, self._failed_after, self._may_shorten = now, 0.0, False
+        self._pause(now, self._length)
+
+    # What became of attempts.
 
     def accepted(self, *, began: float, now: float) -> None:
-        """A 2xx."""
+        """The provider took a message (2xx); `began`: when the connection for it was begun."""
         now = self._clock(now)
         self._pace.accepted(began=began, now=now)
-        if self.state is State.PAUSED and self._pace.soft and not self._failures and self._planned:
-            self._shorten()
-        elif self.state is State.PROBING and began >= self.since:
+        if self.state is State.PROBING and began >= self.since:
             self._ramp(now)
+        elif self.state is State.PAUSED and self._may_shorten and self._pace.soft:
+            self._length = self._shortest
+            self._until = min(self._until, self._paused_at + self._length)
+
+    def refused(self, *, began: float, now: float) -> None:
+        """A matching refusal. One of an attempt from before the pause tells where the limit was, and no more."""
+        now = self._clock(now)
+        if self.state is State.CLOSED:
+            return
+        counts = self._pace.refused(began=began, now=now)
+        if began < self._paused_at:
+            return
+        if self.state is State.PAUSED:
+            self._leaked(began)
+        elif self.state is State.PROBING:
+            self._probe_failed(began, now)
+        elif counts:
+            self._stop(began, now)
 
     def talked(self, *, began: float, now: float) -> None:
-        """A refusal of recipient or message scope: they talk to us, which is all that a probe asks."""
+        """A refusal of recipient or message scope: as a probe it is as good as an acceptance."""
         now = self._clock(now)
         if self.state is State.PROBING and began >= self.since:
             self._ramp(now)
 
     def void(self, *, now: float) -> None:
-        """The probe ended without a reply; the next may go after a little while."""
-        now = self._clock(now)
-        if self.state is State.PROBING and self._probe_at is not None:
-            self._probe_at = None
-            self._probe_not_before = now + self._pacing.void_delay
+        """The probe ended without a reply, or never left; it is replaced a little later than `now`."""
+        self._probe_at = math.inf
+        self._retry_at = max(self._now, now) + self._pacing.void_delay
 
     # What may leave.
 
     def allowance(self, *, now: float, held: int) -> int:
-        """Tell how many messages may leave now. `held`: how many wait."""
+        """How many messages may leave now, with `held` waiting; moves on to the state that the time brings."""
         now = self._clock(now)
-        self._advance(now, held)
+        self._move_on(now, held)
         match self.state:
             case State.PAUSED:
                 return 0
             case State.PROBING:
-                return int(self._probe_at is None and now >= self._probe_not_before)
+                return int(self._probe_at == math.inf and now >= self._retry_at)
             case State.RAMPING:
-                return int(self._credit + 1e-9)
+                return max(0, math.floor(self._budget + _EVEN))
             case State.CLOSED:
                 return max(1, held)
 
     def passes(self, *, now: float, held: int) -> bool:
-        """Whether an arriving message may go straight on: only where none waits before it."""
-        return self.allowance(now=now, held=held) > 0 and (not held or self.state is State.CLOSED)
+        """Whether an arriving message may go straight through: nothing older waits, and one may leave."""
+        may_leave = self.allowance(now=now, held=held) > 0
+        return self.state is State.CLOSED or (may_leave and held == 0)
 
     def spent(self, count: int, *, now: float) -> None:
-        """So many were let out."""
+        """So many were let out: released, or passed as they arrived."""
         now = self._clock(now)
+        if count <= 0:
+            return
         if self.state is State.PROBING:
             self._probe_at = now
         elif self.state is State.RAMPING:
-            self._credit -= count
+            self._budget -= count
 
     def next_at(self, *, now: float, held: int) -> float:
-        """Tell when to ask for the allowance again at the latest; infinite where only an outcome changes it."""
+        """When to ask for the allowance again at the latest; infinite: not before something happens."""
+        now = self._clock(now)
         match self.state:
             case State.PAUSED:
-                return self._until
-            case State.PROBING if self._probe_at is not None:
-                return self._probe_at + self._pacing.probe_timeout
+                return max(now, self._until)
             case State.PROBING:
-                patience = self.since + self._pacing.forget_after
-                return max(now, self._probe_not_before) if held else max(now, patience)
-            case State.RAMPING if held:
-                wait = max(0.0, 1.0 - self._credit) / max(self._pace.rate, 1e-9)
-                return min(max(now, self._credited_at + wait), max(now, self._pace.next_step_at))
+                idle = not held and self._probe_at == math.inf
+                return max(now, self.since + self._pacing.forget_after if idle else self._probe_ends)
             case State.RAMPING:
-                return max(now, self._pace.next_step_at)
+                return max(now, self._next_release() if held else self._next_quiet_change())
             case State.CLOSED:
-                return math.inf
+                return now if held else math.inf
+
+    def _next_release(self) -> float:
+        """When the budget reaches one message, or the pace has changed twice before that."""
+        whole = self._budget_at + max(0.0, 1 - self._budget) / self._pace.rate
+        return min(whole + _EVEN, self._pace.next_step_at + self._pacing.step)
+
+    def _next_quiet_change(self) -> float:
+        closes = self._busy_at + self._pacing.close_after
+        return closes if self._pace.rate >= self._pacing.full_pace else self._pace.next_step_at
 
     # By hand.
 
     def pause(self, *, now: float, seconds: float | None = None) -> None:
-        """Pause, for `seconds` or for as long as the last pause was."""
+        """Pause for so long (the first pause where None), then probe."""
         now = self._clock(now)
-        self._length = self._pacing.pause if seconds is None else seconds
-        self._pace.stop(now=now)
-        self._pause(now)
+        self._failed_after, self._may_shorten = 0.0, False
+        self._pause(now, self._pacing.pause if seconds is None else seconds)
 
     def close(self, *, now: float) -> None:
+        """Let everything go; what was learned is kept for `reopen`."""
         self._close(self._clock(now))
 
-    # Transitions.
+    # Between the states.
 
     def _clock(self, now: float) -> float:
         self._now = max(self._now, now)
         return self._now
 
     def _enter(self, state: State, now: float) -> None:
-        self.state = state
-        self.since = now
+        self.state, self.since = state, now
 
-    def _pause(self, now: float) -> None:
-        self._enter(State.PAUSED, now)
-        self._paused_at = now
-        self._until = now + self._length
-        self._probe_at = None
+    def _move_on(self, now: float, held: int) -> None:
+        if self.state is State.PAUSED and now >= self._until:
+            self._enter(State.PROBING, now)
+            self._probe_at, self._retry_at = math.inf, now
+        if self.state is State.PROBING:
+            if now >= self._probe_at + self._pacing.probe_timeout:
+                self._probe_at = math.inf
+            if held:
+                self._busy_at = now
+            elif self._probe_at == math.inf and now >= max(self._busy_at, self.since) + self._pacing.forget_after:
+                self._close(now)
+        if self.state is State.RAMPING:
+            self._earn(now)
+            self._pace.advance(now=now, held=held)
+            if held or self._pace.rate < self._pacing.full_pace:
+                self._busy_at = now
+            elif now >= self._busy_at + self._pacing.close_after:
+                self._close(now)
 
-    def _probe_failed(self, began: float, now: float) -> None:
-        self._failed = max(self._failed, self._length)
-        self._failures += 1
-        self._failed_after = began - self._refused_at
-        self._length = min(self._pacing.pause_max, 2 * self._length)
-        self._pause(now)
-
-    def _ramp_ended(self, began: float, now: float) -> None:
-        """Pause for less where the refusal was foreseen, for more where refusals come again and again unforeseen."""
-        self._planned = self._pace.planned
-        again = self._pace.limit.upsets >= 1
-        self._pace.stop(now=now)
-        factor = 0.5 if self._planned else 2.0 if again else 1.0
-        wanted = min(self._length * factor, max(self._length, self._pacing.pause))
-        self._length = min(self._pacing.pause_max, max(self._pacing.pause_min, 2 * self._failed, wanted))
-        self._failures = 0
-        self._failed_after = 0.0
-        self._refused_at = began
-        self._pause(now)
-
-    def _shorten(self) -> None:
-        """The provider still accepts some of what is under way: it has not shut the key out."""
-        shorter = max(self._pacing.pause_min, min(2 * self._failed, self._pacing.pause_max))
-        if shorter < self._length:
-            self._length = shorter
-            self._until = self._paused_at + shorter
+    def _earn(self, now: float) -> None:
+        """Earn budget for the time since the last look, at the pace of that time."""
+        rate = self._pace.rate
+        most = max(1 + rate, rate * _CATCH_UP)
+        self._budget = min(most, self._budget + rate * (now - self._budget_at))
+        self._budget_at = now
 
     def _ramp(self, now: float) -> None:
         self._enter(State.RAMPING, now)
-        self._pace.resume(now=now, failed=self._failed_after if self._failures else 0.0)
-        self._probe_at = None
-        self._credit = 0.0
-        self._credited_at = self._busy_at = now
+        self._pace.resume(now=now, failed=self._failed_after)
+        self._failed_after = 0.0
+        self._probe_at = math.inf
+        self._budget, self._budget_at, self._busy_at = 0.0, now, now
         if self._pace.by_chance:
             self._close(now)
 
+    def _stop(self, began: float, now: float) -> None:
+        """A refusal ends the ramp; how long to pause depends on whether more was being tried."""
+        self._may_shorten = self._pace.planned
+        if self._may_shorten:
+            self._length = max(self._shortest, self._length / 2)
+        elif self._pace.limit.upsets:
+            self._length = max(self._length, min(2 * self._length, self._pacing.pause))
+        self._length = min(self._pacing.pause_max, max(self._length, self._shortest))
+        self._refused_at, self._failed_after = began, 0.0
+        self._pause(now, self._length)
+
+    @property
+    def _shortest(self) -> float:
+        return min(self._pacing.pause_max, max(self._pacing.pause_min, 2 * self._longest_failed))
+
+    def _probe_failed(self, began: float, now: float) -> None:
+        if began >= self.since:
+            self._longest_failed = max(self._longest_failed, self._length)
+            self._failed_after = began - self._refused_at
+            self._length = min(self._pacing.pause_max, 2 * self._length)
+        self._may_shorten = False
+        self._pause(now, self._length)
+
+    def _leaked(self, began: float) -> None:
+        """An attempt that we did not stop began in the pause and was refused: count the pause from it.
+
+        A provider that starts its penalty anew for each attempt does the same. At most twice the pause, so that
+        mail which we cannot hold does not keep the rest waiting for ever.
+        """
+        self._until = max(self._until, min(began, self._paused_at + self._pausing) + self._pausing)
+
+    def _pause(self, now: float, seconds: float) -> None:
+        self._enter(State.PAUSED, now)
+        self._pace.stop(now=now)
+        self._paused_at, self._pausing, self._until = now, seconds, now + seconds
+        self._probe_at = math.inf
+
     def _close(self, now: float) -> None:
         self._enter(State.CLOSED, now)
+        self._pace.stop(now=now)
         self._pace.close()
-
-    def _advance(self, now: float, held: int) -> None:
-        """Let time pass."""
-        if self.state is State.PAUSED and now >= self._until:
-            self._enter(State.PROBING, now)
-            self._probe_at = None
-            self._probe_not_before = now
-        if self.state is State.PROBING:
-            self._wait_for_probe(now, held)
-        elif self.state is State.RAMPING:
-            self._earn(now, held)
-
-    def _wait_for_probe(self, now: float, held: int) -> None:
-        if self._probe_at is not None and now >= self._probe_at + self._pacing.probe_timeout:
-            self._probe_at = None
-        if self._probe_at is None and not held and now >= self.since + self._pacing.forget_after:
-            self._close(now)
-
-    def _earn(self, now: float, held: int) -> None:
-        rate = self._pace.rate
-        earned = self._credit + rate * (now - self._credited_at)
-        self._credit = min(max(1.0 + rate, _BURST_SECONDS * rate), earned)
-        self._credited_at = now
-        if held or rate < self._pacing.full_pace:
-            self._busy_at = now
-        self._pace.advance(now=now, held=held)
-        if now >= self._busy_at + self._pacing.close_after:
-            self._close(now)
 
     # The store's side.
 
     def snapshot(self) -> dict[str, Any]:
-        """All that `restore` needs, as JSON."""
+        """Everything, in JSON's types."""
         return {
             "state": str(self.state),
+            "since": self.since,
+            "now": self._now,
+            "until": self._until,
+            "length": self._length,
+            "pausing": self._pausing,
+            "longest_failed": self._longest_failed,
+            "paused_at": self._paused_at,
+            "refused_at": self._refused_at,
+            "failed_after": self._failed_after,
+            "may_shorten": self._may_shorten,
+            "probe_at": finite(self._probe_at),
+            "retry_at": self._retry_at,
+            "budget": self._budget,
+            "budget_at": self._budget_at,
+            "busy_at": self._busy_at,
             "pace": self._pace.snapshot(),
-            **{name: getattr(self, attribute) for name, attribute in _KEPT.items()},
         }
 
     @classmethod
     def restore(cls, pacing: Pacing, snapshot: Mapping[str, Any]) -> Self:
-        """Go on as if never stopped."""
-        restored = cls(pacing, now=0.0)
-        restored.state = State(snapshot["state"])
+        """Take up where a snapshot was made, as if nothing had been between."""
+        restored = cls(pacing, now=snapshot["now"])
+        for name in _PLAIN:
+            setattr(restored, f"_{name}", snapshot[name])
+        restored.state, restored.since = State(snapshot["state"]), snapshot["since"]
+        restored._probe_at = or_infinite(snapshot["probe_at"])
         restored._pace = Pace.restore(pacing, snapshot["pace"])
-        for name, attribute in _KEPT.items():
-            setattr(restored, attribute, snapshot[name])
         return restored
 
 
-_KEPT = {
-    "since": "since",
-    "now": "_now",
-    "length": "_length",
-    "until": "_until",
-    "paused_at": "_paused_at",
-    "refused_at": "_refused_at",
-    "failed": "_failed",
-    "failures": "_failures",
-    "failed_after": "_failed_after",
-    "planned": "_planned",
-    "probe_at": "_probe_at",
-    "probe_not_before": "_probe_not_before",
-    "credit": "_credit",
-    "credited_at": "_credited_at",
-    "busy_at": "_busy_at",
-}
-"""Name in a snapshot -> attribute; all finite numbers, switches or None."""
+_PLAIN = (
+    "now",
+    "until",
+    "length",
+    "pausing",
+    "longest_failed",
+    "paused_at",
+    "refused_at",
+    "failed_after",
+    "may_shorten",
+    "retry_at",
+    "budget",
+    "budget_at",
+    "busy_at",
+)

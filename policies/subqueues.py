@@ -7,6 +7,7 @@ from typing import Any
 from policies.classify import RuleSet
 from policies.key import Key
 from policies.messages import Message, Messages
+from policies.openings import Accepted
 from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
 from policies.senders import SenderHabits
@@ -67,11 +68,11 @@ class SubQueues:
             key = next(iter(self._ip_keys.get(key.provider, ())), key)
         return self.get(key)
 
-    def open(self, key: Key, *, rule: str, line: str, by_whom: str, now: float) -> OpenSubQueue:
+    def open(self, key: Key, *, rule: str, line: str, by_whom: str, accepted: Accepted, now: float) -> OpenSubQueue:
         """Open one that is not open; what an earlier episode learned is remembered."""
         machine = self._closed.pop(key, None)
         if machine is None:
-            machine = SubQueue(self._pacing(rule), now=now)
+            machine = SubQueue(self._pacing(rule), now=now, accepted=accepted.messages, during=accepted.seconds)
         else:
             machine.reopen(now=now)
         sub = OpenSubQueue(key, machine, rule=rule, line=line, now=now)
@@ -193,13 +194,17 @@ class SubQueues:
         """List live messages that may be of this key; each is looked at again before it is taken."""
         if key.type in IP_TYPES:
             return list(messages)
-        if key.type == "spf-domain":
-            domains = [key.value]
-        elif key.type == "sender-domain":
+        if key.type == "sender-domain":
             domains = [d for d in messages.sender_domains() if d and self.organizational(d) == key.value]
         else:
-            domains = self._habits.envelope_domains(key.type, key.value)
+            domains = self.envelope_domains(key)
         return [message for domain in domains for message in messages.of_sender(domain)]
+
+    def envelope_domains(self, key: Key) -> list[str]:
+        """List envelope domains whose mail may be of a sender's key, as far as they are known without looking."""
+        if key.type in {"spf-domain", "sender-domain"}:
+            return [key.value]
+        return self._habits.envelope_domains(key.type, key.value)
 
     def _pacing(self, rule: str) -> Pacing:
         opening = self._rules.opening(rule)

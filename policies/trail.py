@@ -84,12 +84,12 @@ def _thinned(stretches: Sequence[Stretch]) -> Iterable[Stretch]:
 
 def burst_needed(run: Run, rate: float) -> float:
     """The smallest burst with which a bucket of `rate` messages/s lets the run through."""
-    return max(0.0, max(s.accepted - rate * s.seconds for s in run))
+    return max(0.0, *(s.accepted - rate * s.seconds for s in run))
 
 
 def rate_needed(run: Run, burst: float) -> float:
     """The smallest rate, messages/s, with which a bucket of `burst` lets the run through."""
-    return max(0.0, max((s.accepted - burst) / s.seconds for s in run))
+    return max(0.0, *((s.accepted - burst) / s.seconds for s in run))
 
 
 def pace_of_last(run: Run, messages: float) -> float:

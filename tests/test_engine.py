@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from parsers.postfix import facts
-from policies.access import Arrival
-from policies.commands import Hold, Reload
+from policies.access import Arrival, hold_text
+from policies.commands import Adopt, Hold, Reload
 from policies.key import Key
 from policies.messages import Place
 from policies.subqueue import State
@@ -166,6 +166,48 @@ def test_a_header_check_before_ours_makes_the_hold_theirs() -> None:
     world.say(lambda r: facts.Held(r, queue_id, "cleanup", "", "header Subject: x", "", ""), "cleanup")
     world.run(3_600)
     assert world.files[queue_id].queue == "hold"
+
+
+def _promised(world: World) -> str:
+    """A message that we answered HOLD and that is on hold; no line of ours has been read."""
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    queue_id = world.submit("news@burst.example", ["user@gmail.com"], line=False)
+    assert world.files[queue_id].queue == "hold"
+    return queue_id
+
+
+def test_a_promise_without_our_own_line_is_not_released() -> None:
+    """An access map held it at RCPT: smtpd logs that without a queue id, and our HOLD not at all."""
+    world = World(lambda *_: None)
+    queue_id = _promised(world)
+    world.run(30)
+    world.engine.close(BURST, by_whom="test", now=world.now)
+    world.run(30)
+    world.engine.listed(world.listing(), now=world.now)
+    world.run(3_600)
+    assert world.files[queue_id].queue == "hold"
+
+
+def test_our_own_line_counts_however_late_it_is_read() -> None:
+    """The queue was listed first, as at a start, or the log lags: until then the hold seemed another's."""
+    world = World(lambda *_: None)
+    queue_id = _promised(world)
+    world.run(120)
+    world.engine.listed(world.listing(), now=world.now)
+    text = "<END-OF-MESSAGE>: End-of-data " + hold_text(str(BURST), "by-hand")
+    world.say(lambda r: facts.Held(r, queue_id, "policy", "END-OF-MESSAGE", text, "news@burst.example", ""), "smtpd")
+    world.run(120)
+    assert sum(world.delivered.values()) == 1
+
+
+def test_after_a_gap_in_the_log_a_promise_is_believed() -> None:
+    world = World(lambda *_: None)
+    queue_id = _promised(world)
+    world.engine.gap(now=world.now)
+    world.run(120)
+    assert sum(world.delivered.values()) == 1
+    assert any(isinstance(command, Adopt) and queue_id in command.keys for command in world.commands)
 
 
 def test_what_an_admin_releases_gets_its_attempt() -> None:

@@ -107,7 +107,8 @@ class World:
 
     # --- mail ---
 
-    def submit(self, sender: str, recipients: Iterable[str], *, policy: bool = True) -> str:
+    def submit(self, sender: str, recipients: Iterable[str], *, policy: bool = True, line: bool = True) -> str:
+        """A message arrives; `line`: a HOLD of ours is logged."""
         queue_id = f"4Wz{next(self._ids):08d}".translate(str.maketrans("0123456789", "BCDFGHJKLM")) + "zB"
         file = File(queue_id, sender, list(recipients), "incoming", self.now)
         self.files[queue_id] = file
@@ -127,7 +128,8 @@ class World:
         if parked:
             file.queue = "hold"
             text = f"<END-OF-MESSAGE>: End-of-data {hold_text(parked.key, parked.rule)}"
-            self.say(lambda r: facts.Held(r, queue_id, "policy", "END-OF-MESSAGE", text, sender, ""), "smtpd")
+            if line:
+                self.say(lambda r: facts.Held(r, queue_id, "policy", "END-OF-MESSAGE", text, sender, ""), "smtpd")
         else:
             self._activate(file)
         return queue_id

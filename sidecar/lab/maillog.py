@@ -44,6 +44,8 @@ class MailLog:
     bounced: set[tuple[str, str]] = field(default_factory=set)
     """(queue id, recipient)."""
     held: list[Moved] = field(default_factory=list)
+    answered: set[str] = field(default_factory=set)
+    """Queue ids that went on hold as they arrived, by an answer to smtpd."""
     released: list[Moved] = field(default_factory=list)
     on_hold: set[str] = field(default_factory=set)
     removed_silently: list[str] = field(default_factory=list)
@@ -63,6 +65,7 @@ class MailLog:
             case "cleanup" if identified := _MESSAGE_ID.match(said):
                 self.message_ids[queue_id] = identified["value"]
             case "smtpd" if said.startswith("hold: END-OF-MESSAGE"):
+                self.answered.add(queue_id)
                 self._hold(queue_id, now)
             case "postsuper":
                 self._postsuper(queue_id, said, now)

@@ -7,15 +7,18 @@ one: write a module with a `DRILL` beside these and put it into the table.
 from sidecar.config import ConfigError
 from sidecar.lab.drills import (
     admin_filter,
+    failsafe_at_once,
     held_while_active,
     identities,
     in_core,
+    in_delivery,
     lifetime,
     more_recipients,
     never_parked,
     relayhost,
     routes,
     second_pass,
+    slow_client,
     surroundings,
     theirs_on_hold,
 )
@@ -26,6 +29,9 @@ DRILLS: dict[str, Drill] = {
     for drill in (
         held_while_active.DRILL,
         *in_core.DRILLS,
+        *slow_client.DRILLS,
+        *in_delivery.DRILLS,
+        *failsafe_at_once.DRILLS,
         *theirs_on_hold.DRILLS,
         *second_pass.DRILLS,
         *relayhost.DRILLS,

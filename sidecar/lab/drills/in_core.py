@@ -69,6 +69,7 @@ async def _two_recipients(bench: Bench) -> None:
     for provider in bench.providers.values():
         provider.faults.clear()
     await until(lambda: len(bench.follower.log.deferred) >= 10, "10 deferrals", 20)
+    await levers.by_hand(bench, "pause", _GOOGLE_KEY, seconds=30)
     await asyncio.sleep(3)
     await levers.drained(bench)
 

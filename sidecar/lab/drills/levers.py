@@ -9,7 +9,7 @@ import dataclasses
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,26 +80,38 @@ def slow(bench: Bench, delay: float) -> None:
         provider.faults.append(Fault(at=0, kind=FaultKind.SLOW_DATA, target=name, delay=delay))
 
 
+def accept(bench: Bench) -> None:
+    """No limit counts any more; what was refused at its end of DATA stays so."""
+    for provider in bench.providers.values():
+        provider.provider = dataclasses.replace(provider.provider, limit=())
+
+
 def forgive(bench: Bench) -> None:
     """No provider refuses or delays anything any more; what is under way ends as it began."""
+    accept(bench)
     for provider in bench.providers.values():
         provider.faults.clear()
-        provider.provider = dataclasses.replace(provider.provider, limit=(), transaction_s=0.05)
+        provider.provider = dataclasses.replace(provider.provider, transaction_s=0.05)
 
 
-async def slots_filled(bench: Bench, delay: float, *, before: int = 0, slots: int = 0) -> None:
+async def slots_filled(
+    bench: Bench, delay: float, *, before: int = 0, slots: int = 0, change: Callable[[Bench], None] | None = None
+) -> None:
     """Wait until `before` deliveries have begun, some of which are refused, and have the next take `delay` seconds.
 
     Core is frozen until those are in every slot: so whatever it takes then, nothing leaves the queue manager's memory.
+    `change` makes their outcome another than that of the first.
     """
     sidecar = sidecar_of(bench)
     slots = slots or SLOTS * sum(len(provider.domains) for provider in bench.scenario.provider)
     before = before or slots
     await until(lambda: len(bench.ledger.attempts) >= before, f"{before} deliveries begun", 20)
-    await asyncio.sleep(0.3)  # past the end of DATA, where their own delay is settled; refusals come a second after it
+    await asyncio.sleep(0.3)  # past the end of DATA, where their own outcome is settled; it comes a second after it
     sidecar.freeze()
     try:
         slow(bench, delay)
+        if change is not None:
+            change(bench)
         await until(lambda: len(bench.ledger.attempts) >= before + slots, f"{slots} slow deliveries begun", 20)
     finally:
         sidecar.thaw()

@@ -83,7 +83,7 @@ async def _second_instance(bench: Bench) -> AsyncIterator[PrivatePostfix]:
     """Like the first one, but for its places and its name; the sidecar is told of it by a new start."""
     first = bench.postfix
     own = dict(line.split(" = ", 1) for line in first.postconf("-n").splitlines() if " = " in line)
-    for name in ("queue_directory", "data_directory", "header_checks"):
+    for name in ("config_directory", "queue_directory", "data_directory", "header_checks"):
         del own[name]
     second = PrivatePostfix(
         first.directory.with_name("postfix-out"),
@@ -129,7 +129,7 @@ DRILLS = (
     Drill(
         "two-instances",
         "two instances have one sub-queue, and each its own hands",
-        campaign("two-instances", burst=40),
+        campaign("two-instances", burst=40).replace("at = 1\n", "at = 8\n"),
         act_two,
     ),
 )
