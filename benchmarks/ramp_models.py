@@ -243,8 +243,8 @@ CASES = (
     Case("connections 10", lambda _: Sliding(10, 3), 10 / 3, 1.35),
     Case("moving up", lambda n: Moving(1.67, 100, ((0.3 * n / 1.67, 5.0),)), 1.67, 1.5),
     Case("moving down", lambda n: Moving(5, 100, ((0.5 * n / 5, 1.67),)), 1.67, 1.5),
-    Case("shared", lambda _: Shared(3, 100), 1.5, 1.35),
+    Case("shared", lambda _: Shared(3, 100), 1.5, 1.5),
     Case("recipients", lambda _: Recipients(5, 100, 5), 5 / 3, 1.35),
-    Case("by day", lambda n: Window(n // 3, 86400), 1000 / 86400, 1.35),
+    Case("by day", lambda n: Window(n // 3, 86400), 1000 / 86400, 1.5),
     Case("random 10 %", lambda _: Chance(0.1), 50.0, 1.35, limited=False),
 )

@@ -85,8 +85,6 @@ _PEER: Final = r"([^\[\s]*+)\[([^\]]*+)\](?::\d{1,5})?"
 _SAID: Final = re.compile(rf"host {_PEER} (said|refused to talk to me|refused to start TLS): ", re.ASCII)
 _SASL_SAID: Final = re.compile(rf"SASL authentication failed; server {_PEER} said: ", re.ASCII)
 _COMMANDS: Final = {"refused to talk to me": "greeting", "refused to start TLS": "STARTTLS"}
-_USUAL: Final = re.compile(r"([2-5]\d\d) ([245]\.\d{1,3}\.\d{1,3}) ([^\s][^\t\r\n]*(?<! ))", re.ASCII)
-"""The reply to what was taken: one line, both codes."""
 _IN_REPLY_TO: Final = " (in reply to "
 _SUSPENDED: Final = "delivery temporarily suspended: "
 
@@ -97,11 +95,6 @@ def read_reply(reason: str) -> Reply | None:
     None where Postfix itself speaks (connect to, lost connection, DNS, TLS, local delivery) and where what the server
     said does not begin with a code. Source: smtp_trouble.c, smtp_proto.c, smtp_sasl_glue.c, error(8).
     """
-    if usual := _USUAL.fullmatch(reason):
-        code, enhanced, text = usual.groups()
-        while "  " in text:
-            text = text.replace("  ", " ")
-        return _make(Reply, (code, enhanced, text, "", "", ""))
     host = address = command = ""
     text = reason
     if text[:3] not in _CODES:

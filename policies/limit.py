@@ -103,6 +103,11 @@ class Limit:
     _held_refused: float = math.inf
     _runs: list[tuple[Run, float]] = field(default_factory=list)
 
+    def opened(self, accepted: int, during: float) -> None:
+        """What was accepted in the `during` seconds before the first refusal, if it is known, is a run like any other."""
+        if accepted:
+            self._runs = [((Stretch(max(1.0, during), accepted),), math.inf)]
+
     def learn(self, episode: Episode) -> None:
         """Narrow the belief down by a ramp that was refused."""
         before = self.rate
@@ -196,7 +201,7 @@ class Limit:
             "shut_for": self.shut_for,
             "floor": self._floor,
             "held_refused": finite(self._held_refused),
-            "runs": [[pace, [list(stretch) for stretch in run]] for run, pace in self._runs],
+            "runs": [[finite(pace), [list(stretch) for stretch in run]] for run, pace in self._runs],
         }
 
     @classmethod
@@ -208,6 +213,7 @@ class Limit:
             _floor=snapshot["floor"],
             _held_refused=or_infinite(snapshot["held_refused"]),
             _runs=[
-                (tuple(Stretch(seconds, accepted) for seconds, accepted in run), pace) for pace, run in snapshot["runs"]
+                (tuple(Stretch(seconds, accepted) for seconds, accepted in run), or_infinite(pace))
+                for pace, run in snapshot["runs"]
             ],
         )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
 from policies.chance import Chance
-from policies.limit import FLOOR, Episode, Limit, Overrun
+from policies.limit import FLOOR, Episode, Limit, Overrun, finite, or_infinite
 from policies.trail import Trail
 
 
@@ -75,8 +75,6 @@ _SLOWLY = 15.0
 """Where probes failed, the first ramp takes at least the shut-out by this to grow e-fold."""
 _WORTH = 2.0
 """More is tried only if what is held takes so many of the pauses that it may cost to leave."""
-_FIRST = 0.8
-"""The first ramp begins at this part of what was accepted over burst and pause."""
 _BACK = 5.0
 """The way back up after a fall takes so many pauses."""
 
@@ -104,13 +102,13 @@ class Plan:
 
 class Pace:
     def __init__(self, pacing: Pacing, *, accepted: int = 0, during: float = 0.0) -> None:
-        """`accepted`: messages that the provider took in the `during` seconds before its first refusal."""
+        """`accepted`: messages that the provider took in the `during` seconds before its first refusal; 0: not known."""
         self.rate = 0.0
         """Messages/s; 0 while paused."""
         self.next_step_at = math.inf
         self.limit = Limit()
+        self.limit.opened(accepted, during)
         self._pacing = pacing
-        self._first = (accepted, during)
         self._plan = Plan(pacing.first_pace, pacing.first_pace)
         self._chance = Chance()
         self._lag = 1.0
@@ -301,51 +299,24 @@ class Pace:
     # The store's side.
 
     def snapshot(self) -> dict[str, Any]:
-        """All that `restore` needs, as JSON, which has no infinity: that stands as a word."""
-        over = self._over
+        """All that `restore` needs, in JSON's types."""
         return {
             "rate": self.rate,
-            "next_step_at": _plain(self.next_step_at),
+            "next_step_at": finite(self.next_step_at),
             "limit": self.limit.snapshot(),
-            "plan": {field.name: _plain(getattr(self._plan, field.name)) for field in fields(Plan)},
-            "chance": {field.name: getattr(self._chance, field.name) for field in fields(Chance)},
-            "first": list(self._first),
+            "plan": {**asdict(self._plan), "creep": finite(self._plan.creep)},
+            "chance": asdict(self._chance),
             "lag": self._lag,
             "trail": self._trail.snapshot() if self._trail is not None else None,
-            "over": [over.since, over.last, over.accepted, over.refused] if over is not None else None,
-            "shut": _plain(self._shut),
+            "over": asdict(self._over) if self._over is not None else None,
+            "shut": finite(self._shut),
             "before": self._before,
-            "paces": [list(step) for step in self._paces],
+            "paces": [list(pace) for pace in self._paces],
         }
 
     @classmethod
     def restore(cls, pacing: Pacing, snapshot: Mapping[str, Any]) -> Self:
         """Go on as if never stopped."""
-        restored = cls(pacing)
-        restored.rate = snapshot["rate"]
-        restored.next_step_at = float(snapshot["next_step_at"])
-        restored.limit = Limit.restore(snapshot["limit"])
-        restored._plan = Plan(**{name: _read(value) for name, value in snapshot["plan"].items()})
-        restored._chance = Chance(**snapshot["chance"])
-        restored._first = (int(snapshot["first"][0]), float(snapshot["first"][1]))
-        restored._lag = snapshot["lag"]
-        restored._trail = Trail.restore(snapshot["trail"]) if snapshot["trail"] is not None else None
-        restored._over = Overrun(*snapshot["over"]) if snapshot["over"] is not None else None
-        restored._shut = float(snapshot["shut"])
-        restored._before = snapshot["before"]
-        restored._paces = [list(step) for step in snapshot["paces"]]
-        return restored
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
-
-
-def _read(value: Any) -> Any:
-    return float(value) if isinstance(value, str) else value
-
-    @classmethod
-    def restore(cls, pacing: Pacing, snapshot: Mapping[str, Any]) -> Self:
         pace = cls(pacing)
         pace.rate, pace.next_step_at = snapshot["rate"], or_infinite(snapshot["next_step_at"])
         pace.limit = Limit.restore(snapshot["limit"])
@@ -356,5 +327,5 @@ def _read(value: Any) -> Any:
         pace._over = Overrun(**snapshot["over"]) if snapshot["over"] is not None else None
         pace._shut = or_infinite(snapshot["shut"])
         pace._before = snapshot["before"]
-        pace._paces = snapshot["paces"]
+        pace._paces = [list(at_rate) for at_rate in snapshot["paces"]]
         return pace

@@ -31,12 +31,12 @@ class State(StrEnum):
 class SubQueue:
     """Times are seconds since the epoch. Time may stand still; a time before the latest one known counts as that."""
 
-    def __init__(self, pacing: Pacing, *, now: float) -> None:
-        """Open it: paused."""
+    def __init__(self, pacing: Pacing, *, now: float, accepted: int = 0, during: float = 0.0) -> None:
+        """Open it: paused. `accepted`: messages that the provider took in the `during` seconds before; 0: not known."""
         self.state = State.PAUSED
         self.since = now
         self._pacing = pacing
-        self._pace = Pace(pacing)
+        self._pace = Pace(pacing, accepted=accepted, during=during)
         self._now = now
         self._until = now
         """End of the pause."""
