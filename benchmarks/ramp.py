@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ramp_models import CASES, PUSH, Case, Limit  # noqa: E402  # after the path
-
-from policies.subqueue import Pacing, State, SubQueue  # noqa: E402  # as above
+from benchmarks.ramp_models import CASES, PUSH, Case, Limit  # after the path
+from policies.subqueue import Pacing, State, SubQueue  # as above
 
 PAUSE = 300.0
 HORIZON = 4e6

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from parsers.clock import wall_second
 from parsers.postfix import grammar, parse
-from parsers.postfix.facts import Fact
+from parsers.postfix.agents import DELIVERY_LITERAL
+from parsers.postfix.facts import DeliveryAttempt, Fact
 from parsers.postfix.grammar import KEY, Grammar, Index
 from parsers.record import LogRecord
 from parsers.syslog import Syslog
@@ -63,9 +64,12 @@ class LogReader:
         """`zone`: of stamps that name none. `reference`: a time (seconds since the epoch) near the newest lines, a
         file's modification or the present; with the order of the lines it settles the year of BSD stamps. `year`: of
         the first line, if known. `syslog_names`: instances whose name does not begin with "postfix".
-        `only`: the facts wanted; lines of other shapes are passed over, mostly unread, which is a good part of a log.
+        `only`: the facts wanted; lines of other shapes are passed over, mostly unread, which is a good part of a log;
+        all that hold no delivery where deliveries alone are wanted, so that unknown ones among them are not counted.
         """
         self._only = None if only is None else frozenset(only)
+        self._literal = DELIVERY_LITERAL if only is not None and set(only) <= {DeliveryAttempt} else b""
+        """What every line that is wanted holds, where there is such a thing."""
         self._syslog = Syslog(zone=zone, reference=reference, year=year, syslog_names=syslog_names)
         self._wanted: dict[Grammar, tuple[Index, Index]] = {}
         self._origins: dict[str, Origin] = {}
@@ -100,8 +104,8 @@ class LogReader:
         last, second, end = self._last, _NO_SECOND, 0
         start: float | None = None
         parts = 10.0 ** (self._cut - _ISO - 1)
-        lines = _lines(block)
-        self.lines += len(lines)
+        self.lines += block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
+        lines = _lines(_lines_with(self._literal, block) if self._literal else block)
         for line in lines:
             head, _, text = line.partition("]: ")
             if not line.startswith(second):
@@ -111,11 +115,8 @@ class LogReader:
                 start = read_time(second) if bsd else wall_second(second)
             header = head[end:]
             process = processes.get(header) or self._process(header)
-            time = start
-            if end > _ISO and start is not None:
-                fraction = head[_ISO + 1 : end]
-                time = start + int(fraction) / parts if fraction.isdecimal() else None
-            if process is None or time is None:
+            odd = end > _ISO and not (fraction := head[_ISO + 1 : end]).isdecimal()
+            if process is None or start is None or odd:
                 some = self._any_line(line, last)
                 last = some[-1] if some else None
                 facts += some
@@ -123,7 +124,9 @@ class LogReader:
                 parts = 10.0 ** (self._cut - _ISO - 1)
                 continue
             host, instance, service, daemon, pid, queued, plain, offset = process
-            time -= offset
+            time = start - offset
+            if end > _ISO:
+                time += int(fraction) / parts
             lead, rest = "", text
             choice = None if text < ":" else plain.get(text[:KEY])  # most queue ids begin with a digit
             if choice is None:
@@ -144,10 +147,7 @@ class LogReader:
                     last = some[-1] if some else None
                     facts += some
         self._last = last
-        if len(facts) == 1:
-            self._known[type(facts[0])] += 1
-        else:
-            self._known.update(map(type, facts))
+        self._count(facts)
         return facts
 
     def journal_facts(self, entry: Mapping[str, Any]) -> Sequence[Fact]:
@@ -158,7 +158,7 @@ class LogReader:
             self._count_unknown(NO_ENVELOPE, str(entry.get("MESSAGE", ""))[:2000])
             return ()
         facts = self._record_facts(record)
-        self._known.update(map(type, facts))
+        self._count(facts)
         return facts
 
     def _any_line(self, line: str, last: Fact | None) -> Sequence[Fact]:
@@ -225,12 +225,30 @@ class LogReader:
             return ()
         return [fact] * times if self._only is None or type(fact) in self._only else ()
 
+    def _count(self, facts: Sequence[Fact]) -> None:
+        if len(facts) == 1:  # a line by itself: `update` takes longer to begin than to count
+            self._known[type(facts[0])] += 1
+        else:
+            self._known.update(map(type, facts))
+
     def _count_unknown(self, daemon: str, text: str) -> None:
         if daemon not in self.samples:
             if len(self.samples) >= _NAMES:
                 daemon = OTHER
             self.samples.setdefault(daemon, text[:_SAMPLE])
         self.unknown[daemon] += 1
+
+
+def _lines_with(literal: bytes, block: bytes) -> bytes:
+    """The lines that hold it: others are not even split, which makes reports over old logs four times as fast."""
+    lines: list[bytes] = []
+    found = block.find(literal)
+    while found >= 0:
+        end = block.find(b"\n", found)
+        end = len(block) if end < 0 else end + 1
+        lines.append(block[block.rfind(b"\n", 0, found) + 1 : end])
+        found = block.find(literal, end)
+    return b"".join(lines)
 
 
 def _lines(block: bytes) -> list[str]:

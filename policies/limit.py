@@ -108,6 +108,13 @@ class Limit:
         if accepted:
             self._runs = [((Stretch(max(1.0, during), accepted),), math.inf)]
 
+    def carried(self, after: float) -> float:
+        """Messages/s over the last burst and a pause of `after` seconds since; 0: not known."""
+        if not self._runs:
+            return 0.0
+        longest = self._runs[-1][0][-1]
+        return longest.accepted / (longest.seconds + after)
+
     def learn(self, episode: Episode) -> None:
         """Narrow the belief down by a ramp that was refused."""
         before = self.rate

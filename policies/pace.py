@@ -73,6 +73,8 @@ _LAGS = 10.0
 """A pace grows e-fold in no less than so many times what an outcome takes to come back."""
 _SLOWLY = 15.0
 """Where probes failed, the first ramp takes at least the shut-out by this to grow e-fold."""
+_CARRIED = 0.8
+"""The first ramp begins no lower than at this part of what was accepted over burst and pause."""
 _WORTH = 2.0
 """More is tried only if what is held takes so many of the pauses that it may cost to leave."""
 _BACK = 5.0
@@ -218,7 +220,7 @@ class Pace:
             goal, quickest = pacing.first_pace * pacing.pause / after, max(pacing.quick, after / _SLOWLY)
         else:
             goal = pacing.first_pace
-        goal = max(FLOOR, goal)
+        goal = max(FLOOR, goal, _CARRIED * limit.carried(after))
         self._plan = Plan(goal, goal, explore_at=explore_at, quickest=quickest)
 
     def _learn(self, trail: Trail, over: Overrun, *, after: float, failed: float, now: float) -> None:

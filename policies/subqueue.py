@@ -105,8 +105,8 @@ class SubQueue:
         if self.state is State.PROBING and began >= self.since:
             self._ramp(now)
         elif self.state is State.PAUSED and self._may_shorten and self._pace.soft:
-            self._length = self._shortest
-            self._until = min(self._until, self._paused_at + self._length)
+            self._length = self._pausing = min(self._pausing, self._shortest)
+            self._until = min(self._until, self._paused_at + self._pausing)
 
     def refused(self, *, began: float, now: float) -> None:
         """A matching refusal. One of an attempt from before the pause tells where the limit was, and no more."""

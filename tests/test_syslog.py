@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from parsers.clock import Clock
 from parsers.log import NO_ENVELOPE, LogReader
-from parsers.postfix.facts import QueueRemoved
+from parsers.postfix.facts import DeliveryAttempt, QueueRemoved
 from parsers.record import LogRecord
 from parsers.syslog import Syslog, read_tag
 
@@ -236,6 +238,24 @@ def test_micro_seconds_in_a_known_minute() -> None:
     assert clock.read("2025-06-01T12:00:55.12345x+02:00") is None
 
 
+STAMPS = (
+    "Jun  1 12:00:00", "Jun  1 12:00:00", "Jun  1 12:00:01", "Jun 01 12:00:01",
+    "2025-06-01T14:00:00.000001+02:00", "2025-06-01T14:00:00.999999+02:00", "2025-06-01T14:00:00.333333+01:00",
+    "2025-06-01T14:00:00.12ab56+02:00", "2025-06-01T14:00:00.123456Z", "2025-06-01T14:00:00.123456",
+    "2025-06-01T14:00:01.123+02:00", "2025-06-01T14:00:01.124+02:00", "2025-06-01T14:00:01.124+02:00",
+    "2025-06-01T14:00:02+02:00", "2025-06-01T14:00:02+02:00", "2025-06-01T14:00:61+02:00", "2025-06-31T14:00:02+02:00",
+    "2025-06-01 14:00:02+02:00", "2025-06-01T14:00:02,5+02:00", "2025-06-01T14:00:02.123456789Z",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(STAMPS), max_size=12))
+def test_the_short_way_to_a_stamp_is_the_long_way(stamps: list[str]) -> None:
+    """Seconds, zones and fractions are remembered from line to line; each line reads as if it were alone."""
+    lines = [f"{stamp} mx1 postfix/qmgr[77]: {REMOVED}\n".encode() for stamp in stamps]
+    alone = [read(one.rstrip(b"\n")) for one in lines]
+    assert [fact.record for fact in reader().block_facts(b"".join(lines))] == [one for one in alone if one]
+
+
 def reader() -> LogReader:
     return LogReader(zone=UTC, reference=REFERENCE)
 
@@ -277,6 +297,18 @@ def test_only_the_facts_that_are_wanted() -> None:
     assert [type(fact) for part in every * 2 for fact in one.facts(part)] == [QueueRemoved] * 2
     assert one.known == {"QueueRemoved": 2}
     assert one.unknown == {"qmgr": 2}
+
+
+def test_deliveries_alone() -> None:
+    delivery = "3F2A81C0B7: to=<a@b>, relay=none, delay=0, delays=0/0/0/0, dsn=2.0.0, status=sent (x)"
+    block = line(REMOVED) + line(delivery) + b"\n" + line("what?") + line(f"message repeated 2 times: [ {delivery}]")
+    for end in (b"", line(REMOVED), line(delivery), line(delivery).rstrip(b"\n")):
+        one, every = LogReader(zone=UTC, reference=REFERENCE, only=[DeliveryAttempt]), reader()
+        wanted = [fact for fact in every.block_facts(block + end) if isinstance(fact, DeliveryAttempt)]
+        assert one.block_facts(block + end) == wanted
+        assert len(wanted) == 3 + (b"to=" in end)
+        assert one.lines == every.lines
+    assert one.block_facts(b"") == []
 
 
 def test_repeated_text() -> None:

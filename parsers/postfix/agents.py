@@ -180,6 +180,9 @@ DELIVERY: Final = (
 )
 """Of any daemon: cleanup, qmgr and an admin's own agents log deliveries too."""
 
+DELIVERY_LITERAL: Final = b": to="
+"""What every such line holds, whatever its envelope."""
+
 
 def remote_reply(record: LogRecord, queue_id: str, match: re.Match[str]) -> RemoteReply:
     return RemoteReply(record, queue_id, match[1], match[2], match[0], read_reply(match[0]))

@@ -11,6 +11,7 @@ from parsers.postfix.facts import Filtered, HeaderLogged, Held, MessageIdentifie
 from parsers.postfix.grammar import Grammar, queued
 from parsers.postfix.notes import ANY_DAEMON
 from parsers.postfix.smtpd import ACTIONS
+from parsers.postfix.tokens import PLAIN_ADDRESS
 from parsers.postfix.transaction import Transaction, read_transaction
 from parsers.record import LogRecord
 
@@ -28,6 +29,11 @@ def resent_message_id(record: LogRecord, queue_id: str, match: re.Match[str]) ->
 _ORIGIN: Final = re.compile(r" from (?:local|unknown|[^\[\]\s]*\[[^\]\s]*\](?::\d{1,5})?)(?=;)", re.ASCII)
 _CONTENT_LIMIT: Final = 200
 """Bytes of a header or body line that are logged (`%.200s`)."""
+_USUAL: Final = re.compile(
+    rf"(.{{0,{_CONTENT_LIMIT}}}) from (?:local|unknown|[^\[\]\s]*\[[^\]\s]*\])"
+    rf"; from=<({PLAIN_ADDRESS})> to=<({PLAIN_ADDRESS})>(?: proto=[A-Z]++ helo=<([^<>\s]*+)>)?",
+    re.ASCII,
+)
 
 
 def checked(record: LogRecord, queue_id: str, match: re.Match[str]) -> HeaderLogged | Held | Filtered:
@@ -49,19 +55,15 @@ def checked(record: LogRecord, queue_id: str, match: re.Match[str]) -> HeaderLog
     if verb == "filter":
         return Filtered(record, queue_id, "", transaction.remark, transaction.sender, transaction.recipient)
     header, _, value = line.partition(":") if where in {"header", "mime", "nested"} else ("", "", line)
-    return HeaderLogged(
-        record,
-        queue_id,
-        header=header,
-        value=value.strip(" "),
-        action=action,
-        sender=transaction.sender,
-        recipient=transaction.recipient,
-    )
+    sender, recipient, _, _, _ = transaction
+    return _make(HeaderLogged, (record, queue_id, header, value.strip(" "), action, sender, recipient))
 
 
 def _split(rest: str) -> tuple[str, Transaction]:
     """The line of the message, and what the session had said."""
+    if rest.isascii() and (usual := _USUAL.fullmatch(rest)):  # the last place, and nothing behind it is odd
+        line, sender, recipient, helo = usual.groups()
+        return line, Transaction(sender, recipient, helo or "", "", "")
     origins = [match for match in _ORIGIN.finditer(rest, 0, _CONTENT_LIMIT + 300) if _fits(rest[: match.start()])]
     for origin in reversed(origins):
         text, transaction = read_transaction(rest[origin.end() :])

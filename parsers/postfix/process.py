@@ -26,6 +26,7 @@ SCRIPT: Final = Grammar(
     plain("stopping", "stopping the Postfix mail system", "", event),
     plain("aborting", "aborting the Postfix mail system", "", event),
     plain("waiting", "waiting for the Postfix mail system to terminate", "", event),
+    plain("not-running", "the Postfix mail system is not running", "", event),
     plain("running", "the Postfix mail system is running: PID: ", r"\d{1,10}", event),
     *notes(
         "Postfix is running with backwards-compatible default settings",

@@ -7,11 +7,14 @@ one: write a module with a `DRILL` beside these and put it into the table.
 from sidecar.config import ConfigError
 from sidecar.lab.drills import (
     admin_filter,
+    admins_hand,
+    all_at_once,
     failsafe_at_once,
     held_while_active,
     identities,
     in_core,
     in_delivery,
+    killed,
     lifetime,
     more_recipients,
     never_parked,
@@ -19,6 +22,7 @@ from sidecar.lab.drills import (
     routes,
     second_pass,
     slow_client,
+    store_troubles,
     surroundings,
     theirs_on_hold,
 )
@@ -30,6 +34,10 @@ DRILLS: dict[str, Drill] = {
         held_while_active.DRILL,
         *in_core.DRILLS,
         *slow_client.DRILLS,
+        *admins_hand.DRILLS,
+        *killed.DRILLS,
+        *store_troubles.DRILLS,
+        *all_at_once.DRILLS,
         *in_delivery.DRILLS,
         *failsafe_at_once.DRILLS,
         *theirs_on_hold.DRILLS,

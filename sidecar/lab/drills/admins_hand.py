@@ -1,0 +1,124 @@
+"""An admin at the queue during a pause: deletes a held message, releases all, puts everything on hold.
+
+Postfix knows one hold and no owner; the sidecar's books must follow what the admin does, and never undo it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from sidecar.lab.drills import levers
+from sidecar.lab.drills.drill import Drill, DrillError, all_delivered, until
+from sidecar.lab.fleet import Message
+from sidecar.lab.run import Bench
+from sidecar.lab.scenario import Fault, FaultKind
+
+_BURST = 100
+_HELD = _BURST - 3
+_KEY = "dkim-domain:burst.example@google"
+_DELETED = 8
+
+_ELSEWHERE = """
+[[sender]]
+domain = "elsewhere.example"
+burst = 30
+at = 1
+to = ["apple"]
+[[provider]]
+name = "apple"
+domains = ["icloud.com"]
+mx = ["mx01.mail.icloud.com"]
+"""
+"""Mail of nobody's sub-queue, in the queue because its provider is down."""
+
+
+async def _all_on_hold(bench: Bench) -> None:
+    """Everything is on hold and out of core: an admin's release would else lose it, with or without a sidecar."""
+    await levers.on_hold(bench, _HELD)
+    await levers.by_hand(bench, "pause", _KEY, seconds=30)
+    await asyncio.sleep(3)
+
+
+async def _postsuper(bench: Bench, action: str, queue_ids: Sequence[str] = ("ALL",)) -> None:
+    await asyncio.to_thread(bench.postfix.postsuper, action, queue_ids)
+
+
+def _messages(bench: Bench, queue_ids: Sequence[str]) -> list[Message]:
+    wanted = {bench.follower.log.message_ids[queue_id] for queue_id in queue_ids}
+    return [message for message in bench.fleet.submissions.accepted if message.message_id in wanted]
+
+
+async def _deletes(bench: Bench) -> None:
+    """The oldest ones, of which the next probe would be."""
+    await _all_on_hold(bench)
+    oldest = sorted(bench.follower.log.on_hold)[:_DELETED]
+    for message in _messages(bench, oldest):
+        bench.fleet.submissions.accepted.remove(message)  # nobody is to deliver it any more
+    bench.fleet.submissions.rejected.clear()
+    await _postsuper(bench, "-d", oldest)
+    levers.forgive(bench)
+    await levers.by_hand(bench, "pause", _KEY, seconds=1)
+    await until(lambda: len(bench.ledger.accepted) > 3, "a probe that is still there", 20)
+    await levers.by_hand(bench, "release")
+    await _delivered(bench, _BURST - _DELETED)
+    await _books_are_empty(bench)
+
+
+async def _releases(bench: Bench) -> None:
+    """Their word counts: all of it goes out, and nothing is taken again before its attempt."""
+    await _all_on_hold(bench)
+    levers.forgive(bench)
+    await _postsuper(bench, "-H")
+    await asyncio.to_thread(bench.postfix.postkick, "qmgr", "A")
+    await all_delivered(bench, 40)
+    await _books_are_empty(bench)
+
+
+async def _holds(bench: Bench) -> None:
+    """What the admin holds is not released by us, by hand or otherwise; what we hold is not taken for the admin's."""
+    bench.providers["apple"].faults.append(Fault(at=0, kind=FaultKind.REFUSE, target="apple"))
+    await _all_on_hold(bench)
+    ours = set(bench.follower.log.on_hold)
+    await _postsuper(bench, "-h")
+    await levers.on_hold(bench, _HELD + 30)
+    theirs = bench.follower.log.on_hold - ours
+    levers.forgive(bench)
+    await levers.by_hand(bench, "release")
+    await _delivered(bench, _BURST)
+    await levers.by_hand(bench, "close", _KEY)
+    await asyncio.sleep(5)
+    if missing := theirs - bench.follower.log.on_hold:
+        raise DrillError(f"{len(missing)} messages that the admin put on hold are not there any more")
+    await _postsuper(bench, "-H")
+    await all_delivered(bench, 40)
+    await _books_are_empty(bench)
+
+
+async def _delivered(bench: Bench, count: int) -> None:
+    await until(lambda: len(bench.ledger.accepted) >= count, f"{count} messages delivered", 40)
+
+
+async def _books_are_empty(bench: Bench) -> None:
+    if held := await levers.held_by_us(bench):
+        raise DrillError(f"core still believes to hold {held} messages")
+
+
+DRILLS = (
+    Drill(
+        "admin-deletes",
+        "held messages that an admin deletes leave the books, and the probe is another one",
+        levers.campaign("admin-deletes", burst=_BURST),
+        _deletes,
+    ),
+    Drill(
+        "admin-releases-all",
+        "what an admin releases is on its way, and no longer ours",
+        levers.campaign("admin-releases-all", burst=_BURST),
+        _releases,
+    ),
+    Drill(
+        "admin-holds-all",
+        "what an admin puts on hold stays there until the admin releases it",
+        levers.campaign("admin-holds-all", burst=_BURST) + _ELSEWHERE,
+        _holds,
+    ),
+)

@@ -1,0 +1,121 @@
+"""kill -9 of one process after the other, at moments nobody chose, while a burst is taken and let go.
+
+Every delivery line is counted once all the same, and what was taken from core keeps its protection.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from sidecar.lab.drills import levers
+from sidecar.lab.drills.drill import Drill, until
+from sidecar.lab.measure import Evidence, Figures
+from sidecar.lab.run import Bench
+
+Act = Callable[[Bench], Coroutine[Any, Any, None]]
+
+_AGAIN_S = (0.2, 1.4)
+"""A process lives so long, at random, before it is killed again."""
+
+
+def _kill(name: str) -> bool:
+    """SIGKILL to what runs under this name; False where nothing does."""
+    found = levers.processes(name)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(found)
+
+
+async def _again_and_again(bench: Bench, name: str, times: int) -> None:
+    """Kill one process of the sidecar; its supervisor waits longer each time, so that is renewed now and then."""
+    dice = random.Random(bench.scenario.seed)
+    sidecar = levers.sidecar_of(bench)
+    for number in range(1, times + 1):
+        await asyncio.sleep(dice.uniform(*_AGAIN_S))
+        await until(lambda: _kill(name), f"{name} started again", 20)
+        if number % 5 == 0:
+            await sidecar.stop()
+            await sidecar.start()
+
+
+async def _core(bench: Bench) -> None:
+    await until(lambda: len(bench.ledger.attempts) >= 1, "the first delivery", 20)
+    await _again_and_again(bench, "core", 20)
+    await levers.drained(bench)
+    await levers.counted_once(bench)
+
+
+async def _core_and_slow_slots(bench: Bench) -> None:
+    """What was held from core stays in core over a restart of ours: only the log, or a new qmgr, proves otherwise."""
+    await levers.slots_filled(bench, 16)
+    await levers.on_hold(bench, 100)
+    await _again_and_again(bench, "core", 5)
+    await levers.drained(bench)
+    await levers.counted_once(bench)
+
+
+async def _helper(bench: Bench) -> None:
+    await until(lambda: len(bench.ledger.attempts) >= 1, "the first delivery", 20)
+    await _again_and_again(bench, "queue-helper", 10)
+    await levers.drained(bench)
+    await levers.counted_once(bench)
+
+
+async def _queue_manager(bench: Bench) -> None:
+    """Also while it has held messages in memory, and others in delivery."""
+    await levers.slots_filled(bench, 6)
+    dice = random.Random(bench.scenario.seed)
+    for _ in range(4):
+        await asyncio.sleep(dice.uniform(*_AGAIN_S))
+        await until(lambda: _kill("qmgr"), "a queue manager", 20)
+        await levers.by_hand(bench, "release")
+    await levers.drained(bench)
+    await levers.counted_once(bench)
+
+
+async def _master(bench: Bench) -> None:
+    """All of Postfix goes down with it, and is started again at once, while agents are still delivering."""
+    await levers.slots_filled(bench, 6)
+    await levers.on_hold(bench, 60)
+    os.kill(bench.postfix.master_pid(), signal.SIGKILL)
+    await asyncio.sleep(1)
+    await asyncio.to_thread(bench.postfix.start)
+    await levers.drained(bench)
+    await levers.counted_once(bench)
+
+
+async def _everything(bench: Bench) -> None:
+    """All processes of the sidecar at once, as the kernel's memory killer or a power switch would."""
+    dice = random.Random(bench.scenario.seed)
+    sidecar = levers.sidecar_of(bench)
+    for _ in range(8):
+        await asyncio.sleep(dice.uniform(0.2, 2.0))
+        await sidecar.kill()
+        await sidecar.start()
+    await levers.drained(bench)
+    await levers.counted_once(bench)
+
+
+def _expects(evidence: Evidence, figures: Figures) -> Iterator[str]:
+    del figures
+    if len(evidence.log.held) < 60:
+        yield f"only {len(evidence.log.held)} messages were held; there was nothing to break"
+
+
+def _drill(name: str, proves: str, act: Act, *, burst: int = 300) -> Drill:
+    return Drill(name, proves, levers.campaign(name, burst=burst), act, _expects)
+
+
+DRILLS = (
+    _drill("core-killed", "core killed 20 times: nothing lost, nothing counted twice", _core),
+    _drill("core-killed-slow-slots", "a killed core still knows what is in core", _core_and_slow_slots, burst=200),
+    _drill("helper-killed", "a command that was cut off may be said again", _helper),
+    _drill("qmgr-killed", "a new queue manager remembers nothing", _queue_manager, burst=200),
+    _drill("master-killed", "Postfix killed and started again, with held mail", _master, burst=200),
+    _drill("sidecar-killed", "all processes killed at once, again and again", _everything),
+)
