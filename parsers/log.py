@@ -97,7 +97,7 @@ class LogReader:
         return self.block_facts(line)
 
     def block_facts(self, block: bytes) -> Sequence[Fact]:
-        """The same for many whole lines at once, at half the cost a line."""
+        """The same for many whole lines at once, at two thirds of the cost a line."""
         facts: list[Fact] = []
         keep = facts.append
         processes, read_time = self._processes, self._syslog.clock.read
@@ -105,7 +105,7 @@ class LogReader:
         start: float | None = None
         parts = 10.0 ** (self._cut - _ISO - 1)
         self.lines += block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
-        lines = _lines(_lines_with(self._literal, block) if self._literal else block)
+        lines = _lines_with(self._literal, block) if self._literal else _lines(block)
         for line in lines:
             head, _, text = line.partition("]: ")
             if not line.startswith(second):
@@ -239,16 +239,16 @@ class LogReader:
         self.unknown[daemon] += 1
 
 
-def _lines_with(literal: bytes, block: bytes) -> bytes:
-    """The lines that hold it: others are not even split, which makes reports over old logs four times as fast."""
-    lines: list[bytes] = []
+def _lines_with(literal: bytes, block: bytes) -> list[str]:
+    """Those that hold it; the others are not even looked at, which makes reports over old logs much faster."""
+    lines = []
     found = block.find(literal)
     while found >= 0:
         end = block.find(b"\n", found)
-        end = len(block) if end < 0 else end + 1
-        lines.append(block[block.rfind(b"\n", 0, found) + 1 : end])
+        end = len(block) if end < 0 else end
+        lines.append(block[block.rfind(b"\n", 0, found) + 1 : end].decode("utf-8", "surrogateescape").rstrip("\r"))
         found = block.find(literal, end)
-    return b"".join(lines)
+    return lines
 
 
 def _lines(block: bytes) -> list[str]:

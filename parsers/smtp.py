@@ -81,6 +81,13 @@ def _with_status(code: str) -> re.Pattern[str]:
     return re.compile(rf" {code}[- ][245]\.\d{{1,3}}\.\d{{1,3}}(?=[ :;,]|$)", re.ASCII)
 
 
+_BOTH_CODES: Final = {
+    f"{code} {code[0]}.{subject}.{detail} ": (code, f"{code[0]}.{subject}.{detail}")
+    for code in ("250", "251", "252", "421", "450", "451", "452", "550", "551", "552", "553", "554")
+    for subject in range(8)
+    for detail in range(10)
+}
+"""How nearly every reply of one line begins; the rest is read step by step."""
 _PEER: Final = r"([^\[\s]*+)\[([^\]]*+)\](?::\d{1,5})?"
 _SAID: Final = re.compile(rf"host {_PEER} (said|refused to talk to me|refused to start TLS): ", re.ASCII)
 _SASL_SAID: Final = re.compile(rf"SASL authentication failed; server {_PEER} said: ", re.ASCII)
@@ -95,6 +102,11 @@ def read_reply(reason: str) -> Reply | None:
     None where Postfix itself speaks (connect to, lost connection, DNS, TLS, local delivery) and where what the server
     said does not begin with a code. Source: smtp_trouble.c, smtp_proto.c, smtp_sasl_glue.c, error(8).
     """
+    if (both := _BOTH_CODES.get(reason[:10])) and "\n" not in reason and "\r" not in reason and "\t" not in reason:
+        text = reason[10:]
+        while "  " in text:
+            text = text.replace("  ", " ")
+        return _make(Reply, (*both, text.strip(" "), "", "", ""))
     host = address = command = ""
     text = reason
     if text[:3] not in _CODES:

@@ -17,6 +17,8 @@ _ABOVE = 1.04
 """Where the provider went on accepting some, the rate is read well: try so much more."""
 _NEAR = 1.3
 """... and do not hope for more than by this factor."""
+_LEAP = 2.0
+"""Between what was let through and what was refused, go no further than so many times the former."""
 _SLACKEN = 0.15
 """How much of the fear of falls goes with each exploration that caused none."""
 _DEEPEST = 0.5
@@ -162,7 +164,8 @@ class Limit:
         elif told and bucket > 0.9 * floor:
             rate = floor
         else:
-            rate = math.sqrt((max(floor, guess) if window else floor) * self.ceiling)
+            low = max(floor, guess) if window else floor
+            rate = min(_LEAP * low, math.sqrt(low * self.ceiling))
         if episode.failed and not over.soft:
             rate = max(rate, total / (ramp + episode.after))  # a window: burst and pause fill it once
         if over.soft and over.accepted + over.refused >= 4:

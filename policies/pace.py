@@ -71,9 +71,9 @@ DEAR = 5.0
 UNKNOWN_BURST = 100.0
 _LAGS = 10.0
 """A pace grows e-fold in no less than so many times what an outcome takes to come back."""
-_SLOWLY = 15.0
+_SLOWLY = 10.0
 """Where probes failed, the first ramp takes at least the shut-out by this to grow e-fold."""
-_CARRIED = 0.8
+_CARRIED = 0.7
 """The first ramp begins no lower than at this part of what was accepted over burst and pause."""
 _WORTH = 2.0
 """More is tried only if what is held takes so many of the pauses that it may cost to leave."""
@@ -290,10 +290,7 @@ class Pace:
         plan.exploring = plan.exploring or (at >= plan.explore_at and self._worth_trying(held))
         if not plan.exploring:
             return math.inf
-        burst = limit.burst or UNKNOWN_BURST
-        if self.rate > 1.03 * limit.ceiling:
-            plan.care = max(1.0, plan.care * math.exp(-self.rate * pacing.step / (6 * burst)))
-        return max(plan.quickest, seen, plan.care * burst / self.rate)
+        return max(plan.quickest, seen, plan.care * (limit.burst or UNKNOWN_BURST) / self.rate)
 
     def _worth_trying(self, held: int) -> bool:
         return not self.limit.rate or held > _WORTH * self._before * self.rate

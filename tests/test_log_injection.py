@@ -159,6 +159,8 @@ def test_login(username: str, sender: str) -> None:
         assert isinstance(fact, ClientIdentified)
         assert fact[1:5] == (QUEUE_ID, "a.example", "192.0.2.9", "PLAIN")
         assert fact.orig_queue_id == ""
+        if ", sasl_sender=" not in username:
+            assert fact.sasl_username == username
     fact = read(
         "smtpd", f"warning: a.example[192.0.2.9]: SASL LOGIN authentication failed: bad, sasl_username={username}"
     )
@@ -170,12 +172,14 @@ def test_login(username: str, sender: str) -> None:
 @given(crafted.filter(lambda text: len(text.encode()) < 190))
 @settings(max_examples=200, deadline=None)
 def test_header(value: str) -> None:
-    fact = read(
-        "cleanup",
-        f"{QUEUE_ID}: info: header Subject: {value} from out.example.org[192.0.2.9]; from=<a@b> to=<c@d> proto=ESMTP helo=<h>",
-    )
-    assert isinstance(fact, HeaderLogged)
-    assert fact[1:] == (QUEUE_ID, "Subject", value.strip(" "), "info", "a@b", "c@d")
+    for remark in ("", ": a remark"):
+        fact = read(
+            "cleanup",
+            f"{QUEUE_ID}: info: header Subject: {value} from out.example.org[192.0.2.9]"
+            f"; from=<a@b> to=<c@d> proto=ESMTP helo=<h>{remark}",
+        )
+        assert isinstance(fact, HeaderLogged)
+        assert fact[1:] == (QUEUE_ID, "Subject", value.strip(" "), "info", "a@b", "c@d")
     fact = read("cleanup", f"{QUEUE_ID}: message-id={value}")
     assert isinstance(fact, MessageIdentified)
     assert fact[1:] == (QUEUE_ID, value, False)

@@ -129,7 +129,7 @@ def helper(directory: Path, config_directory: Path, name: str = "helper") -> Ite
     """A queue helper that is ready, by its own word to the socket that systemd would listen on."""
     program = (
         "import sys\n"
-        "from sidecar.config import *\n"
+        "from sidecar.config import Config, PostfixConfig, StoreConfig\n"
         "from sidecar.queue_helper import queue_helper\n"
         "where, postfix = sys.argv[1:]\n"
         "config = Config(runtime_directory=where, store=StoreConfig(path=where),"

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 
 from sidecar.lab.drills import levers
-from sidecar.lab.drills.drill import Drill, DrillError, all_delivered, until
+from sidecar.lab.drills.drill import Drill, DrillError, until
 from sidecar.lab.fleet import Message
 from sidecar.lab.run import Bench
 from sidecar.lab.scenario import Fault, FaultKind
@@ -68,8 +68,7 @@ async def _releases(bench: Bench) -> None:
     await _all_on_hold(bench)
     levers.forgive(bench)
     await _postsuper(bench, "-H")
-    await asyncio.to_thread(bench.postfix.postkick, "qmgr", "A")
-    await all_delivered(bench, 40)
+    await levers.flushed(bench)
     await _books_are_empty(bench)
 
 
@@ -89,7 +88,7 @@ async def _holds(bench: Bench) -> None:
     if missing := theirs - bench.follower.log.on_hold:
         raise DrillError(f"{len(missing)} messages that the admin put on hold are not there any more")
     await _postsuper(bench, "-H")
-    await all_delivered(bench, 40)
+    await levers.flushed(bench)
     await _books_are_empty(bench)
 
 

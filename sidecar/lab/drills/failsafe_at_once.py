@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from sidecar.lab.drills import levers
-from sidecar.lab.drills.drill import Drill, DrillError, all_delivered
+from sidecar.lab.drills.drill import Drill, DrillError
 from sidecar.lab.measure import Evidence, Figures
 from sidecar.lab.run import Bench
 
@@ -45,8 +45,7 @@ async def failsafe(bench: Bench) -> str:
 async def _core_killed(bench: Bench) -> None:
     await _dead_after_the_burst(bench)
     await failsafe(bench)
-    levers.forgive(bench)
-    await all_delivered(bench, 40)
+    await levers.flushed(bench)
 
 
 async def _store_gone(bench: Bench) -> None:
@@ -54,8 +53,7 @@ async def _store_gone(bench: Bench) -> None:
     for file in (levers.sidecar_of(bench).directory / "store").glob("core.db*"):
         file.unlink()
     await failsafe(bench)
-    levers.forgive(bench)
-    await all_delivered(bench, 40)
+    await levers.flushed(bench)
 
 
 async def _comes_back(bench: Bench) -> None:

@@ -17,6 +17,7 @@ from sidecar.control import CoreRefused, CoreUnreachable
 from sidecar.lab.attachment import Attachment
 from sidecar.lab.drills.drill import DrillError, all_delivered, until
 from sidecar.lab.measure import Evidence
+from sidecar.lab.private_postfix import PostfixError
 from sidecar.lab.run import Bench
 from sidecar.lab.scenario import Fault, FaultKind
 
@@ -128,6 +129,26 @@ async def drained(bench: Bench, seconds: float = 60) -> None:
         await all_delivered(bench, seconds)
     finally:
         releasing.cancel()
+
+
+async def flushed(bench: Bench, seconds: float = 60) -> None:
+    """Without the sidecar: forgive, and have Postfix try all that is deferred, again and again, until all is delivered.
+
+    Raises DrillError after `seconds`.
+    """
+    forgive(bench)
+    flushing = asyncio.create_task(_flush_on_and_on(bench))
+    try:
+        await all_delivered(bench, seconds)
+    finally:
+        flushing.cancel()
+
+
+async def _flush_on_and_on(bench: Bench) -> None:
+    while True:
+        with contextlib.suppress(PostfixError):  # in the moment of a reload
+            await asyncio.to_thread(bench.postfix.postkick, "qmgr", "A")
+        await asyncio.sleep(2)
 
 
 async def _release_on_and_on(bench: Bench) -> None:
