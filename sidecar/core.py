@@ -165,8 +165,9 @@ def _take(batch: Batch, parts: Parts, lag: Lag) -> None:
     have no fractions, so it may be up to a second later than it says.
     """
     now = time.time()
-    read = itertools.chain(map(parts.reader.facts, batch.lines), map(parts.reader.journal_facts, batch.entries))
-    for fact in itertools.chain.from_iterable(read):
+    lines = parts.reader.block_facts(b"\n".join(batch.lines)) if batch.lines else ()
+    entries = itertools.chain.from_iterable(map(parts.reader.journal_facts, batch.entries))
+    for fact in itertools.chain(lines, entries):
         lag.log_time, lag.read_at = fact.record.time, now
         parts.engine.observe(fact, now=min(now, fact.record.time + 1.0))
 
