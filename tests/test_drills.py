@@ -1,0 +1,32 @@
+"""A few of the drills, each on a real Postfix with the sidecar attached; `make soak` runs them all."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar.lab.drills import DRILLS
+
+pytestmark = pytest.mark.postfix
+
+ROOT = Path(__file__).parents[1]
+SHORT = ("held-while-active", "in-delivery-accepted", "admin-holds-all", "null-sender")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", SHORT)
+def test_nothing_is_lost_doubled_or_rejected(name: str) -> None:
+    command = [sys.executable, "-m", "sidecar", "lab", "--drill", name, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=220)
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+    figures = json.loads(done.stdout.splitlines()[-1])["sidecar"]
+    assert figures["injected"] == figures["delivered"] + figures["bounced"] + figures["queued"] + figures["lost"]
+    assert (figures["lost"], figures["duplicated"], figures["rejected"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", DRILLS)
+def test_every_drill_says_what_it_proves(name: str) -> None:
+    assert len(DRILLS[name].proves) > 20
+    assert DRILLS[name].scenario().name == name
