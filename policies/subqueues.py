@@ -1,7 +1,7 @@
 """The open sub-queues, and which of them a message falls under."""
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from policies.classify import RuleSet
@@ -18,6 +18,7 @@ IP_TYPES = frozenset({"ip", "netblock", "host"})
 """Keys that concern all mail of this host to the provider."""
 STOPPED = frozenset({State.PAUSED, State.PROBING})
 """States in which queued mail is taken."""
+_NONE: Mapping[str, dict[str, OpenSubQueue]] = {}
 _MOST_CLOSED = 20_000
 """Closed sub-queues whose learned pace is remembered."""
 
@@ -43,8 +44,8 @@ class SubQueues:
         self._scale = scale
         self._open: dict[str, dict[Key, OpenSubQueue]] = {}
         self._closed: dict[Key, SubQueue] = {}
-        self._ip_keys: dict[str, list[Key]] = {}
-        """By provider: its open keys that concern all mail of this host."""
+        self._index: dict[str, dict[str, dict[str, OpenSubQueue]]] = {}
+        """The open ones once more: provider -> type -> value."""
         self._in_order: list[OpenSubQueue] | None = None
         self._due: list[tuple[float, int, OpenSubQueue]] = []
         self._sequence = 0
@@ -64,9 +65,10 @@ class SubQueues:
 
     def named(self, key: Key) -> OpenSubQueue | None:
         """Find the one that a reply's key feeds: a host's mail to a provider has one, whatever IP is named."""
-        if key.type in IP_TYPES:
-            key = next(iter(self._ip_keys.get(key.provider, ())), key)
-        return self.get(key)
+        if key.type not in IP_TYPES:
+            return self.get(key)
+        types = self._index.get(key.provider, _NONE)
+        return next((sub for type_ in IP_TYPES & types.keys() for sub in types[type_].values()), None)
 
     def open(self, key: Key, *, rule: str, line: str, by_whom: str, accepted: Accepted, now: float) -> OpenSubQueue:
         """Open one that is not open; what an earlier episode learned is remembered."""
@@ -95,8 +97,10 @@ class SubQueues:
         self._in_order = None
         sub.due_at = 0.0
         del self._open[sub.key.provider][sub.key]
-        if sub.key.type in IP_TYPES:
-            self._ip_keys[sub.key.provider].remove(sub.key)
+        types = self._index[sub.key.provider]
+        del types[sub.key.type][sub.key.value]
+        if not types[sub.key.type]:
+            del types[sub.key.type]
         if not self._open[sub.key.provider]:
             del self._open[sub.key.provider]
         self._closed[sub.key] = sub.machine
@@ -107,8 +111,7 @@ class SubQueues:
     def _add(self, sub: OpenSubQueue) -> None:
         self._in_order = None
         self._open.setdefault(sub.key.provider, {})[sub.key] = sub
-        if sub.key.type in IP_TYPES:
-            self._ip_keys.setdefault(sub.key.provider, []).append(sub.key)
+        self._index.setdefault(sub.key.provider, {}).setdefault(sub.key.type, {})[sub.key.value] = sub
 
     # When to look at which: with thousands of them, most have nothing to do.
 
@@ -156,28 +159,34 @@ class SubQueues:
     def matching(self, message: Message, provider: str) -> list[OpenSubQueue]:
         """List the open sub-queues that a message's mail to a provider falls under.
 
-        The few keys that a message can have are looked up; with thousands open, none is looked at in vain.
+        What the message can be known by is looked up, type by type of those that are open: with thousands of
+        sub-queues none is looked at in vain.
         """
-        at_provider = self._open.get(provider)
-        if not at_provider:
-            return []
-        found = [at_provider[key] for key in self._ip_keys.get(provider, ())]
-        if message.sender_domain:  # the null sender is never parked by domain (rule 4)
-            for type_, value in self._identities(message):
-                sub = at_provider.get(Key(type_, value, provider))
-                if sub is not None:
-                    found.append(sub)
+        found: list[OpenSubQueue] = []
+        for type_, values in self._index.get(provider, _NONE).items():
+            if type_ in IP_TYPES:
+                found += values.values()
+            elif message.sender_domain:  # the null sender is never parked by domain (rule 4)
+                for value in self._values(type_, message):
+                    sub = values.get(value)
+                    if sub is not None:
+                        found.append(sub)
         return found
 
-    def _identities(self, message: Message) -> Iterator[tuple[str, str]]:
+    def _values(self, type_: str, message: Message) -> Iterable[str]:
         """Give what a message can be known by: its own lines first, else the habit of its envelope domain."""
         domain = message.sender_domain
-        yield "spf-domain", domain
-        yield "sender-domain", self.organizational(domain)
-        for signer in message.dkim_domains or self._habits.habits("dkim-domain", domain):
-            yield "dkim-domain", signer
-        for author in (message.from_domain,) if message.from_domain else self._habits.habits("from-domain", domain):
-            yield "from-domain", author
+        match type_:
+            case "spf-domain":
+                return (domain,)
+            case "sender-domain":
+                return (self.organizational(domain),)
+            case "dkim-domain" if message.dkim_domains:
+                return message.dkim_domains
+            case "from-domain" if message.from_domain:
+                return (message.from_domain,)
+            case _:
+                return self._habits.habits(type_, domain)
 
     def covering(self, message: Message, domains: Iterable[str], *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues over a message if each recipient's domain has at least one; else None (rule 4)."""
