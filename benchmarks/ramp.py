@@ -1,11 +1,14 @@
 """The ramp against hidden limits: how long a backlog takes to drain, and how many deferrals that costs.
 
-    python benchmarks/ramp.py [--json] [--backlog N] [--model FILE.py:NAME] [--arrivals] [--reaction S]
+    python benchmarks/ramp.py [--json] [--backlog N] [--model FILE.py:NAME] [--arrivals] [--reaction S] [--untold]
+    python benchmarks/ramp.py --sweep 200 [--backlog N] [--reaction S] [--jitter PART] [--loss PART]
 
 Everything is pushed at full speed until the first refusal is seen; then a sub-queue opens. Its policy sees accepted
 and refused, a reaction time later, and is asked once a second for its allowance. Beside ours run two comparators:
 `stop` (300 s, then full speed) and `steps` (300 s, one probe, then 10, 25, 50, 100 % of full speed). "base" is the
-optimum that knows the limit plus the first pause. A model is any class with one method, `offer(now) -> bool`.
+optimum that knows the limit plus the first pause. A model is any class with one method, `offer(now) -> bool`; where
+it has no `optimum(backlog)` of its own, the best constant pace stands for it. `--sweep` tries limits drawn at random,
+none of them among those that the policy was tuned on, and prints how drain and deferrals spread.
 Exit status 1 when a bar is missed.
 """
 
@@ -14,14 +17,16 @@ import heapq
 import importlib.util
 import json
 import math
+import random
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.ramp_models import CASES, PUSH, Case, Limit  # after the path
+from benchmarks.ramp_models import CASES, PUSH, Case, Limit, draw  # after the path
 from policies.subqueue import Pacing, State, SubQueue  # as above
 
 PAUSE = 300.0
@@ -113,6 +118,21 @@ class Steps(Stop):
         return self.until if self.state is State.PAUSED else now + (1.0 if self.state is State.RAMPING else 5.0)
 
 
+@dataclass(frozen=True, slots=True)
+class World:
+    """What lies between a policy and the provider."""
+
+    reaction: float = 1.0
+    """Seconds from an attempt to the sight of its outcome."""
+    jitter: float = 0.0
+    """The part by which that varies, both ways; outcomes then come in another order than attempts."""
+    loss: float = 0.0
+    """The part of outcomes that is never seen."""
+    told: bool = True
+    """The policy is told what was accepted before the first refusal."""
+    seed: int = 1
+
+
 POLICIES: dict[str, Callable[[float, int, float], Policy]] = {
     "ours": lambda now, accepted, during: SubQueue(Pacing(), now=now, accepted=accepted, during=during),
     "stop": lambda now, *_: Stop(now=now),
@@ -141,8 +161,18 @@ class Drained(NamedTuple):
 class Drain:
     """One run: a backlog, a limit, a policy."""
 
-    def __init__(self, limit: Limit, policy: str, *, backlog: int, reaction: float, arrivals: float) -> None:
-        self.limit, self.reaction, self.backlog = limit, reaction, backlog
+    def __init__(
+        self,
+        limit: Limit,
+        policy: str,
+        *,
+        backlog: int,
+        arrivals: float = 0.0,
+        world: World = World(),  # frozen
+        horizon: float = HORIZON,
+    ) -> None:
+        self.limit, self.backlog, self.world, self.horizon = limit, backlog, world, horizon
+        self.random = random.Random(world.seed)
         self.make = POLICIES[policy]
         self.gap = 1 / arrivals if arrivals else math.inf
         self.next_arrival = self.gap
@@ -160,7 +190,7 @@ class Drain:
         opened, began = self._push()
         if opened == math.inf:
             return self._result(self.backlog / PUSH)
-        policy = self.make(opened, len(self.done), opened)
+        policy = self.make(opened, len(self.done) if self.world.told else 0, opened)
         policy.refused(began=began, now=opened)
         end = self._pace(policy, opened)
         return self._result(end)
@@ -169,19 +199,22 @@ class Drain:
         """Push at full speed until the first refusal is seen; tell when that is, and when its attempt began."""
         now, opened, began = 0.0, math.inf, 0.0
         while now < opened and self.waiting:
-            if not self._offer(heapq.heappop(self.waiting), now) and opened == math.inf:
-                opened, began = now + self.reaction, now
+            seen, accepted = self._offer(heapq.heappop(self.waiting), now)
+            if not accepted and opened == math.inf:
+                opened, began = seen, now
             now += 1 / PUSH
-        while self.flying and self.flying[0][0] <= min(opened, now + self.reaction):
+        while self.flying and self.flying[0][0] <= opened:
             at, _, _, message, accepted = heapq.heappop(self.flying)
             self._land(message, at, accepted=accepted, first=True)
         return opened, began
 
-    def _offer(self, message: int, at: float) -> bool:
-        accepted: bool = self.limit.offer(at)
+    def _offer(self, message: int, at: float) -> tuple[float, bool]:
+        """Try a message; tell when the outcome is seen, and what it is."""
+        accepted = self.limit.offer(at)
+        seen = at + self.world.reaction * (1 + self.world.jitter * self.random.uniform(-1, 1))
         self.order += 1
-        heapq.heappush(self.flying, (at + self.reaction, self.order, at, message, accepted))
-        return accepted
+        heapq.heappush(self.flying, (seen, self.order, at, message, accepted))
+        return seen, accepted
 
     def _land(self, message: int, at: float, *, accepted: bool, first: bool) -> None:
         self.probing.discard(message)
@@ -201,12 +234,13 @@ class Drain:
             ask_at = max(now, asked + 1.0, policy.next_at(now=now, held=len(self.waiting)))
             landing = self.flying[0][0] if self.flying else math.inf
             now = max(now, min(ask_at, landing, self.next_arrival))
-            if now > HORIZON:
+            if now > self.horizon:
                 return math.inf
             if landing <= now:
                 at, _, began, message, accepted = heapq.heappop(self.flying)
                 self._land(message, at, accepted=accepted, first=began < opened)
-                (policy.accepted if accepted else policy.refused)(began=began, now=now)
+                if self.random.random() >= self.world.loss:
+                    (policy.accepted if accepted else policy.refused)(began=began, now=now)
             elif self.next_arrival <= now:
                 self._arrive(policy, now)
             else:
@@ -258,28 +292,51 @@ class Drain:
         )
 
 
-def row(case: Case, policy: str, backlog: int, *, reaction: float, arrivals: bool) -> dict[str, Any]:
+def row(case: Case, policy: str, backlog: int, *, world: World = World(), arrivals: bool = False) -> dict[str, Any]:
     limit = case.make(backlog)
     rate = case.rate / 2 if arrivals else 0.0
-    drained = Drain(limit, policy, backlog=backlog, reaction=reaction, arrivals=rate).run()
-    optimum = limit.optimum(backlog) if hasattr(limit, "optimum") else None
-    base = optimum + PAUSE if optimum is not None else None
+    drained = Drain(limit, policy, backlog=backlog, arrivals=rate, world=world).run()
+    known = hasattr(limit, "optimum")
+    optimum = limit.optimum(backlog) if known else best_constant(lambda: case.make(backlog), backlog)
     return {
         "limit": case.name,
         "policy": policy,
         "backlog": backlog,
         "optimum_s": optimum,
+        "optimum_is": "known" if known else "the best constant pace",
         **drained._asdict(),
-        "over_optimum": drained.seconds / optimum if optimum else None,
-        "over_base": drained.seconds / base if base else None,
+        "over_optimum": drained.seconds / optimum,
+        "over_base": drained.seconds / (optimum + PAUSE),
         "deferrals_per_1000": 1000 * drained.deferrals / backlog,
         "missed": list(missed(case, drained, optimum, backlog)) if policy == "ours" and not arrivals else [],
     }
 
 
-def missed(case: Case, drained: Drained, optimum: float | None, backlog: int) -> Iterator[str]:
+def best_constant(make: Callable[[], Limit], backlog: int) -> float:
+    """Seconds that a backlog takes at the best constant pace, refused messages tried again: an estimate of the optimum.
+
+    Infinite where no pace from full speed down to a message in ten minutes drains it within the horizon.
+    """
+    best, pace = math.inf, PUSH
+    while pace > 1 / 600 and backlog / pace < min(best, HORIZON):
+        best = min(best, constant(make(), backlog, pace))
+        pace /= 1.1
+    return best
+
+
+def constant(limit: Limit, backlog: int, pace: float) -> float:
+    """Seconds that a backlog takes at a pace; infinite where fewer than one in twenty is accepted."""
+    accepted = 0
+    for attempt in range(20 * backlog):
+        accepted += limit.offer(attempt / pace)
+        if accepted == backlog:
+            return (attempt + 1) / pace
+    return math.inf
+
+
+def missed(case: Case, drained: Drained, optimum: float, backlog: int) -> Iterator[str]:
     """Name the bars that a run of ours misses."""
-    if optimum is not None and optimum > 0:
+    if case.bar < math.inf:
         moving = case.name.startswith("moving")
         ratio = drained.seconds / optimum if moving and backlog >= 30_000 else drained.seconds / (optimum + PAUSE)
         bar = case.bar if backlog >= 30_000 else 2.0
@@ -310,11 +367,13 @@ def report(rows: list[dict[str, Any]]) -> None:
         f"{'limit':20} {'backlog':>7} {'policy':>6} {'drain s':>9} {'/optimum':>8} {'/base':>6} {'defer/1000':>10}  missed"
     )
     for each in rows:
-        over = [f"{each[name]:.2f}" if each[name] is not None else "-" for name in ("over_optimum", "over_base")]
+        over = [f"{each[name]:.2f}" for name in ("over_optimum", "over_base")]
         print(
             f"{each['limit']:20} {each['backlog']:7} {each['policy']:>6} {each['seconds']:9.0f} {over[0]:>8} {over[1]:>6} "
             f"{each['deferrals_per_1000']:10.1f}  {'; '.join(each['missed'])}"
         )
+    if any(each["optimum_is"] != "known" for each in rows):
+        print("optimum: the best constant pace, for the model knows none")
     for backlog in sorted({each["backlog"] for each in rows}):
         print(f"geometric mean over base, ours, {backlog}: {mean_over_base(rows, backlog):.3f}")
 
@@ -324,6 +383,32 @@ def mean_over_base(rows: list[dict[str, Any]], backlog: int) -> float:
     return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
 
 
+def sweep(count: int, backlog: int, world: World) -> dict[str, Any]:
+    """Drain against `count` limits drawn at random; tell how the results spread."""
+    ratios, deferrals, worst = [], [], []
+    for seed in range(count):
+        drawn = draw(seed)
+        limit = drawn.make()
+        base = limit.optimum(backlog) + drawn.first_pauses
+        drained = Drain(limit, "ours", backlog=backlog, world=world, horizon=10 * base).run()
+        ratio = min(drained.seconds / base, 10.0)
+        ratios.append(ratio)
+        deferrals.append(1000 * drained.deferrals / backlog)
+        worst.append((round(ratio, 2), round(deferrals[-1], 1), drawn.name))
+    return {
+        "limits": count,
+        "backlog": backlog,
+        "over_base_geometric_mean": math.exp(sum(map(math.log, ratios)) / count),
+        "over_base": {f"p{p}": percentile(ratios, p) for p in (50, 75, 90, 95, 100)},
+        "deferrals_per_1000": {f"p{p}": percentile(deferrals, p) for p in (50, 75, 90, 95, 100)},
+        "slowest": sorted(worst, reverse=True)[:10],
+    }
+
+
+def percentile(values: list[float], percent: int) -> float:
+    return sorted(values)[min(len(values) - 1, percent * len(values) // 100)]
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="The ramp against hidden limits.")
     parser.add_argument("--json", action="store_true")
@@ -331,11 +416,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--model", metavar="FILE.py:NAME")
     parser.add_argument("--policy", choices=POLICIES, action="append")
     parser.add_argument("--arrivals", action="store_true", help="mail keeps coming at half of the limit")
-    parser.add_argument("--reaction", type=float, default=1.0)
+    parser.add_argument("--reaction", type=float, default=1.0, help="seconds until an outcome is seen")
+    parser.add_argument("--jitter", type=float, default=0.0, help="the part by which that varies")
+    parser.add_argument("--loss", type=float, default=0.0, help="the part of outcomes that is never seen")
+    parser.add_argument("--untold", action="store_true", help="nothing is told of what was accepted before")
+    parser.add_argument("--sweep", type=int, metavar="COUNT", help="so many limits drawn at random, ours alone")
     asked = parser.parse_args(arguments)
+    world = World(asked.reaction, asked.jitter, asked.loss, not asked.untold)
+    if asked.sweep:
+        for backlog in asked.backlog or [3_000]:
+            print(json.dumps(sweep(asked.sweep, backlog, world), indent=2))
+        return 0
     cases = [named(asked.model)] if asked.model else list(CASES)
     rows = [
-        row(case, policy, backlog, reaction=asked.reaction, arrivals=asked.arrivals)
+        row(case, policy, backlog, world=world, arrivals=asked.arrivals)
         for backlog in asked.backlog or [3_000, 30_000]
         for case in cases
         for policy in asked.policy or list(POLICIES)

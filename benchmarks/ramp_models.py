@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 PUSH = 60.0
 """Messages a second that the MTA can push."""
@@ -248,3 +248,57 @@ CASES = (
     Case("by day", lambda n: Window(n // 3, 86400), 1000 / 86400, 1.5),
     Case("random 10 %", lambda _: Chance(0.1), 50.0, 1.35, limited=False),
 )
+
+
+class Drawn(NamedTuple):
+    """A limit drawn at random."""
+
+    name: str
+    make: Callable[[], Known]
+    first_pauses: float
+    """Seconds that the prescribed pauses take (300, doubling with each failed probe) before a shut-out can end."""
+
+
+def draw(seed: int) -> Drawn:
+    """Draw a kind of limit and its parameters: 0.05 to 40 messages/s, windows of seconds to days, bursts of 1 to 1000.
+
+    A burst is worth two seconds of the rate at least: releases go once a second, so none smaller can be used up.
+    """
+    chosen = random.Random(seed)
+
+    def between(low: float, high: float) -> float:
+        return math.exp(chosen.uniform(math.log(low), math.log(high)))
+
+    rate = between(0.05, 40)
+    burst = max(between(1, 1000), 2 * rate)
+    count = round(between(20, 1500))
+    kinds: dict[str, Callable[[], Drawn]] = {
+        "window": lambda: _drawn(Window, count, count / rate),
+        "sliding": lambda: _drawn(Sliding, count, count / rate),
+        "bucket": lambda: _drawn(Bucket, rate, burst),
+        "penalty": lambda: _drawn(Penalty, rate, burst, between(60, 3600)),
+        "extended": lambda: _drawn(Penalty, rate, burst, between(60, 3600), extended=True),
+        "reputation": lambda: _drawn(Reputation, rate, burst, cut=chosen.uniform(0.15, 0.5), gain=between(0.01, 0.2)),
+        "moving": lambda: _drawn(
+            Moving, rate, burst, ((chosen.uniform(0.2, 0.7) * 3000 / rate, rate * between(1 / 5, 5)),)
+        ),
+        "shared": lambda: _drawn(Shared, rate, burst, other=chosen.uniform(0.1, 0.4), swing=between(60, 7200)),
+        "recipients": lambda: _drawn(Recipients, rate * 3, max(burst, 5), 5),
+    }
+    return kinds[chosen.choice(sorted(kinds))]()
+
+
+def _drawn(kind: Callable[..., Known], *arguments: Any, **named: Any) -> Drawn:
+    limit = kind(*arguments, **named)
+    told = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in arguments]
+    told += [f"{name}={value:.3g}" for name, value in named.items()]
+    pauses = _first_pauses(limit.seconds, extended=limit.extended) if isinstance(limit, Penalty) else 300.0
+    return Drawn(f"{type(limit).__name__}({', '.join(told)})", lambda: kind(*arguments, **named), pauses)
+
+
+def _first_pauses(seconds: float, *, extended: bool) -> float:
+    total = pause = 300.0
+    while (pause if extended else total) < seconds:
+        pause = min(3600.0, 2 * pause)
+        total += pause
+    return total

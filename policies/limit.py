@@ -105,6 +105,11 @@ class Limit:
     _held_refused: float = math.inf
     _runs: list[tuple[Run, float]] = field(default_factory=list)
 
+    @property
+    def told(self) -> bool:
+        """The burst was read from more than one run."""
+        return len(self._runs) > 1
+
     def opened(self, accepted: int, during: float) -> None:
         """What was accepted in the `during` seconds before the first refusal, if it is known, is a run like any other."""
         if accepted:
@@ -150,18 +155,17 @@ class Limit:
         window = not over.soft and not episode.dear
         bucket = self._bucket(run, through, guess * span)
         self.ceiling = self._most(episode, through, refused)
-        floor = through if window or len(self._runs) < 2 else max(through, bucket)
-        told = over.soft or floor > through
+        floor = through if window else max(through, bucket)
         if self._floor < refused / 1.05:
             floor = max(floor, self._floor)
         self._floor = floor = max(FLOOR, min(floor, self.ceiling))
         if over.rate is not None:
             return min(max(over.rate, through), refused)
-        if len(self._runs) < 2:
+        if not self.told:
             rate = max(floor, guess)
         elif over.soft:
             rate = _ABOVE * floor
-        elif told and bucket > 0.9 * floor:
+        elif not window and bucket > max(through, 0.9 * floor):
             rate = floor
         else:
             low = max(floor, guess) if window else floor
@@ -174,7 +178,7 @@ class Limit:
 
     def _bucket(self, run: Run, through: float, burst: float) -> float:
         """Messages/s of the bucket that explains the remembered runs; `burst` is the guess from one."""
-        if len(self._runs) < 2:
+        if not self.told:
             self.burst = max(_SMALLEST_BURST, burst)
             return 0.0
         lowest = max(FLOOR, 0.99 * through)

@@ -75,6 +75,8 @@ _SLOWLY = 10.0
 """Where probes failed, the first ramp takes at least the shut-out by this to grow e-fold."""
 _CARRIED = 0.7
 """The first ramp begins no lower than at this part of what was accepted over burst and pause."""
+_ABSENT = 30.0
+"""Seconds. Who asks this late has been away: ours to fear, whatever the scale."""
 _WORTH = 2.0
 """More is tried only if what is held takes so many of the pauses that it may cost to leave."""
 _BACK = 5.0
@@ -248,6 +250,8 @@ class Pace:
         if start < goal:
             back = min(pacing.creep_max, max(_BACK * after, 3 * limit.burst / start))
             creep = back / math.log(goal / start)
+        # The second run tells rate from burst, and is had at once; but not if what went before the opening told it.
+        known = known or (over.soft and limit.told)
         price = after * PATIENCE / hope * RARER**limit.misses * (1 + DEAR * (1 - limit.fall))
         hold = min(pacing.hold_max, price) if known else 0.0
         care = CARE * min(1.0, 0.5 / hope)
@@ -256,7 +260,8 @@ class Pace:
     # Time.
 
     def advance(self, *, now: float, held: int) -> None:
-        """Take the steps that are due."""
+        """Take the steps that are due, but those for which nobody asked: what was not tried was not tested."""
+        self.next_step_at = max(self.next_step_at, now - _ABSENT)
         self._watch(now, held)
         while self.next_step_at <= now:
             at, step = self.next_step_at, self._pacing.step

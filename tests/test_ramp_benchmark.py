@@ -17,24 +17,24 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize("backlog", [3_000, 30_000])
 def test_no_bar_is_missed(case: Case, backlog: int) -> None:
     limit = case.make(backlog)
-    drained = Drain(limit, "ours", backlog=backlog, reaction=1.0, arrivals=0.0).run()
+    drained = Drain(limit, "ours", backlog=backlog, arrivals=0.0).run()
     assert list(missed(case, drained, limit.optimum(backlog), backlog)) == []
 
 
 def test_on_the_whole_a_small_backlog_drains_soon() -> None:
-    rows = [row(case, "ours", 3_000, reaction=1.0, arrivals=False) for case in CASES]
+    rows = [row(case, "ours", 3_000, arrivals=False) for case in CASES]
     assert mean_over_base(rows, 3_000) <= 1.3
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.limited][:4], ids=lambda case: case.name)
 def test_mail_that_keeps_coming_does_not_starve(case: Case) -> None:
-    drained = Drain(case.make(3_000), "ours", backlog=3_000, reaction=1.0, arrivals=case.rate / 2).run()
+    drained = Drain(case.make(3_000), "ours", backlog=3_000, arrivals=case.rate / 2).run()
     assert drained.arrivals_p95 <= drained.backlog_p95
     assert drained.out_of_order == 0
 
 
 def test_plain_suspension_fares_worse() -> None:
-    ours, stop = (row(CASES[0], policy, 1_000, reaction=1.0, arrivals=False) for policy in ("ours", "stop"))
+    ours, stop = (row(CASES[0], policy, 1_000, arrivals=False) for policy in ("ours", "stop"))
     assert ours["deferrals"] < stop["deferrals"] / 10
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from sidecar.lab.drills import levers
-from sidecar.lab.drills.drill import Drill, until
+from sidecar.lab.drills.drill import Drill, DrillError, until
 from sidecar.lab.measure import Evidence, Figures
 from sidecar.lab.run import Bench
 
@@ -57,6 +57,20 @@ async def _core_and_slow_slots(bench: Bench) -> None:
     await _again_and_again(bench, "core", 5)
     await levers.drained(bench)
     await levers.counted_once(bench)
+
+
+async def _core_after_the_proof(bench: Bench) -> None:
+    """Core has read the proof of each message before it is killed: it need not be given again."""
+    await levers.slots_filled(bench, 5)
+    await levers.on_hold(bench, 100)
+    await until(lambda: len(bench.ledger.refused) >= 77, "slow deliveries refused", 20)
+    await asyncio.sleep(3)
+    await until(lambda: _kill("core"), "core", 5)
+    await asyncio.sleep(3)
+    await levers.drained(bench)
+    await levers.counted_once(bench)
+    if await levers.changes(bench, "reload"):
+        raise DrillError("Postfix was reloaded for a proof that core had read before it was killed")
 
 
 async def _helper(bench: Bench) -> None:
@@ -107,13 +121,14 @@ def _expects(evidence: Evidence, figures: Figures) -> Iterator[str]:
         yield f"only {len(evidence.log.held)} messages were held; there was nothing to break"
 
 
-def _drill(name: str, proves: str, act: Act, *, burst: int = 300) -> Drill:
-    return Drill(name, proves, levers.campaign(name, burst=burst), act, _expects)
+def _drill(name: str, proves: str, act: Act, *, burst: int = 300, scale: float = 60) -> Drill:
+    return Drill(name, proves, levers.campaign(name, burst=burst, scale=scale), act, _expects)
 
 
 DRILLS = (
     _drill("core-killed", "core killed 20 times: nothing lost, nothing counted twice", _core),
     _drill("core-killed-slow-slots", "a killed core still knows what is in core", _core_and_slow_slots, burst=200),
+    _drill("core-killed-after-proof", "what was proved stays proved", _core_after_the_proof, burst=200, scale=30),
     _drill("helper-killed", "a command that was cut off may be said again", _helper),
     _drill("qmgr-killed", "a new queue manager remembers nothing", _queue_manager, burst=200),
     _drill("master-killed", "Postfix killed and started again, with held mail", _master, burst=200),

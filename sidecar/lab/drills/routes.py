@@ -92,7 +92,7 @@ def _from(domain: str) -> Chosen:
 
 
 def _apply(bench: Bench) -> None:
-    """`sidecar postfix apply`, as far as transports go."""
+    """What `sidecar postfix apply` does."""
     (instance,) = postfix.instances(bench.postfix.config_directory)
     plan = wiring_plan.plan(postfix_configuration.read(instance), config.load(sidecar_of(bench).config_file))
     if plan.refused:
@@ -104,7 +104,7 @@ def _astray(bench: Bench) -> Iterator[str]:
     """Deliveries over a transport that they do not belong to."""
     known = bench.follower.log.message_ids
     ways = Counter(
-        (known[found["id"]].rpartition("@")[2], found["to"].rpartition("@")[2], bool(found["over"]))
+        (known.get(found["id"], "").rpartition("@")[2], found["to"].rpartition("@")[2], bool(found["over"]))
         for found in map(_OVER.search, log_text(bench).splitlines())
         if found
     )

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from sidecar.lab.drills.drill import until
-from sidecar.lab.drills.levers import by_hand, changes, forgive, sidecar_of, state_of
+from sidecar.lab.drills.levers import by_hand, forgive, sidecar_of, state_of
 from sidecar.lab.fleet import Message
 from sidecar.lab.measure import Evidence
 from sidecar.lab.run import Bench
@@ -24,11 +24,6 @@ Chosen = Callable[[Message], bool]
 def serial(message: Message) -> int:
     """The number of a message in its run."""
     return int(message.message_id.partition(".")[0])
-
-
-def accepted_ids(bench: Bench) -> set[str]:
-    """Message-IDs that a provider accepted, for one recipient at least."""
-    return {it.message_id for it in bench.ledger.accepted}
 
 
 def submitted(bench: Bench, chosen: Chosen) -> list[Message]:
@@ -72,11 +67,6 @@ async def until_state(bench: Bench, key: str, states: set[str], seconds: float) 
         await asyncio.sleep(0.1)
         state = await state_of(bench, key)
     await until(lambda: state in states, f"{key} {' or '.join(sorted(states)) or 'closed'} (it is {state!r})", 0)
-
-
-async def states_since(bench: Bench, kind: str, since: float) -> int:
-    """How often a sub-queue became `kind` after a time."""
-    return sum(1 for change in await changes(bench, kind) if change["time"] > since)
 
 
 def log_text(bench: Bench) -> str:
