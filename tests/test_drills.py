@@ -12,7 +12,8 @@ from sidecar.lab.drills import DRILLS
 pytestmark = pytest.mark.postfix
 
 ROOT = Path(__file__).parents[1]
-SHORT = ("held-while-active", "in-delivery-accepted", "admin-holds-all", "null-sender")
+SHORT = ("in-delivery-accepted", "admin-deletes", "null-sender")
+"""A quarter of a minute each."""
 
 
 @pytest.mark.timeout(240)
