@@ -18,6 +18,8 @@ OWN_LINE_WITHIN = 60.0
 """Seconds within which our own `hold:` line must follow our answer."""
 LISTING_MARGIN = 5.0
 """Seconds that a hold must be older than a listing in which it is missed."""
+RECORD_MARGIN = 5.0
+"""Seconds within which `placed on hold` follows what the helper writes into its record; a later one is an admin's."""
 TRY_AGAIN = 5.0
 """Seconds until a release that did not come about is asked for again."""
 
@@ -35,8 +37,9 @@ class Books:
         """Ours with no recipient left: to be released at once, so that Postfix removes the file."""
         self.changed: dict[tuple[str, str], Message | None] = {}
         """Entries to store since the last look, by (instance, queue id); None for those that are gone."""
-        self._foreign: dict[Message, bool] = {}
-        """On hold by somebody else. False where no line says so, and only our own is missing: it may yet be read."""
+        self._foreign: dict[Message, float] = {}
+        """On hold by somebody else, with the time of the line that says so. 0 where none does, and only our own is
+        missing: it may yet be read."""
 
     def park(self, message: Message, keys: Iterable[Key], place: Place, *, now: float) -> None:
         """Write a message into the books."""
@@ -70,6 +73,13 @@ class Books:
         for book in (self.free, self.done, self.ours):
             book.pop(message, None)
         self.changed[message.instance, message.queue_id] = None
+
+    def left_core(self, message: Message) -> None:
+        """Proof that the queue manager has it no longer; of a held one the store must know, or it would be lost."""
+        if message.in_core:
+            message.left_core()
+            if message.on_hold:
+                self.note(message)
 
     def note(self, message: Message) -> None:
         """An entry changed."""
@@ -124,7 +134,7 @@ class Books:
             self.unpark(message)
             self._tell("forgotten", f"{message.queue_id} is held by somebody else as well", now=now, messages=1)
         message.place = Place.FOREIGN
-        self._foreign[message] = by_line
+        self._foreign[message] = now if by_line else 0.0
 
     def released_line(self, message: Message, *, now: float) -> None:
         """`released from hold`: by us (the helper's answer settles that), or by an admin, whose word counts."""
@@ -208,11 +218,18 @@ class Books:
     # What the hold queue shows.
 
     def compare(
-        self, instance: str, there: Collection[str], ours: Mapping[str, str], *, listed_at: float, now: float
+        self,
+        instance: str,
+        there: Collection[str],
+        ours: Mapping[str, str],
+        *,
+        since: Mapping[str, float],
+        listed_at: float,
+        now: float,
     ) -> bool:
         """Compare what is on hold with the books; tell whether mail of ours is there that we know nothing of.
 
-        `ours`: queue id -> key, by the helper's record.
+        `ours`: queue id -> key, by the helper's record; `since`: queue id -> when that was written.
         """
         strangers = False
         for queue_id in there:
@@ -220,7 +237,7 @@ class Books:
             if message is None:
                 strangers = strangers or queue_id in ours
             else:
-                self._found(message, ours.get(queue_id), now=now)
+                self._found(message, ours.get(queue_id), since=since.get(queue_id, 0.0), now=now)
         for message in [message for message in self.ours if message.instance == instance]:
             if message.held_since < listed_at - LISTING_MARGIN and message.queue_id not in there:
                 self._not_found(message, now=now)
@@ -230,7 +247,7 @@ class Books:
                 message.place = Place.QUEUED
         return strangers
 
-    def _found(self, message: Message, ours: str | None, *, now: float) -> None:
+    def _found(self, message: Message, ours: str | None, *, since: float, now: float) -> None:
         if message.on_hold:
             message.seen_on_hold = True
             if message.place in {Place.PROMISED, Place.TAKING} and (message.own_line or ours is not None):
@@ -239,12 +256,25 @@ class Books:
                 self.note(message)
             elif message.place is Place.PROMISED and now - message.held_since > OWN_LINE_WITHIN:
                 self.held_by_other(message, by_line=False, now=now)  # our line never came: the hold is another's
-        elif message.place is Place.QUEUED and ours is not None:
-            self.park(message, [Key.read(ours)], Place.HELD, now=now)
-            message.own_line = message.seen_on_hold = True
-            self._tell("adopted", "on hold by our record", key=ours, now=now, messages=1)
+        elif ours is not None and (
+            message.place is Place.QUEUED or self._foreign.get(message, 0.0) <= since + RECORD_MARGIN
+        ):
+            self._adopt(message, ours, now=now)
         elif message.place is Place.QUEUED:
             self.held_by_other(message, by_line=False, now=now)
+
+    def _adopt(self, message: Message, ours: str, *, now: float) -> None:
+        """On hold by the record, though the books do not say so: core was down, or its store is gone.
+
+        A line `placed on hold` is then the helper's own. Of a message that no line has spoken of nobody knows whether
+        the queue manager had it in memory when it was taken.
+        """
+        self._foreign.pop(message, None)
+        if not message.activation:
+            message.pending = max(1, message.pending)
+        self.park(message, [Key.read(ours)], Place.HELD, now=now)
+        message.own_line = message.seen_on_hold = True
+        self._tell("adopted", "on hold by our record", key=ours, now=now, messages=1)
 
     def _not_found(self, message: Message, *, now: float) -> None:
         if message.place is Place.RELEASING:

@@ -124,13 +124,15 @@ class Engine:
             if message.from_domain:
                 self.habits.saw("from-domain", message.sender_domain, (message.from_domain,))
         message.activated(nrcpt=fact.nrcpt)
+        if message.on_hold:  # it was taken in this moment
+            self.books.note(message)
         self._taking.consider(message, now=now)
 
     def _queue_manager(self, instance: str, pid: int) -> None:
         """A new queue manager's first line: it knows nothing of what the old one had in memory."""
         if self._qmgr_pids.get(instance, pid) != pid:
             for message in self.messages.of_instance(instance):
-                message.left_core()
+                self.books.left_core(message)
         self._qmgr_pids[instance] = pid
 
     def _removed(self, fact: facts.QueueRemoved, *, now: float) -> None:
@@ -181,7 +183,7 @@ class Engine:
         """`open active QID: No such file or directory`: the acknowledgement that rule 1 waits for."""
         message = self._live(fact)
         if message is not None and message.nrcpt == 1 and fact.text.startswith("open active "):
-            message.left_core()
+            self.books.left_core(message)
 
     def _attempted(self, fact: facts.DeliveryAttempt, *, now: float) -> None:
         if fact.status not in _OUTCOMES:
@@ -190,7 +192,10 @@ class Engine:
         recipient = message.recipient(fact.recipient, fact.orig_to)
         message.outcome(recipient, final=fact.status in _FINAL)
         message.attempts += 1
-        message.paid = message.exempt = False
+        if message.on_hold:  # an attempt from before it was taken; the next one is as free as it was to be
+            self.books.note(message)
+        else:
+            message.paid = message.exempt = False
         opens, rule, concerned = self._outcomes.judge(fact, message, recipient, now=now)
         if opens is not None:
             self._outcomes.opened_by(self.open(opens, rule=rule, line=fact.record.text, now=now), fact, now=now)
@@ -358,7 +363,7 @@ class Engine:
         """The queue manager of before `began` is gone: nothing that we held then is in core."""
         for message in self.books.ours:
             if message.instance == instance and message.held_since < began:
-                message.left_core()
+                self.books.left_core(message)
 
     def _tell_state(
         self, sub: OpenSubQueue, *, now: float, rule: str = "", line: str = "", by_whom: str = "engine"
@@ -379,15 +384,26 @@ class Engine:
         """Compare a listing of the whole queue with what we believe; what it lacks is gone."""
         listings.learn(self.messages, listing, now=now)
         on_hold = {queued.queue_id for queued in listing.messages if queued.queue_name == "hold"}
-        self.books.compare(listing.instance, on_hold, listing.ours, listed_at=listing.time, now=now)
+        self.books.compare(
+            listing.instance, on_hold, listing.ours, since=listing.since, listed_at=listing.time, now=now
+        )
+        for message in listings.finished(self.messages, listing):
+            self.books.done[message] = None
         for message in listings.absent(self.messages, listing):
             self.books.gone(message)
 
     def hold_queue(
-        self, instance: str, there: Collection[str], ours: Mapping[str, str], *, listed_at: float, now: float
+        self,
+        instance: str,
+        there: Collection[str],
+        ours: Mapping[str, str],
+        *,
+        since: Mapping[str, float],
+        listed_at: float,
+        now: float,
     ) -> bool:
         """Compare what is on hold with the books; tell whether mail of ours is there that we know nothing of."""
-        return self.books.compare(instance, there, ours, listed_at=listed_at, now=now)
+        return self.books.compare(instance, there, ours, since=since, listed_at=listed_at, now=now)
 
     def gap(self, *, now: float) -> None:
         """Lines may be missing: whatever is not on hold may be in core until the log or a listing says more.

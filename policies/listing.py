@@ -24,6 +24,8 @@ class Listing(NamedTuple):
     messages: tuple[Queued, ...]
     ours: Mapping[str, str]
     """Queue id -> key of what the helper's record says we hold."""
+    since: Mapping[str, float] = {}
+    """Queue id -> when the record was told so."""
 
 
 _SETTLED = 2.0
@@ -43,6 +45,13 @@ def learn(messages: Messages, listing: Listing, *, now: float) -> None:
             _fill(message, queued)
         if queued.queue_name == "deferred" and message.last_line < listing.time - _SETTLED:
             message.left_core()
+
+
+def finished(messages: Messages, listing: Listing) -> list[Message]:
+    """List messages that we hold and that have no recipient left: delivered while we were down."""
+    ended = (queued.queue_id for queued in listing.messages if queued.queue_name == "hold" and not queued.recipients)
+    known = (messages.get(listing.instance, queue_id) for queue_id in ended)
+    return [message for message in known if message is not None and message.on_hold]
 
 
 def absent(messages: Messages, listing: Listing) -> list[Message]:

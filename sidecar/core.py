@@ -219,9 +219,9 @@ async def _compare(parts: Parts, client: QueueClient, instance: postfix.Instance
     name = instance.syslog_name
     files = await client.held(name)
     if full:
-        listing = Listing(name, began, await asyncio.to_thread(_queued, instance), files.ours)
+        listing = Listing(name, began, await asyncio.to_thread(_queued, instance), files.ours, files.since)
         parts.engine.listed(listing, now=time.time())
-    elif parts.engine.hold_queue(name, files.there, files.ours, listed_at=began, now=time.time()):
+    elif parts.engine.hold_queue(name, files.there, files.ours, since=files.since, listed_at=began, now=time.time()):
         parts.hands.wants_listing = True
 
 

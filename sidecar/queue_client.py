@@ -35,6 +35,8 @@ class HeldFiles(NamedTuple):
     """Every id on hold, whoever put it there, with its file's modification time."""
     ours: dict[str, str]
     """Those of them that the helper's record knows, with their key."""
+    since: dict[str, float]
+    """When the record was told of these."""
 
 
 class QueueClient:
@@ -113,7 +115,7 @@ class QueueClient:
     async def held(self, instance: str) -> HeldFiles:
         """List the hold queue; what is no longer on hold leaves the record."""
         answer = await self._ask({"command": "held", "instance": instance})
-        return HeldFiles(answer["held"], answer["ours"])
+        return HeldFiles(answer["held"], answer["ours"], answer["since"])
 
     async def close(self) -> None:
         """End the connection; the next command opens another."""

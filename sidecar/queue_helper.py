@@ -205,12 +205,16 @@ class QueueHelper:
 
     def _held(self, instance: Instance, _: Mapping[str, Any]) -> Answer:
         there = hold_queue.reconcile(instance, record=self._record, now=self._clock())
-        ours = {
-            entry.queue_id: entry.key
+        ours = [
+            entry
             for entry in self._record.live.values()
             if entry.instance == instance.syslog_name and entry.queue_id in there
+        ]
+        return {
+            "held": there,
+            "ours": {entry.queue_id: entry.key for entry in ours},
+            "since": {entry.queue_id: entry.time for entry in ours},
         }
-        return {"held": there, "ours": ours}
 
     def _kicks_of(self, instance: Instance) -> Kicks:
         kicks = self._kicks.setdefault(instance.syslog_name, Kicks(instance))

@@ -121,4 +121,5 @@ def _message(row: HoldRow) -> Message:
     message.held_since = row.since
     message.own_line = row.confirmed
     message.pending = int(row.in_core)
+    message.activation = int(row.in_core)  # so that the outcome which core did not live to read counts
     return message
