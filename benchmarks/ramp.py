@@ -153,6 +153,8 @@ class Drained(NamedTuple):
     """Messages let out while paused."""
     out_of_order: int
     """Releases of a message while an older one waited."""
+    state: State | None
+    """Of the sub-queue in the end; None: it never opened."""
     backlog_p95: float
     arrivals_p95: float
     """Seconds of waiting."""
@@ -189,11 +191,11 @@ class Drain:
     def run(self) -> Drained:
         opened, began = self._push()
         if opened == math.inf:
-            return self._result(self.backlog / PUSH)
+            return self._result(self.backlog / PUSH, None)
         policy = self.make(opened, len(self.done) if self.world.told else 0, opened)
         policy.refused(began=began, now=opened)
         end = self._pace(policy, opened)
-        return self._result(end)
+        return self._result(end, policy.state)
 
     def _push(self) -> tuple[float, float]:
         """Push at full speed until the first refusal is seen; tell when that is, and when its attempt began."""
@@ -230,12 +232,15 @@ class Drain:
 
     def _pace(self, policy: Policy, opened: float) -> float:
         now, asked, self.free = opened, -math.inf, opened
-        while self.left:
+        drained = math.inf
+        while self.left or self._arrivals_wait():
+            if not self.left:
+                drained = min(drained, now)
             ask_at = max(now, asked + 1.0, policy.next_at(now=now, held=len(self.waiting)))
             landing = self.flying[0][0] if self.flying else math.inf
             now = max(now, min(ask_at, landing, self.next_arrival))
             if now > self.horizon:
-                return math.inf
+                return drained
             if landing <= now:
                 at, _, began, message, accepted = heapq.heappop(self.flying)
                 self._land(message, at, accepted=accepted, first=began < opened)
@@ -246,7 +251,11 @@ class Drain:
             else:
                 asked = now
                 self._release(policy, now)
-        return now
+        return min(drained, now)
+
+    def _arrivals_wait(self) -> bool:
+        """What came while the backlog left is seen out too, until nothing waits: for how long did it wait?"""
+        return self.gap < math.inf and bool(self.waiting)
 
     def _arrive(self, policy: Policy, now: float) -> None:
         self.born.append(self.next_arrival)
@@ -277,7 +286,7 @@ class Drain:
         self._offer(message, self.free)
         self.free += 1 / PUSH
 
-    def _result(self, seconds: float) -> Drained:
+    def _result(self, seconds: float, state: State | None) -> Drained:
         waits = [[], []]  # type: list[list[float]]
         for message, at in self.done.items():
             waits[message >= self.backlog].append(at - self.born[message])
@@ -288,6 +297,7 @@ class Drain:
             self.probes,
             self.in_pause,
             self.out_of_order,
+            state,
             *(sorted(wait)[int(0.95 * (len(wait) - 1))] if wait else 0.0 for wait in waits),
         )
 
@@ -325,9 +335,9 @@ def best_constant(make: Callable[[], Limit], backlog: int) -> float:
 
 
 def constant(limit: Limit, backlog: int, pace: float) -> float:
-    """Seconds that a backlog takes at a pace; infinite where fewer than one in twenty is accepted."""
+    """Seconds that a backlog takes at a pace; infinite where fewer than one in two hundred is accepted."""
     accepted = 0
-    for attempt in range(20 * backlog):
+    for attempt in range(200 * backlog):
         accepted += limit.offer(attempt / pace)
         if accepted == backlog:
             return (attempt + 1) / pace
@@ -372,6 +382,8 @@ def report(rows: list[dict[str, Any]]) -> None:
             f"{each['limit']:20} {each['backlog']:7} {each['policy']:>6} {each['seconds']:9.0f} {over[0]:>8} {over[1]:>6} "
             f"{each['deferrals_per_1000']:10.1f}  {'; '.join(each['missed'])}"
         )
+        if each["arrivals_p95"]:
+            print(f"{'':20} p95 wait: backlog {each['backlog_p95']:.0f} s, arrivals {each['arrivals_p95']:.0f} s")
     if any(each["optimum_is"] != "known" for each in rows):
         print("optimum: the best constant pace, for the model knows none")
     for backlog in sorted({each["backlog"] for each in rows}):

@@ -285,16 +285,15 @@ class Books:
         self._tell("forgotten", f"{message.queue_id} is not on hold any more", now=now, messages=1)
 
     def _queue_up(self, message: Message, *, now: float) -> None:
-        waiting = False
-        for key in message.held_under:
-            sub = self._subqueues.get(key)
-            if sub is not None:
-                sub.park(message)
-                sub.dirty = True
-                if sub.held == 1:  # the first: before it nothing was to be let out
-                    self._subqueues.schedule(sub, now=now)
-                waiting = True
-        if not waiting:
+        """Let it wait in those of its sub-queues that are open; one that opens later finds it by itself."""
+        subs = [sub for key in message.held_under if (sub := self._subqueues.get(key)) is not None]
+        message.held_under = tuple(sub.key for sub in subs)
+        for sub in subs:
+            sub.park(message)
+            sub.dirty = True
+            if sub.held == 1:  # the first: before it nothing was to be let out
+                self._subqueues.schedule(sub, now=now)
+        if not subs:
             self.free[message] = None
 
     def _tell(self, kind: str, why: str, *, now: float, key: str = "", line: str = "", messages: int = 0) -> None:

@@ -234,7 +234,7 @@ class Engine:
             return self._would_park(arrival, now=now)
         known = self.messages.get(arrival.postfix_instance, arrival.queue_id)
         if known is not None and known.place is Place.PROMISED:
-            return self._parked(known.held_under)
+            return self._parked(known.held_under) if known.held_under else None  # its sub-queue has closed
         message = known or self.messages.obtain(arrival.postfix_instance, arrival.queue_id, now=now)
         self.messages.sent_by(message, arrival.sender)
         if arrival.complete and not message.recipients:

@@ -115,6 +115,101 @@ def test_a_lab_divides_every_duration() -> None:
     assert scaled.full_pace == PACING.full_pace
 
 
+def refused_again(machine: SubQueue, *, began: float, probe_ok: bool = True) -> float:
+    """Refuse an attempt of the ramp, probe when the pause ends; tell how long that took."""
+    machine.refused(began=began, now=began + 1.0)
+    until = machine.next_at(now=began + 1.0, held=5)
+    assert machine.allowance(now=until, held=5) == 1
+    machine.spent(1, now=until)
+    if probe_ok:
+        machine.accepted(began=until, now=until + 1.0)
+        assert machine.state is State.RAMPING
+    else:
+        machine.refused(began=until, now=until + 1.0)
+        assert machine.state is State.PAUSED
+    return until - began - 1.0
+
+
+def test_a_pause_that_was_long_enough_may_shrink() -> None:
+    machine = ramping()
+    assert refused_again(machine, began=320.0) == 150.0
+
+
+def test_no_pause_is_as_short_again_as_one_whose_probe_failed() -> None:
+    machine = ramping()
+    refused_again(machine, began=320.0, probe_ok=False)
+    until = machine.next_at(now=500.0, held=5)
+    assert until == 320.0 + 1 + 150 + 1 + 300
+    machine.allowance(now=until, held=5)
+    machine.spent(1, now=until)
+    machine.accepted(began=until, now=until + 1)
+    assert refused_again(machine, began=until + 30) == 300.0
+
+
+def test_a_provider_that_goes_on_accepting_needs_no_long_pause() -> None:
+    machine = ramping()
+    machine.refused(began=320.0, now=321.0)
+    for began in (320.3, 320.6):
+        machine.accepted(began=began, now=321.2)
+    assert machine.next_at(now=321.2, held=5) == 321.0 + PACING.pause_min
+
+
+def test_an_attempt_that_leaked_into_a_pause_delays_its_end_once() -> None:
+    machine = ramping()
+    machine.refused(began=320.0, now=321.0)
+    machine.refused(began=350.0, now=351.0)
+    assert machine.next_at(now=351.0, held=5) == 500.0
+    for began in range(360, 480):
+        machine.refused(began=float(began), now=began + 1.0)
+    assert machine.next_at(now=481.0, held=5) == 321.0 + 2 * 150.0
+
+
+def test_reopened_it_begins_at_what_it_learned() -> None:
+    machine = ramping()
+    for second in range(301, 400):
+        machine.spent(machine.allowance(now=float(second), held=500), now=float(second))
+        machine.accepted(began=float(second), now=second + 0.5)
+    refused_again(machine, began=400.0)
+    learned = machine.budget_per_s
+    machine.close(now=700.0)
+    machine.reopen(now=5000.0)
+    assert machine.allowance(now=5299.0, held=5) == 0
+    machine.refused(began=4999.0, now=5001.0)
+    machine.allowance(now=5300.0, held=5)
+    machine.spent(1, now=5300.0)
+    machine.accepted(began=5300.0, now=5301.0)
+    assert learned / 2 < machine.budget_per_s < learned
+
+
+def test_budget_that_nobody_fetched_is_not_saved_up() -> None:
+    machine = ramping()
+    machine.allowance(now=302.0, held=500)
+    pace = machine.budget_per_s
+    assert machine.allowance(now=4000.0, held=500) <= 3 * max(1.0, 2 * pace) + 1
+
+
+def test_without_mail_to_probe_with_it_closes_after_a_day() -> None:
+    machine = probing()
+    assert machine.next_at(now=301.0, held=0) == 300.0 + PACING.forget_after
+    assert machine.allowance(now=300.0 + PACING.forget_after, held=0) == 1
+    assert machine.state is State.CLOSED
+
+
+def test_an_arrival_is_the_probe_where_nothing_waits() -> None:
+    machine = probing()
+    assert machine.passes(now=301.0, held=0)
+    machine.spent(1, now=301.0)
+    assert not machine.passes(now=302.0, held=0)
+
+
+def test_time_that_runs_back_stands_still() -> None:
+    machine = ramping()
+    machine.allowance(now=400.0, held=500)
+    before = machine.snapshot()
+    machine.allowance(now=350.0, held=500)
+    assert machine.snapshot() == before
+
+
 events = st.lists(
     st.tuples(
         st.sampled_from(("allow", "accepted", "refused", "talked", "void", "pass")),
@@ -170,3 +265,34 @@ def test_never_two_probes_never_anything_in_a_pause(story: list[tuple[str, float
                 out = now
         if event[0] in {"accepted", "refused", "talked"}:
             getattr(machine, event[0])(began=now - event[2], now=now)
+
+
+@given(events)
+def test_an_attempt_from_before_a_pause_never_extends_it(story: list[tuple[str, float, float, int]]) -> None:
+    machine, now, paused_at = SubQueue(PACING, now=0.0), 0.0, 0.0
+    for event in story:
+        now += event[1]
+        was = machine.state
+        played(machine, event, now)
+        if machine.state is State.PAUSED and was is not State.PAUSED:
+            paused_at = now
+        if machine.state is State.PAUSED:
+            until = machine.next_step_at
+            machine.refused(began=paused_at - event[2] - 0.001, now=now)
+            assert machine.state is State.PAUSED
+            assert machine.next_step_at == until
+
+
+@given(events)
+def test_asked_when_it_says_it_has_something_to_say(story: list[tuple[str, float, float, int]]) -> None:
+    machine, now = SubQueue(PACING, now=0.0), 0.0
+    for event in story:
+        now += event[1]
+        played(machine, event, now)
+        due = machine.next_at(now=now, held=500)
+        assert due >= now
+        if machine.state is State.PAUSED:
+            assert machine.allowance(now=due, held=500) == 1
+            now = due
+        elif machine.state is State.RAMPING:
+            assert due <= now + 2 * PACING.step + 1e-6

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from random import Random
@@ -57,6 +57,8 @@ class Bench:
     attachment: Attachment | None
     started: float
     """When the fleet began."""
+    beside: list[PrivatePostfix] = field(default_factory=list)
+    """More instances that a drill has started: their mail counts as well."""
 
 
 @contextlib.asynccontextmanager
@@ -140,7 +142,8 @@ async def conclude(bench: Bench) -> Evidence:
     ended = time.time()
     if bench.attachment is not None:
         await bench.attachment.stop()
-    await asyncio.to_thread(bench.postfix.stop)
+    for postfix in (bench.postfix, *bench.beside):
+        await asyncio.to_thread(postfix.stop)
     bench.follower.catch_up()
     queued = await asyncio.to_thread(_queued, bench)
     return Evidence(
@@ -157,9 +160,10 @@ def _queued(bench: Bench) -> frozenset[Pair]:
     """Every recipient that still waits in the queue; also in maildrop, where no log line has named it yet."""
     known = bench.follower.log.message_ids
     pairs = set()
-    for entry in bench.postfix.postqueue():
-        message_id = known.get(entry.queue_id) or bench.postfix.message_id(entry.queue_id) or ""
-        pairs |= {Pair(message_id.strip("<>"), recipient) for recipient in entry.recipients}
+    for postfix in (bench.postfix, *bench.beside):
+        for entry in postfix.postqueue():
+            message_id = known.get(entry.queue_id) or postfix.message_id(entry.queue_id) or ""
+            pairs |= {Pair(message_id.strip("<>"), recipient) for recipient in entry.recipients}
     return frozenset(pairs)
 
 

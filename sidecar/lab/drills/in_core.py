@@ -98,11 +98,14 @@ async def _to_and_fro(bench: Bench) -> None:
 
 
 async def _reload(bench: Bench) -> None:
-    """`postfix reload` while mail is held from core and in delivery; then all is released."""
-    await levers.slots_filled(bench, 8)
-    await levers.on_hold(bench, 100)
+    """`postfix reload` while an admin's release waits for a proof: it is one, and comes long before the slots are free."""
+    await levers.slots_filled(bench, 12)
+    await levers.on_hold(bench, 150)
+    await levers.by_hand(bench, "release")
+    await asyncio.sleep(3)
     await asyncio.to_thread(bench.postfix.reload)
-    await asyncio.sleep(0.5)
+    on_hold = bench.follower.log.on_hold
+    await until(lambda: len(on_hold) <= 2 * levers.SLOTS, "all but what is in delivery released", 5)
     await levers.drained(bench)
 
 

@@ -127,8 +127,14 @@ async def drained(bench: Bench, seconds: float = 60) -> None:
     releasing = asyncio.create_task(_release_on_and_on(bench))
     try:
         await all_delivered(bench, seconds)
+        await nothing_on_hold(bench)
     finally:
         releasing.cancel()
+
+
+async def nothing_on_hold(bench: Bench) -> None:
+    """Wait until no file is left on hold, also none without a recipient."""
+    await until(lambda: not any(bench.postfix.queue_files("hold")), "nothing on hold", 20)
 
 
 async def flushed(bench: Bench, seconds: float = 60) -> None:
@@ -140,6 +146,7 @@ async def flushed(bench: Bench, seconds: float = 60) -> None:
     flushing = asyncio.create_task(_flush_on_and_on(bench))
     try:
         await all_delivered(bench, seconds)
+        await nothing_on_hold(bench)
     finally:
         flushing.cancel()
 

@@ -1,13 +1,12 @@
 """A Postfix that is set up otherwise: smtpd in its cage, hold hashed into directories, two instances on one host."""
 
 import asyncio
-import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 from sidecar.lab.drills.drill import Drill, DrillError
 from sidecar.lab.drills.levers import campaign, on_hold, sidecar_of
-from sidecar.lab.drills.witness import delivered, let_go, log_text, submissions
+from sidecar.lab.drills.witness import delivered, let_go, log_text
 from sidecar.lab.fleet import Fleet
 from sidecar.lab.measure import Evidence, Figures
 from sidecar.lab.private_postfix import PrivatePostfix
@@ -56,30 +55,21 @@ def expects_answers(evidence: Evidence, figures: Figures) -> Iterator[str]:
 
 async def act_two(bench: Bench) -> None:
     """A second instance on the same host, with the same sender's mail: one refusal pauses it in both."""
-    async with _second_instance(bench) as second:
-        scenario = dataclasses.replace(bench.scenario, seed=2)
-        fleet = Fleet(scenario, second)
-        fleet.submissions = bench.fleet.submissions
-        await on_hold(bench, 30)
-        sending = asyncio.create_task(fleet.run())
-        try:
-            await submissions(bench, lambda _: True, 80)
-            await sending
-        finally:
-            sending.cancel()
-            await fleet.stop()
-        await on_hold(bench, 77)
-        await let_go(bench, _KEY)
-        await delivered(bench, lambda _: True, 40)
-        text = log_text(bench)
-        for name in ("postfix", "postfix-out"):
-            for said in (f" {name}/smtpd[", f" {name}/postsuper["):
-                if said not in text:
-                    raise DrillError(f"no line of {said.strip()}...] in the log; the trap did not close")
+    second = await _second_instance(bench)
+    await on_hold(bench, 37)
+    fleet = Fleet(dataclasses.replace(bench.scenario, seed=2), second)
+    fleet.submissions = bench.fleet.submissions
+    await fleet.burst(bench.scenario.senders()[0])
+    await on_hold(bench, 77, 5)
+    await let_go(bench, _KEY)
+    await delivered(bench, lambda _: True, 40)
+    text = log_text(bench)
+    for said in (" postfix/smtpd[", " postfix/postsuper[", " postfix-out/smtpd[", " postfix-out/postsuper["):
+        if said not in text:
+            raise DrillError(f"no line of {said.strip()}...] in the log; the trap did not close")
 
 
-@contextlib.asynccontextmanager
-async def _second_instance(bench: Bench) -> AsyncIterator[PrivatePostfix]:
+async def _second_instance(bench: Bench) -> PrivatePostfix:
     """Like the first one, but for its places and its name; the sidecar is told of it by a new start."""
     first = bench.postfix
     own = dict(line.split(" = ", 1) for line in first.postconf("-n").splitlines() if " = " in line)
@@ -97,13 +87,11 @@ async def _second_instance(bench: Bench) -> AsyncIterator[PrivatePostfix]:
         header_checks=(first.config_directory / "header_checks").read_text(),
     )
     first.postconf("-e", f"multi_instance_directories = {second.config_directory}", "multi_instance_enable = yes")
+    bench.beside.append(second)
     await asyncio.to_thread(second.start)
-    try:
-        await sidecar_of(bench).stop()
-        await sidecar_of(bench).start()
-        yield second
-    finally:
-        await asyncio.to_thread(second.stop)
+    await sidecar_of(bench).stop()
+    await sidecar_of(bench).start()
+    return second
 
 
 DRILLS = (
