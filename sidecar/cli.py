@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, Entry] = {
 EXIT_STATUSES: Mapping[str, int] = {
     "sidecar.toml_table.ConfigError": 2,
     "sidecar.postfix.PostfixError": 2,
-    "sidecar.store.StoreError": 2,
+    "sidecar.database.StoreError": 2,
     "policies.rules.RuleError": 2,
     "sidecar.control.CoreRefused": 2,
     "sidecar.control.CoreUnreachable": 3,

@@ -4,17 +4,10 @@
 The tables and columns are explained where they are made, in schema/.
 """
 
-from importlib import resources
 from typing import NamedTuple
 
+from sidecar.database import Schema
 from sidecar.store_rows import AttemptRow, ChangeRow, LearnedRow, SubQueueRow
-
-
-def migrations() -> list[str]:
-    """Scripts in order: the first makes version 1 of an empty file."""
-    directory = resources.files("sidecar") / "schema"
-    scripts = {entry.name: entry for entry in directory.iterdir() if entry.name.endswith(".sql")}
-    return [scripts[name].read_text(encoding="utf-8") for name in sorted(scripts)]
 
 
 def _columns(row: type[NamedTuple]) -> str:
@@ -50,6 +43,5 @@ PRUNE = tuple(
     for table in ("attempt", "change")
 )
 
-TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
-STATE_TABLES = frozenset({"checkpoint", "subqueue", "hold", "learned"})
-"""What the state of the engine is read from at its start."""
+SCHEMA = Schema("schema", "core", frozenset({"checkpoint", "subqueue", "hold", "learned"}))
+"""The state of the engine is read from these tables at its start."""

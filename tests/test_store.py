@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar import statements
+from sidecar.database import Database, Schema
 from sidecar.log_batch import Position
 from sidecar.store import (
     AttemptRow,
@@ -179,8 +180,8 @@ text = st.text(st.characters(exclude_categories=()), max_size=20)
 @settings(max_examples=50, deadline=None)
 @given(text, text, st.lists(text, max_size=3))
 def test_any_text_can_be_kept(sender: str, line: str, recipients: list[str]) -> None:
-    store = Store(Path("memory"), sqlite3.connect(":memory:", isolation_level=None))
-    for script in statements.migrations():
+    store = Store(Database(Path("memory"), sqlite3.connect(":memory:", isolation_level=None)))
+    for script in statements.SCHEMA.migrations():
         store.connection.executescript(script)
     row = hold("A")._replace(sender=sender, recipients=tuple(recipients))
     store.commit(Commit(changes=[change(1, line)], holds=[row]))
@@ -273,10 +274,10 @@ def test_a_reader_without_right_to_write_reads_after_core_has_stopped(path: Path
 
 
 def test_a_second_writer_is_told_of_the_first(path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecar.store.LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr("sidecar.database.LOCK_TIMEOUT", 0.01)
     second = Store.open(path)
     store.connection.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable, match="second core"):
+    with pytest.raises(StoreUnavailable, match="second sidecar"):
         second.commit(commit_of(0))
     store.connection.execute("ROLLBACK")
     second.commit(commit_of(0))
@@ -289,7 +290,7 @@ def test_a_second_writer_is_told_of_the_first(path: Path, store: Store, monkeypa
 
 def at_version(path: Path, version: int) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
-    for script in statements.migrations()[:version]:
+    for script in statements.SCHEMA.migrations()[:version]:
         connection.executescript(script)
     connection.execute(f"PRAGMA user_version = {version}")
     return connection
@@ -310,7 +311,7 @@ def test_a_store_of_version_1_is_brought_to_the_present_one(path: Path) -> None:
 
 def test_every_version_leads_to_the_same_tables(tmp_path: Path) -> None:
     found = []
-    for version in range(len(statements.migrations()) + 1):
+    for version in range(len(statements.SCHEMA.migrations()) + 1):
         path = tmp_path / f"{version}.db"
         at_version(path, version).close()
         store = Store.open(path)
@@ -320,20 +321,20 @@ def test_every_version_leads_to_the_same_tables(tmp_path: Path) -> None:
 
 
 def test_a_migration_that_fails_leaves_the_version_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scripts = statements.migrations()
+    scripts = statements.SCHEMA.migrations()
     Store.open(path).close()
-    monkeypatch.setattr(statements, "migrations", lambda: [*scripts, "CREATE TABLE more (a TEXT) STRICT; nonsense;"])
+    monkeypatch.setattr(Schema, "migrations", lambda _: [*scripts, "CREATE TABLE more (a TEXT) STRICT; nonsense;"])
     with pytest.raises(sqlite3.OperationalError, match="nonsense"):
         Store.open(path)
     monkeypatch.undo()
     store = Store.open(path)
-    assert ("more",) not in store.connection.execute(statements.TABLES).fetchall()
+    assert ("more",) not in store.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     store.close()
 
 
 def test_every_table_is_strict() -> None:
     connection = sqlite3.connect(":memory:")
-    for script in statements.migrations():
+    for script in statements.SCHEMA.migrations():
         connection.executescript(script)
     loose = connection.execute("SELECT name FROM pragma_table_list WHERE NOT strict AND name NOT LIKE 'sqlite_%'")
     assert loose.fetchall() == []
@@ -411,7 +412,7 @@ def test_a_damaged_store_is_set_aside_and_a_new_one_made(path: Path, damage: Cal
 
 def test_of_a_large_store_what_holds_state_is_checked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading all of it would take longer than a start may."""
-    monkeypatch.setattr("sidecar.store.CHECKED_WHOLE", 0)
+    monkeypatch.setattr("sidecar.database.CHECKED_WHOLE", 0)
     filled(path)
     garbage_among_the_attempts(path)
     store = Store.open(path)
@@ -429,7 +430,7 @@ def test_the_log_of_a_replaced_store_goes_with_it_and_not_into_the_new_one(path:
     fresh = Store.replace(path, "why")
     assert fresh.holds() == []
     fresh.commit(Commit(holds=[hold("C")]))
-    aside = Store(path, sqlite3.connect(path.with_name("core.db.damaged-1")))
+    aside = Store(Database(path, sqlite3.connect(path.with_name("core.db.damaged-1"))))
     assert [row.queue_id for row in aside.holds()] == ["A", "B"]
     for opened in (aside, reader, fresh):
         opened.close()
