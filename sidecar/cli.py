@@ -31,6 +31,8 @@ COMMANDS: Mapping[str, Entry] = {
     "parse": Entry("sidecar.parse:parse", "Log lines to facts.", configured=False),
     "classify": Entry("sidecar.classify:classify", "What a reply means.", configured=False),
     "explain": Entry("sidecar.explain:command", "Each log line with its fact, its rule and the change."),
+    "feeds": Entry("sidecar.feeds_command:feeds", "Where each feed stands."),
+    "poll": Entry("sidecar.feeds_command:poll", "Ask one feed now."),
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
     "check": Entry("sidecar.check:check", "Configuration, wiring, what is missing."),
     "postfix": Entry("sidecar.wiring:postfix_command", "The wiring in main.cf and master.cf: show, apply, remove."),

@@ -68,6 +68,29 @@ class DnsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OutsideConfig:
+    addresses: tuple[str, ...] = ()
+    """Addresses that our mail leaves from, beside those of Postfix's configuration (behind NAT: the public ones)."""
+    domains: tuple[str, ...] = ()
+    """Sending domains to watch, beside those that sent in the last day."""
+    ca_file: str = ""
+    """Certificates that HTTPS feeds and channels are checked against; empty: the usual ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class SenderScoreConfig:
+    enabled: bool = False
+    """Only for a resolver that is registered with MyValidity."""
+    zone: str = "score.senderscore.com"
+    every_hours: float = 24.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedsConfig:
+    senderscore: SenderScoreConfig = field(default_factory=SenderScoreConfig)
+
+
+@dataclass(frozen=True, slots=True)
 class SubqueuesConfig:
     hold_max_hours: float = 24.0
     """No message is held longer than this, nor longer than half its lifetime in the queue."""
@@ -100,6 +123,8 @@ class Config:
     rules: RulesConfig = field(default_factory=RulesConfig)
     web: WebConfig = field(default_factory=WebConfig)
     dns: DnsConfig = field(default_factory=DnsConfig)
+    outside: OutsideConfig = field(default_factory=OutsideConfig)
+    feeds: FeedsConfig = field(default_factory=FeedsConfig)
     subqueues: SubqueuesConfig = field(default_factory=SubqueuesConfig)
     route: tuple[Route, ...] = ()
     """[[route]]: provider -> transport."""
@@ -115,6 +140,10 @@ class Config:
     @property
     def core_database(self) -> Path:
         return Path(self.store.path) / "core.db"
+
+    @property
+    def outside_database(self) -> Path:
+        return Path(self.store.path) / "outside.db"
 
     @property
     def held_record(self) -> Path:

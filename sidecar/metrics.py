@@ -214,6 +214,22 @@ class OutsideFigures:
             ["path", "status"],
             registry=self.registry,
         )
+        self.polls = Counter("sidecar_feed_polls", "Polls of each feed", ["feed"], registry=self.registry)
+        self.poll_errors = Counter(
+            "sidecar_feed_poll_errors",
+            "Polls that told nothing, by feed and reason",
+            ["feed", "reason"],
+            registry=self.registry,
+        )
+        self.feed_told = Gauge(
+            "sidecar_feed_last_success_timestamp_seconds",
+            "When each feed last told something",
+            ["feed"],
+            registry=self.registry,
+        )
+        self.feed_interval = Gauge(
+            "sidecar_feed_interval_seconds", "How often each feed is asked", ["feed"], registry=self.registry
+        )
         self.malformed = Gauge(
             "sidecar_outside_malformed_figures",
             "Figures of core left out of this answer because their form was wrong",

@@ -1,9 +1,10 @@
-"""The outside process: MX look-ups for core, and the page with /healthz and /metrics.
+"""The outside process: MX look-ups for core, the polls of the feeds, and the page with /healthz and /metrics.
 
 Knows what to do while core is away, which is to say so and to go on; core never waits for it.
 """
 
 import asyncio
+import functools
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -16,8 +17,13 @@ import click
 from sidecar import metrics, own_log
 from sidecar.config import Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable, ask_core_async
+from sidecar.feeds import FEEDS
+from sidecar.feeds_command import asking
 from sidecar.metrics import Busiest, Figures, OutsideFigures
 from sidecar.mx import MxLookups, resolver_at
+from sidecar.outside_store import OutsideStore
+from sidecar.poller import Polled, Poller
+from sidecar.scope import find
 from sidecar.systemd import notify
 from sidecar.web import Page, Routes, serve_web
 
@@ -143,20 +149,40 @@ async def run(config: Config) -> None:
     )
     own_log.listening(config.web.listen, purpose="/healthz and /metrics")
     notify("READY=1")
+    store = OutsideStore.open(config.outside_database)
+    if store.recovered:
+        own_log.store_recovered(store.recovered)
+    poller = Poller(config, FEEDS, store, asking(config), find_scope=find, told=functools.partial(_count, own))
+    for name, feed in FEEDS.items():
+        if feed.wanted(config):  # with a series from the start on, a feed that never tells anything can be alerted on
+            own.polls.labels(name)
+            own.feed_told.labels(name).set(store.standing(name).told_at)
+            own.feed_interval.labels(name).set(feed.cadence(config).every)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with web, asyncio.TaskGroup() as tasks:
-        looking_up = tasks.create_task(lookups.run())
-        await stop.wait()
-        own_log.stopping("asked to")
-        looking_up.cancel()
+    try:
+        async with web, asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(lookups.run()), tasks.create_task(poller.run())]
+            await stop.wait()
+            own_log.stopping("asked to")
+            for task in running:
+                task.cancel()
+    finally:
+        store.close()
+
+
+def _count(own: OutsideFigures, feed: str, polled: Polled) -> None:
+    own.polls.labels(feed).inc()
+    own.feed_told.labels(feed).set(polled.standing.told_at)
+    if polled.reading.trouble is not None:
+        own.poll_errors.labels(feed, polled.reading.trouble).inc()
 
 
 @click.command(epilog="Example: sidecar --config /etc/sidecar/sidecar.toml outside")
 @click.option("--verbose", is_flag=True, help="Log each look-up.")
 @click.pass_obj
 def outside(config: Config, *, verbose: bool) -> None:
-    """Look up MX hosts for core; serve /healthz and /metrics. Lives on while core is away."""
+    """Look up MX hosts for core; poll the feeds; serve /healthz and /metrics. Lives on while core is away."""
     own_log.start("outside", verbose=verbose)
     asyncio.run(run(config))

@@ -108,3 +108,27 @@ def request_failed(path: str, error: Exception) -> None:
 
 def looked_up(domain: str, *, hosts: tuple[str, ...], error: str) -> None:
     _LOG.debug("mx of %s: %s", domain, error or ", ".join(hosts) or "accepts no mail")
+
+
+def polled(feed: str, *, observations: int, trouble: str, why: str) -> None:
+    if trouble:
+        _LOG.warning("feed %s: %s: %s", feed, trouble, why)
+    else:
+        _LOG.debug("feed %s: %d observations", feed, observations)
+
+
+def feed_failed(feed: str, error: Exception) -> None:
+    """A bug of ours, or an answer that nobody foresaw."""
+    _LOG.error("feed %s: an error of ours: %r", feed, error, exc_info=error)
+
+
+def not_stored(why: str) -> None:
+    _LOG.error("what was polled could not be stored: %s", why)
+
+
+def scope_incomplete(why: str) -> None:
+    _LOG.warning("whom to ask the feeds about: %s", why)
+
+
+def store_recovered(how: str) -> None:
+    _LOG.error("%s", how)

@@ -60,6 +60,16 @@ listen = "[::1]:8025"
 [dns]
 resolvers = ["127.0.0.53"]
 
+[outside]
+addresses = ["192.0.2.7"]
+domains = ["example.com"]
+ca_file = "/etc/ssl/our.pem"
+
+[feeds.senderscore]
+enabled = true
+zone = "score.example"
+every_hours = 12
+
 [subqueues]
 hold_max_hours = 12
 failsafe_after_minutes = 7.5

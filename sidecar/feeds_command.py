@@ -1,0 +1,136 @@
+"""`sidecar feeds` and `sidecar poll`: where each feed stands, and one poll by hand.
+
+Knows how to show it; the outside process alone writes down what polls tell.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from parsers.feeds.asking import Reading
+from parsers.observation import Observation
+from policies.cadence import Standing
+from sidecar.asking import Asking
+from sidecar.config import Config, ConfigError
+from sidecar.feeds import FEEDS
+from sidecar.mx import resolver_at
+from sidecar.outside_store import OutsideStore
+from sidecar.own_log import printable
+from sidecar.scope import find
+
+
+def asking(config: Config) -> Asking:
+    """As configured. Raises ConfigError."""
+    try:
+        return Asking(resolver_at(config.dns.resolvers), ca_file=config.outside.ca_file)
+    except ValueError as error:
+        raise ConfigError(f"dns.resolvers: {error}") from error
+
+
+@click.command(epilog="Example: sidecar feeds --json")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.pass_obj
+def feeds(config: Config, *, as_json: bool) -> None:
+    """List the feeds: what each is for, how often it is asked, when it last told something, and what is wrong."""
+    standings = _standings(config)
+    now = time.time()
+    rows = [_row(config, name, standings.get(name, Standing()), now=now) for name in FEEDS]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    table = Table("feed", "state", "every", "last told", "next", "why")
+    for row in rows:
+        times = (_ago(row["told_at"], now), _ago(row["next_at"], now))
+        table.add_row(row["feed"], row["state"], f"{row['every_s'] / 3600:g} h", *times, printable(row["why"]))
+    Console().print(table)
+
+
+def _standings(config: Config) -> dict[str, Standing]:
+    """Where they stand as the outside process last wrote; nothing where it never ran."""
+    if not config.outside_database.exists():
+        return {}
+    store = OutsideStore.open_read_only(config.outside_database)
+    try:
+        return {name: store.standing(name) for name in FEEDS}
+    finally:
+        store.close()
+
+
+def _row(config: Config, name: str, standing: Standing, *, now: float) -> dict[str, Any]:
+    cadence = FEEDS[name].cadence(config)
+    return {
+        "feed": name,
+        "about": FEEDS[name].about,
+        "state": _state(config, name, standing, blind=standing.blind(cadence, now=now)),
+        "every_s": cadence.every,
+        "told_at": standing.told_at or None,
+        "next_at": standing.next_at or None,
+        "failures": standing.failures,
+        "trouble": standing.trouble,
+        "why": standing.why,
+    }
+
+
+def _state(config: Config, name: str, standing: Standing, *, blind: bool) -> str:
+    if not FEEDS[name].wanted(config):
+        return "off"
+    if blind:
+        return "blind"
+    if standing.trouble:
+        return "troubled"
+    return "well" if standing.told_at else "not yet asked"
+
+
+def _ago(moment: float | None, now: float) -> str:
+    if not moment:
+        return "-"
+    minutes = abs(now - moment) / 60
+    span = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+    return f"{span} ago" if moment <= now else f"in {span}"
+
+
+@click.command(epilog="Example: sidecar poll senderscore --json")
+@click.argument("feed", type=click.Choice(list(FEEDS)))
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.pass_obj
+def poll(config: Config, *, feed: str, as_json: bool) -> None:
+    """Ask FEED once, now, and print what it tells; nothing is stored, and no alert comes of it.
+
+    Exit status 1 when the feed as a whole told nothing.
+    """
+    scope = find(config)
+    reading, _ = asyncio.run(asking(config).poll(FEEDS[feed].poll(config, scope, time.time())))
+    if as_json:
+        click.echo(json.dumps(_told(feed, reading)))
+    else:
+        _print(feed, reading)
+    sys.exit(1 if reading.trouble else 0)
+
+
+def _told(feed: str, reading: Reading) -> dict[str, Any]:
+    return {
+        "feed": feed,
+        "trouble": reading.trouble,
+        "why": reading.why,
+        "observations": [_observation(each) for each in reading.observations],
+    }
+
+
+def _observation(seen: Observation) -> dict[str, Any]:
+    return {name: value for name, value in seen._asdict().items() if value not in {None, ""}}
+
+
+def _print(feed: str, reading: Reading) -> None:
+    if reading.trouble:
+        click.echo(f"{feed}: {reading.trouble}: {printable(reading.why)}", err=True)
+    table = Table("object", "measure", "outcome", "value", "")
+    for seen in reading.observations:
+        value = "" if seen.value is None else f"{seen.value:g}"
+        table.add_row(printable(seen.object), seen.measure, seen.outcome, value, printable(seen.text))
+    Console().print(table)

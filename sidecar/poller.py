@@ -1,0 +1,113 @@
+"""Polls the feeds that the site wants, each at its own pace, and writes down what they told.
+
+Knows when and in which order; a feed that fails or hangs harms no other one.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from parsers.feeds.asking import Reading, Trouble
+from policies.cadence import Standing
+from sidecar import own_log
+from sidecar.asking import Asking
+from sidecar.config import Config, ConfigError
+from sidecar.database import StoreUnavailable
+from sidecar.feeds import Feed
+from sidecar.outside_store import OutsideStore, RawAnswer
+from sidecar.scope import Scope
+from sidecar.threads import in_thread
+
+POLL_SECONDS = 900.0
+"""Beyond this a poll is given up: 200 addresses on 30 lists take a few minutes."""
+
+PRUNE_EVERY = 6 * 3600.0
+
+
+class Polled(NamedTuple):
+    """One poll, ended."""
+
+    standing: Standing
+    reading: Reading
+    seconds: float
+
+
+class Poller:
+    def __init__(
+        self,
+        config: Config,
+        feeds: Mapping[str, Feed],
+        store: OutsideStore,
+        asking: Asking,
+        *,
+        find_scope: Callable[[Config], Scope],
+        told: Callable[[str, Polled], None],
+    ) -> None:
+        """`told` hears of each poll that ended, for metrics and conditions."""
+        self._config = config
+        self._feeds = {name: feed for name, feed in feeds.items() if feed.wanted(config)}
+        self._store = store
+        self._asking = asking
+        self._find_scope = find_scope
+        self._told = told
+        self._writing = asyncio.Lock()  # the store is for one thread at a time
+
+    async def run(self) -> None:
+        """Poll for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            for name in self._feeds:
+                tasks.create_task(self._follow(name))
+            tasks.create_task(self._prune())
+
+    async def _prune(self) -> None:
+        while True:
+            async with self._writing:
+                try:
+                    await in_thread(lambda: self._store.prune(now=time.time()))
+                except StoreUnavailable as error:
+                    own_log.not_stored(str(error))
+            await asyncio.sleep(PRUNE_EVERY)
+
+    async def _follow(self, name: str) -> None:
+        cadence = self._feeds[name].cadence(self._config)
+        async with self._writing:
+            standing = await in_thread(lambda: self._store.standing(name))
+        wait = standing.first_poll(cadence, now=time.time(), dice=random.random()) - time.time()
+        while True:
+            await asyncio.sleep(max(0.0, wait))
+            polled = await self.poll(name)
+            wait = polled.standing.next_at - time.time()
+
+    async def poll(self, name: str) -> Polled:
+        """Poll one feed now, and write down how it ended."""
+        feed, began = self._feeds[name], time.monotonic()
+        cadence = feed.cadence(self._config)
+        reading, answers = await self._ask(name, feed)
+        now = time.time()
+        async with self._writing:
+            before = await in_thread(lambda: self._store.standing(name))
+            standing = before.after(reading, cadence, now=now, dice=random.random())
+            try:
+                await in_thread(lambda: self._store.polled(name, standing, reading.observations, answers, now=now))
+            except StoreUnavailable as error:  # the next poll tells it again
+                own_log.not_stored(str(error))
+        polled = Polled(standing, reading, time.monotonic() - began)
+        own_log.polled(name, observations=len(reading.observations), trouble=reading.trouble or "", why=reading.why)
+        self._told(name, polled)
+        return polled
+
+    async def _ask(self, name: str, feed: Feed) -> tuple[Reading, list[RawAnswer]]:
+        """Whatever goes wrong in here is this feed's trouble alone."""
+        try:
+            scope = await in_thread(lambda: self._find_scope(self._config))
+            async with asyncio.timeout(POLL_SECONDS):
+                return await self._asking.poll(feed.poll(self._config, scope, time.time()))
+        except TimeoutError:
+            return Reading((), Trouble.NETWORK, f"not done after {POLL_SECONDS:.0f} s"), []
+        except ConfigError as error:
+            return Reading((), Trouble.CONFIGURATION, str(error)), []
+        except Exception as error:  # noqa: BLE001  # an answer that a feed cannot read must not stop the others
+            own_log.feed_failed(name, error)
+            return Reading((), Trouble.FORMAT, f"{type(error).__name__}: {error}"[:300]), []

@@ -1,0 +1,207 @@
+"""Asking the world: servers of our own that fail in every way, and what becomes of it."""
+
+import asyncio
+import gzip
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from parsers.feeds.asking import Answer, Ask, DnsAnswer, DnsAsk, HttpAnswer, HttpAsk, Keep, Kept, Poll, Reading
+from sidecar import asking, mx
+from sidecar.asking import Asking, fetch, retry_after
+from sidecar.outside_store import RawAnswer
+from tests.outside_world import Request, Response, Zone, http_server, name_server
+
+
+def asked(*asks: Ask, zone: Zone | None = None) -> tuple[list[Answer], list[RawAnswer], list[str]]:
+    """The answers, what is kept of them, and what the name server was asked."""
+    got: list[Answer] = []
+
+    def feed() -> Poll:
+        got.extend((yield asks))
+        return Reading()
+
+    async def run() -> tuple[list[RawAnswer], list[str]]:
+        async with name_server(zone or {}) as (server, resolver):
+            _, raw = await Asking(resolver, backoff=0.01).poll(feed())
+            return raw, server.asked
+
+    raw, questions = asyncio.run(run())
+    return got, raw, questions
+
+
+ZONE: Zone = {
+    ("listed.example", "A"): ["127.0.0.2", "127.0.0.9"],
+    ("listed.example", "TXT"): ['"two " "strings"'],
+    ("nodata.example", "A"): [],
+    ("servfail.example", "A"): "SERVFAIL",
+    ("refused.example", "A"): "REFUSED",
+    ("silent.example", "A"): "",
+}
+
+
+@pytest.mark.parametrize(
+    ("ask", "rcode", "records"),
+    [
+        (DnsAsk("listed.example"), "NOERROR", ("127.0.0.2", "127.0.0.9")),
+        (DnsAsk("LISTED.example."), "NOERROR", ("127.0.0.2", "127.0.0.9")),
+        (DnsAsk("listed.example", "TXT"), "NOERROR", ("two strings",)),
+        (DnsAsk("nodata.example"), "NOERROR", ()),
+        (DnsAsk("nowhere.example"), "NXDOMAIN", ()),
+        (DnsAsk("servfail.example"), "SERVFAIL", ()),
+        (DnsAsk("refused.example"), "REFUSED", ()),
+        (DnsAsk("silent.example"), "TIMEOUT", ()),
+        (DnsAsk("a..b"), "ERROR", ()),
+        (DnsAsk("x" * 64 + ".example"), "ERROR", ()),
+    ],
+)
+def test_look_up(ask: DnsAsk, rcode: str, records: tuple[str, ...]) -> None:
+    (answer,), _, _ = asked(ask, zone=ZONE)
+    assert isinstance(answer, DnsAnswer)
+    assert (answer.rcode, tuple(sorted(answer.records))) == (rcode, records)
+
+
+def test_nobody_there_is_no_exception() -> None:
+    resolver = mx.resolver_at(("127.0.0.1:9",))()
+    resolver.lifetime = 0.3
+    answer = asyncio.run(asking.look_up(DnsAsk("a.example"), resolver))
+    assert answer.rcode in {"TIMEOUT", "ERROR"}
+
+
+def test_a_search_list_is_never_tried() -> None:
+    _, _, questions = asked(DnsAsk("nowhere"), zone=ZONE)
+    assert questions == ["nowhere A"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "tries", "status"),
+    [
+        ([200], 1, 200),
+        ([503, 200], 2, 200),
+        ([503, 503, 503, 200], 3, 503),
+        ([429, 429, 200], 3, 200),
+        ([400, 200], 1, 400),
+        ([401, 200], 1, 401),
+        ([302, 200], 1, 302),
+        ([0, 200], 2, 200),
+        ([0, 0, 0, 200], 3, 0),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(answers: list[int], tries: int, status: int) -> None:
+    script = iter(answers)
+
+    def answer(_: Request) -> Response | None:
+        status = next(script)
+        return Response(status, b"body") if status else None
+
+    with http_server(answer) as server:
+        (got,), _, _ = asked(HttpAsk(server.url))
+    assert isinstance(got, HttpAnswer)
+    assert (got.status, len(server.requests)) == (status, tries)
+    assert bool(got.error) == (status == 0)
+
+
+def test_a_long_wait_is_left_to_the_next_poll() -> None:
+    with http_server(lambda _: Response(429, headers=(("Retry-After", "3600"),))) as server:
+        (got,), _, _ = asked(HttpAsk(server.url))
+    assert isinstance(got, HttpAnswer)
+    assert len(server.requests) == 1
+    assert retry_after(got, now=time.time()) == 3600
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("120", 120),
+        ("", 0),
+        ("soon", 0),
+        ("-5", 0),
+        ("Sat, 21 Nov 2026 10:01:00 GMT", 60),
+        ("Sat, 21 Nov 2020 10:01:00 GMT", 0),
+        ("99999999999999999999", 999999999),
+    ],
+)
+def test_retry_after(said: str, seconds: float) -> None:
+    answer = HttpAnswer(429, (("retry-after", said),))
+    assert retry_after(answer, now=1795255200.0) == seconds
+
+
+BOMB = gzip.compress(bytes(64 << 20))
+
+
+@pytest.mark.parametrize(
+    "headers", [(("Content-Encoding", "gzip"),), (("Content-Encoding", "gzip"), ("Content-Type", "application/json"))]
+)
+def test_a_bomb_is_no_answer(headers: tuple[tuple[str, str], ...]) -> None:
+    with http_server(lambda _: Response(200, BOMB, headers)) as server:
+        got = fetch(HttpAsk(server.url))
+    assert (got.status, got.error) == (0, "ValueError: an answer of more than 16 MiB")
+
+
+def _drips(_: Request) -> Response:
+    time.sleep(0.4)
+    return Response(200, b"x")
+
+
+def test_slowness_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "TOTAL_SECONDS", 0.1)
+    with http_server(_drips) as server:
+        assert fetch(HttpAsk(server.url)).status == 0
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "nonsense", "http://[::bad/", "file:///etc/passwd"])
+def test_no_server_no_exception(url: str) -> None:
+    got = fetch(HttpAsk(url))
+    assert got.status == 0
+    assert got.error
+
+
+def test_what_is_kept_of_an_answer_has_no_secrets() -> None:
+    def answer(request: Request) -> Response:
+        return Response(200, b"you are s3cret, from " + request.path.encode())
+
+    with http_server(answer) as server:
+        (got,), raw, _ = asked(HttpAsk(f"{server.url}/?key=s3cret", secrets=("s3cret",)))
+    assert isinstance(got, HttpAnswer)
+    assert b"s3cret" in got.body
+    assert raw == [RawAnswer(f"GET {server.url}/?key=[secret] -> 200", b"you are [secret], from /?key=[secret]")]
+
+
+def test_an_error_tells_no_secret() -> None:
+    assert "s3cret" not in fetch(HttpAsk("http://127.0.0.1:9/?key=s3cret", secrets=("s3cret",))).error
+
+
+def test_a_secret_is_kept_whole_and_for_us_alone(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    (kept,), _, _ = asked(Keep(str(path), "new"))
+    assert kept == Kept()
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_secret_that_cannot_be_kept_says_so(tmp_path: Path) -> None:
+    (kept,), _, _ = asked(Keep(str(tmp_path / "absent" / "token"), "new"))
+    assert isinstance(kept, Kept)
+    assert "No such file" in kept.error
+
+
+def test_of_one_zone_only_a_few_are_asked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way: list[int] = [0, 0]
+
+    async def look_up(ask: DnsAsk, _: object) -> DnsAnswer:
+        under_way[0] += 1
+        under_way[1] = max(under_way)
+        await asyncio.sleep(0)
+        under_way[0] -= 1
+        return DnsAnswer("NXDOMAIN", (ask.name,))
+
+    monkeypatch.setattr(asking, "look_up", look_up)
+    got, _, _ = asked(*(DnsAsk(f"{number}.zone.example", zone="zone.example") for number in range(40)))
+    assert [answer.records for answer in got if isinstance(answer, DnsAnswer)] == [
+        (f"{number}.zone.example",) for number in range(40)
+    ]
+    assert under_way[1] == asking.A_ZONE
