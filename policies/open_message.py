@@ -1,0 +1,209 @@
+"""A message of a log while more lines may come of it, and the record that it becomes.
+
+It knows what a message is made of; which line belongs to which message, and when one has ended, `policies/lifecycle.py`
+decides.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from sys import intern
+from typing import Final
+
+from parsers.postfix.facts import DeliveryAttempt
+from policies.message_record import End, Hop, MessageRecord, Notification, RecipientOutcome
+
+_HEADERS: Final = 32
+"""Header lines kept of a message."""
+_LOOPBACK: Final = ("127.", "::1", "/", "private/", "public/")
+
+
+class Recipient:
+    """One recipient's attempts."""
+
+    __slots__ = ("attempts", "first", "last", "lines", "next_id", "outcome")
+
+    def __init__(self, attempt: DeliveryAttempt) -> None:
+        self.first = attempt.record.time
+        self.attempts = 0
+        self.lines: tuple[int, ...] = ()
+        """Hashes of the lines within reach of the last one: a line that comes twice counts once."""
+        self.seen(attempt)
+
+    def seen(self, attempt: DeliveryAttempt) -> None:
+        """One more attempt; the outcome is the last one's."""
+        self.attempts += 1
+        self.last = attempt.record.time
+        self.lines = (*self.lines[-3:], line_hash(attempt))
+        record = attempt.record
+        self.next_id = next_queue_id(attempt)
+        self.outcome = (
+            attempt.recipient,
+            attempt.orig_to,
+            intern(attempt.status),
+            intern(attempt.dsn),
+            attempt.reason,
+            intern(attempt.relay_host),
+            intern(attempt.relay_address),
+            record.service,
+            record.daemon,
+        )
+
+
+class OpenMessage:
+    """One queue id's message, from its first line on. Only the tracker changes it."""
+
+    __slots__ = (
+        "activations", "arrival", "begun_at", "client_address", "client_host", "closed", "dkim_domains", "end", "ended",
+        "expired", "fate", "headers", "host", "identified_at", "instance", "last_line", "message_id", "notification_of",
+        "notifications", "nrcpt", "parent", "parts", "pid", "previous", "queue_id", "recipients", "root",
+        "sasl_username", "sender", "size",
+    )  # fmt: skip
+
+    def __init__(self, host: str, instance: str, queue_id: str, *, time: float) -> None:
+        self.host = host
+        self.instance = instance
+        self.queue_id = queue_id
+        self.arrival = time
+        self.last_line = time
+        self.begun_at: float | None = None
+        """Time of its first line (smtpd's, pickup's, or cleanup's of mail from within), None where that was not seen."""
+        self.pid = 0
+        """Of the daemon that logged the first line."""
+        self.identified_at: float | None = None
+        """Time of its `message-id=` line."""
+        self.message_id = ""
+        self.sender: str | None = None
+        self.client_host = ""
+        self.client_address = ""
+        self.sasl_username = ""
+        self.size = 0
+        self.nrcpt = 0
+        self.activations = 0
+        self.recipients: dict[tuple[str, str], Recipient] = {}
+        """By address and original address."""
+        self.headers: tuple[tuple[str, str], ...] = ()
+        self.dkim_domains: tuple[str, ...] = ()
+        self.notifications: tuple[Notification, ...] = ()
+        self.notification_of = ""
+        self.expired = False
+        self.fate: End | None = None
+        """How it ends if it is never queued."""
+        self.end: End | None = None
+        """Its last line was seen; lines that were overtaken may follow."""
+        self.ended = 0.0
+        self.closed = False
+        """Nothing more will come of this queue id."""
+        self.previous: OpenMessage | None = None
+        """The one that had this queue id before, while lines may still come of it."""
+        self.parent: OpenMessage | None = None
+        """The hop before."""
+        self.root = self
+        self.parts: list[OpenMessage] | None = None
+        """Of a root: all hops, itself the first; None while it is the only one."""
+
+    @property
+    def hop(self) -> Hop:
+        return Hop(self.host, self.instance, self.queue_id)
+
+    def follows(self, parent: "OpenMessage") -> None:
+        """This is the same message, after `parent`."""
+        first, root = parent.root, self.root
+        self.parent = parent
+        first.parts = [*(first.parts or [first]), *(root.parts or [root])]
+        root.parts = None
+        for part in first.parts:
+            part.root = first
+
+    def header_logged(self, name: str, value: str) -> None:
+        if len(self.headers) < _HEADERS and (name, value) not in self.headers:
+            self.headers = (*self.headers, (intern(name), value))
+
+    def signed(self, domain: str) -> None:
+        if domain not in self.dkim_domains:
+            self.dkim_domains = (*self.dkim_domains, intern(domain))
+
+    def notified(self, kind: str, queue_id: str) -> None:
+        notification = Notification(kind, queue_id)
+        if notification not in self.notifications:
+            self.notifications = (*self.notifications, notification)
+
+
+def line_hash(attempt: DeliveryAttempt) -> int:
+    """Of what makes a line the same line."""
+    return hash((attempt.record.time, attempt.record.pid, attempt.record.text))
+
+
+def is_local(address: str) -> bool:
+    """Whether a relay's address is on the machine itself: a content filter's, not a stranger's."""
+    return address.startswith(_LOOPBACK)
+
+
+def next_queue_id(attempt: DeliveryAttempt) -> str:
+    """The queue id that the outcome names as the next one, "" for none: `queued as Q2`, `forwarded as Q2`."""
+    if attempt.status != "sent":
+        return ""
+    if attempt.reason.startswith("forwarded as "):  # local(8) speaks; a server's reply begins with its code
+        return attempt.reason[len("forwarded as ") :]
+    _, found, queue_id = attempt.reason.rpartition("queued as ")
+    return queue_id if found and queue_id.isalnum() and queue_id.isascii() and 5 <= len(queue_id) <= 64 else ""
+
+
+def record_of(message: OpenMessage) -> MessageRecord:
+    """The record of a root and its hops."""
+    parts = message.parts or [message]
+    last = max(parts, key=lambda part: part.ended)
+    ends = [part.end or End.UNFINISHED for part in parts]
+    return MessageRecord(
+        hops=tuple(part.hop for part in parts),
+        begun=message.begun_at is not None,
+        end=End.UNFINISHED if End.UNFINISHED in ends else (last.end or End.UNFINISHED),
+        arrival=message.arrival,
+        ended=last.ended,
+        sender=next((part.sender for part in parts if part.sender is not None), None),
+        message_id=next((part.message_id for part in parts if part.message_id), ""),
+        client_host=message.client_host,
+        client_address=message.client_address,
+        sasl_username=message.sasl_username,
+        size=next((part.size for part in parts if part.size), 0),
+        recipients=tuple(_outcomes(parts)),
+        headers=tuple(dict.fromkeys(header for part in parts for header in part.headers)),
+        dkim_domains=tuple(dict.fromkeys(domain for part in parts for domain in part.dkim_domains)),
+        notifications=tuple(dict.fromkeys(told for part in parts for told in part.notifications)),
+        notification_of=message.notification_of,
+    )
+
+
+def _outcomes(parts: Sequence[OpenMessage]) -> Iterator[RecipientOutcome]:
+    """Of each hop those recipients that it did not pass on."""
+    earlier: dict[str, tuple[OpenMessage, Recipient]] = {}
+    for part in parts:
+        children = [other for other in parts if other.parent is part]
+        requeued = part.end is End.REQUEUED and children
+        for (address, _), recipient in part.recipients.items():
+            if requeued and recipient.outcome[2] == "deferred":
+                earlier[address] = part, recipient  # the next queue id tries it again
+            elif not _passed_on(recipient, address, children):
+                _, before = earlier.pop(address, (part, None))
+                yield _outcome(part, recipient, before)
+    for part, recipient in earlier.values():
+        yield _outcome(part, recipient, None)
+
+
+def _passed_on(recipient: Recipient, address: str, children: Iterable[OpenMessage]) -> bool:
+    if recipient.outcome[2] != "sent":
+        return False
+    if recipient.next_id:
+        return any(child.queue_id == recipient.next_id for child in children)
+    # A filter that does not say what it queued.
+    return is_local(recipient.outcome[6]) and any(
+        address == known for child in children for known, _ in child.recipients
+    )
+
+
+def _outcome(part: OpenMessage, recipient: Recipient, before: Recipient | None) -> RecipientOutcome:
+    """With the attempts before a requeue counted in."""
+    attempts, first = recipient.attempts, recipient.first
+    if before is not None:
+        attempts, first = attempts + before.attempts, min(first, before.first)
+    return RecipientOutcome(
+        *recipient.outcome, hop=part.hop, attempts=attempts, first_attempt=first, last_attempt=recipient.last
+    )
