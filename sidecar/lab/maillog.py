@@ -64,6 +64,8 @@ class MailLog:
         match found["daemon"]:
             case "cleanup" if identified := _MESSAGE_ID.match(said):
                 self.message_ids[queue_id] = identified["value"]
+            case "cleanup" if said.startswith("milter-reject: END-OF-MESSAGE"):
+                self.on_hold.discard(queue_id)
             case "smtpd" if said.startswith("hold: END-OF-MESSAGE"):
                 self.answered.add(queue_id)
                 self._hold(queue_id, now)

@@ -128,6 +128,10 @@ class SimulatedProvider:
         self.provider, self.ledger, self.scale, self.random = provider, ledger, scale, random
         self.faults: list[Fault] = []
         self.connections = 0
+        self.waiting = 0
+        """Transactions whose answer waits since `shut`."""
+        self._answers_left: int | None = None
+        self._opened = asyncio.Event()
         self._accounts: dict[tuple[int, str], Model] = {}
 
     @property
@@ -195,6 +199,26 @@ class SimulatedProvider:
 
     def drops(self, stage: Stage) -> bool:
         return any(fault.kind is FaultKind.DROP and fault.stage is stage for fault in self.faults)
+
+    def shut(self, *, after: int = 0) -> None:
+        """Give `after` more answers to the end of DATA, and let the rest wait until `open`."""
+        self.waiting, self._answers_left = 0, after
+        self._opened = asyncio.Event()
+
+    def open(self) -> None:
+        """Answer again, also those who wait; what they hear was settled when they came."""
+        self._answers_left = None
+        self._opened.set()
+
+    async def turn(self) -> None:
+        """Wait until an answer to the end of DATA may be given."""
+        if self._answers_left is None:
+            return
+        if self._answers_left:
+            self._answers_left -= 1
+            return
+        self.waiting += 1
+        await self._opened.wait()
 
     def _account(self, number: int, limit: Limit, identity: str) -> Model:
         account = self._accounts.get((number, identity))
@@ -312,7 +336,10 @@ class _Dialogue:
         A limit is asked before the wait, so that transactions under way at the same time count.
         """
         refusal = self.server.refusal(stage, self.session, time.time())
-        if takes := takes + self.server.delay(stage):
+        takes += self.server.delay(stage)
+        if stage is Stage.END_OF_DATA:
+            await self.server.turn()
+        if takes:
             await asyncio.sleep(takes)
         if self.server.drops(stage):
             self.writer.transport.abort()

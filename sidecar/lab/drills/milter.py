@@ -1,4 +1,4 @@
-"""A milter that puts some messages into quarantine, for the drill about what a milter holds.
+"""A milter that puts some messages into quarantine, or refuses them, for the drills about what a milter does.
 
 Speaks as much of the protocol as Postfix asks of it (milter version 6: packets of a length, a command, its data).
 """
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 
 # libmilter/mfdef.h: commands of the MTA, and answers.
 _NEGOTIATE, _MAIL, _END_OF_BODY, _ABORT, _MACRO, _QUIT, _QUIT_NEW = b"O", b"M", b"E", b"A", b"D", b"Q", b"K"
-_QUARANTINE, _CONTINUE = b"q", b"c"
+_QUARANTINE, _REJECT, _CONTINUE = b"q", b"r", b"c"
 _VERSION, _MAY_QUARANTINE = 6, 0x20
 # Not to be sent: connect, helo, recipients, body, headers, end of headers, unknown commands, DATA.
 _SKIPPED = 0x01 | 0x02 | 0x08 | 0x10 | 0x20 | 0x40 | 0x100 | 0x200
@@ -18,16 +18,17 @@ _UNANSWERED = frozenset({_ABORT, _MACRO, _QUIT, _QUIT_NEW})
 
 
 @contextlib.asynccontextmanager
-async def milter(port: int, quarantines: Callable[[str], bool]) -> AsyncIterator[list[str]]:
+async def milter(port: int, concerns: Callable[[str], bool], *, refuses: bool = False) -> AsyncIterator[list[str]]:
     """Serve on loopback as long as the context lasts; gives the list of the senders put into quarantine so far.
 
-    `quarantines` is asked with the envelope sender of each message.
+    `concerns` is asked with the envelope sender of each message, at its end. With `refuses` such a message is
+    rejected and not quarantined.
     """
     taken: list[str] = []
     under_way: set[asyncio.Task[None]] = set()
 
     def opened(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(_session(reader, writer, quarantines, taken))
+        task = asyncio.ensure_future(_session(reader, writer, concerns, taken, refuses=refuses))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
@@ -42,7 +43,12 @@ async def milter(port: int, quarantines: Callable[[str], bool]) -> AsyncIterator
 
 
 async def _session(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, quarantines: Callable[[str], bool], taken: list[str]
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    concerns: Callable[[str], bool],
+    taken: list[str],
+    *,
+    refuses: bool,
 ) -> None:
     sender = ""
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -55,8 +61,11 @@ async def _session(
                 continue
             if command == _MAIL:
                 sender = data.partition(b"\0")[0].decode().strip("<>")
-            if command == _END_OF_BODY and quarantines(sender):
+            if command == _END_OF_BODY and concerns(sender):
                 taken.append(sender)
+                if refuses:
+                    _say(writer, _REJECT)
+                    continue
                 _say(writer, _QUARANTINE, b"the drill wants to see it\0")
             if command not in _UNANSWERED:
                 _say(writer, _CONTINUE)

@@ -30,7 +30,7 @@ def submitted(bench: Bench, chosen: Chosen) -> list[Message]:
     return [message for message in bench.fleet.submissions.accepted if chosen(message)]
 
 
-async def submissions(bench: Bench, chosen: Chosen, count: int, seconds: float = 20) -> None:
+async def submissions(bench: Bench, chosen: Chosen, count: int, seconds: float = 40) -> None:
     """Wait until so many of the chosen were handed over."""
     await until(lambda: len(submitted(bench, chosen)) >= count, f"{count} messages handed over", seconds)
 
