@@ -64,7 +64,7 @@ async def _deletes(bench: Bench) -> None:
     await asyncio.to_thread(bench.postfix.postsuper, "-d", oldest)
     levers.forgive(bench)
     await levers.by_hand(bench, "pause", _KEY, seconds=1)
-    await until(lambda: len(bench.ledger.accepted) > 3, "a probe that is still there", 20)
+    await until(lambda: len(bench.ledger.accepted) > 3, "a probe that is still there", levers.PATIENCE_S)
     await levers.by_hand(bench, "release")
     await _delivered(bench, _BURST - _DELETED)
     await _books_are_empty(bench)

@@ -14,7 +14,7 @@ from sidecar.lab.run import Bench
 
 _SPF = """
 name = "spf-identity"
-seconds = 90
+seconds = 200
 scale = 60
 main_cf = ["initial_destination_concurrency = 20"]
 [[sender]]
@@ -50,7 +50,7 @@ stage = "end-of-data"
 
 _ENVELOPE = """
 name = "envelope-identity"
-seconds = 90
+seconds = 200
 scale = 60
 main_cf = ["initial_destination_concurrency = 20"]
 [[sender]]

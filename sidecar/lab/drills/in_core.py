@@ -60,15 +60,15 @@ async def _two_recipients(bench: Bench) -> None:
     """One recipient is deferred at once, the other waits for a slot: somebody's slow deliveries have those."""
     somebody = bench.scenario.senders()[1]
     dice = random.Random(bench.scenario.seed)
-    levers.slow(bench, 14)
+    levers.slow(bench, 18)
     for i in range(levers.SLOTS):
         message = bench.fleet.compose(somebody, dice)._replace(recipients=(f"pupil{i}@school.example",))
         await bench.fleet.submit(message)
-    await until(lambda: len(bench.ledger.attempts) >= levers.SLOTS, "all slots taken", 10)
+    await until(lambda: len(bench.ledger.attempts) >= levers.SLOTS, "all slots taken", levers.PATIENCE_S)
     await asyncio.sleep(0.3)
     for provider in bench.providers.values():
         provider.faults.clear()
-    await until(lambda: len(bench.follower.log.deferred) >= 10, "10 deferrals", 20)
+    await until(lambda: len(bench.follower.log.deferred) >= 10, "10 deferrals", levers.PATIENCE_S)
     await levers.by_hand(bench, "pause", _GOOGLE_KEY, seconds=30)
     await asyncio.sleep(3)
     await levers.drained(bench)
@@ -99,13 +99,13 @@ async def _to_and_fro(bench: Bench) -> None:
 
 async def _reload(bench: Bench) -> None:
     """`postfix reload` while an admin's release waits for a proof: it is one, and comes long before the slots are free."""
-    await levers.slots_filled(bench, 12)
+    await levers.slots_filled(bench, 20)
     await levers.on_hold(bench, 150)
     await levers.by_hand(bench, "release")
     await asyncio.sleep(3)
     await asyncio.to_thread(bench.postfix.reload)
     on_hold = bench.follower.log.on_hold
-    await until(lambda: len(on_hold) <= 2 * levers.SLOTS, "all but what is in delivery released", 5)
+    await until(lambda: len(on_hold) <= 2 * levers.SLOTS, "all but what is in delivery released", 12)
     await levers.drained(bench)
 
 

@@ -35,7 +35,9 @@ async def _held_in_flight(bench: Bench) -> None:
 async def _accepted(bench: Bench) -> None:
     await levers.slots_filled(bench, 6, change=levers.accept)
     await _held_in_flight(bench)
-    await until(lambda: len(bench.ledger.accepted) >= _TAKEN + _IN_FLIGHT, "slow deliveries accepted", 15)
+    await until(
+        lambda: len(bench.ledger.accepted) >= _TAKEN + _IN_FLIGHT, "slow deliveries accepted", levers.PATIENCE_S
+    )
     await _leave_hold(bench, _accepted_ids(bench))
     await levers.drained(bench)
 
@@ -43,7 +45,9 @@ async def _accepted(bench: Bench) -> None:
 async def _deferred(bench: Bench) -> None:
     await levers.slots_filled(bench, 6)
     await _held_in_flight(bench)
-    await until(lambda: len(bench.ledger.refused) >= 2 * _IN_FLIGHT - _TAKEN, "slow deliveries refused", 15)
+    await until(
+        lambda: len(bench.ledger.refused) >= 2 * _IN_FLIGHT - _TAKEN, "slow deliveries refused", levers.PATIENCE_S
+    )
     await asyncio.sleep(2)
     if (held := await levers.held_by_us(bench)) != _BURST - _TAKEN:
         raise DrillError(f"core believes to hold {held} messages, {_BURST - _TAKEN} are not yet delivered")
@@ -54,7 +58,7 @@ async def _bounced(bench: Bench) -> None:
     await levers.slots_filled(bench, 6, change=_say_no_such_user)
     await _held_in_flight(bench)
     log = bench.follower.log
-    await until(lambda: len(log.bounced) >= _IN_FLIGHT, "slow deliveries bounced", 15)
+    await until(lambda: len(log.bounced) >= _IN_FLIGHT, "slow deliveries bounced", levers.PATIENCE_S)
     await _leave_hold(bench, {queue_id for queue_id, _ in log.bounced})
     await levers.drained(bench)
 
@@ -71,7 +75,7 @@ async def _leave_hold(bench: Bench, finished: set[str]) -> None:
     def gone() -> bool:
         return finished.isdisjoint(file.name for file in bench.postfix.queue_files("hold"))
 
-    await until(gone, "files without a recipient gone from hold", 20)
+    await until(gone, "files without a recipient gone from hold", levers.PATIENCE_S)
     if (state := await levers.state_of(bench, _KEY)) != "paused":
         raise DrillError(f"the sub-queue is {state or 'closed'}, it should still be paused; that proves nothing")
 
@@ -82,7 +86,9 @@ async def _probe(bench: Bench) -> None:
     await levers.on_hold(bench, 100)
     sidecar = levers.sidecar_of(bench)
     await sidecar.kill()
-    await until(lambda: len(bench.ledger.accepted) >= _TAKEN + _IN_FLIGHT, "slow deliveries accepted", 15)
+    await until(
+        lambda: len(bench.ledger.accepted) >= _TAKEN + _IN_FLIGHT, "slow deliveries accepted", levers.PATIENCE_S
+    )
     finished = _accepted_ids(bench)
     await asyncio.sleep(1)  # their lines are in the log
     await sidecar.start()

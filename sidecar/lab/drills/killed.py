@@ -37,7 +37,7 @@ async def _again_and_again(bench: Bench, name: str, times: int) -> None:
     sidecar = levers.sidecar_of(bench)
     for number in range(1, times + 1):
         await asyncio.sleep(dice.uniform(*_AGAIN_S))
-        await until(lambda: _kill(name), f"{name} started again", 20)
+        await until(lambda: _kill(name), f"{name} started again", levers.PATIENCE_S)
         if number % 5 == 0:
             await sidecar.stop()
             await sidecar.start()
@@ -54,7 +54,7 @@ async def _more_mail(bench: Bench) -> AsyncIterator[None]:
             await bench.fleet.submit(bench.fleet.compose(sender, dice))
             await asyncio.sleep(0.05)
 
-    await until(lambda: len(bench.ledger.attempts) >= 1, "the first delivery", 20)
+    await until(lambda: len(bench.ledger.attempts) >= 1, "the first delivery", levers.PATIENCE_S)
     sending = asyncio.create_task(send())
     try:
         yield
@@ -70,6 +70,22 @@ async def _core(bench: Bench) -> None:
     await levers.counted_once(bench)
 
 
+async def _core_and_the_log(bench: Bench) -> None:
+    """Postfix's log is rotated and compressed, every other time while core is dead, in the middle of the traffic."""
+    dice = random.Random(bench.scenario.seed)
+    async with _more_mail(bench):
+        for number in range(6):
+            await asyncio.sleep(dice.uniform(1.0, 2.0))
+            if number % 2:
+                await until(lambda: _kill("core"), "core started again", levers.PATIENCE_S)
+            await asyncio.to_thread(bench.postfix.rotate_log)
+    await levers.drained(bench)
+    await levers.counted_once(bench)
+    rotated = list(bench.postfix.directory.glob(f"{bench.postfix.maillog.name}.*"))
+    if len(rotated) < 6:
+        raise DrillError(f"the log was rotated {len(rotated)} times, wanted 6; the trap did not close")
+
+
 async def _core_and_slow_slots(bench: Bench) -> None:
     """What was held from core stays in core over a restart of ours: only the log, or a new qmgr, proves otherwise."""
     await levers.slots_filled(bench, 16)
@@ -83,9 +99,9 @@ async def _core_after_the_proof(bench: Bench) -> None:
     """Core has read the proof of each message before it is killed: it need not be given again."""
     await levers.slots_filled(bench, 5)
     await levers.on_hold(bench, 100)
-    await until(lambda: len(bench.ledger.refused) >= 77, "slow deliveries refused", 20)
+    await until(lambda: len(bench.ledger.refused) >= 77, "slow deliveries refused", levers.PATIENCE_S)
     await asyncio.sleep(3)
-    await until(lambda: _kill("core"), "core", 5)
+    await until(lambda: _kill("core"), "core", levers.PATIENCE_S)
     await asyncio.sleep(3)
     await levers.drained(bench)
     await levers.counted_once(bench)
@@ -106,7 +122,7 @@ async def _queue_manager(bench: Bench) -> None:
     dice = random.Random(bench.scenario.seed)
     for _ in range(4):
         await asyncio.sleep(dice.uniform(*_AGAIN_S))
-        await until(lambda: _kill("qmgr"), "a queue manager", 20)
+        await until(lambda: _kill("qmgr"), "a queue manager", levers.PATIENCE_S)
         await levers.by_hand(bench, "release")
     await levers.drained(bench)
     await levers.counted_once(bench)
@@ -152,6 +168,12 @@ _SOME_PASSES = 'by = "dkim"\nkind = "bucket"\nrate = 10\nburst = 20'
 
 DRILLS = (
     _drill("core-killed", "core killed 20 times: nothing lost, nothing counted twice", _core, limit=_SOME_PASSES),
+    _drill(
+        "core-killed-log-rotated",
+        "no line is lost or read twice as the log moves",
+        _core_and_the_log,
+        limit=_SOME_PASSES,
+    ),
     _drill("core-killed-slow-slots", "a killed core still knows what is in core", _core_and_slow_slots),
     _drill("core-killed-after-proof", "what was proved stays proved", _core_after_the_proof, scale=30),
     _drill("helper-killed", "a command that was cut off may be said again", _helper, limit=_SOME_PASSES),

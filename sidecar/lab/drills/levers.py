@@ -6,6 +6,7 @@ Most drills share one scenario, a campaign that Google throttles after a few mes
 import asyncio
 import contextlib
 import dataclasses
+import gzip
 import re
 import sqlite3
 from collections import Counter
@@ -266,14 +267,20 @@ async def counted_once(bench: Bench) -> None:
     await until(lambda: not list(_uncounted(bench)), "every delivery line stored once", PATIENCE_S)
 
 
+def _log_lines(live: Path) -> Iterator[str]:
+    """All lines of a log, also of what was rotated and compressed."""
+    for each in live.parent.glob(f"{live.name}*"):
+        with gzip.open(each, "rt", errors="replace") if each.suffix == ".gz" else each.open(errors="replace") as log:
+            yield from log
+
+
 def _uncounted(bench: Bench) -> Iterator[_Line]:
     """Lines that are stored too seldom or too often."""
-    with bench.postfix.maillog.open(errors="replace") as log:
-        lines = Counter(
-            _Line(found["id"], found["status"], found["dsn"], float(found["delay"]))
-            for found in map(_DELIVERY.match, log)
-            if found
-        )
+    lines = Counter(
+        _Line(found["id"], found["status"], found["dsn"], float(found["delay"]))
+        for found in map(_DELIVERY.match, _log_lines(bench.postfix.maillog))
+        if found
+    )
     store = sidecar_of(bench).directory / "store" / "core.db"
     with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
         rows = Counter(_Line(*row) for row in connection.execute("SELECT queue_id, status, dsn, delay FROM attempt"))

@@ -15,7 +15,7 @@ _ROUNDS_S = 12.0
 
 _TOML = f"""
 name = "short-lifetime"
-seconds = 90
+seconds = 200
 scale = 20
 main_cf = [
   "initial_destination_concurrency = 20",
@@ -59,7 +59,7 @@ async def act(bench: Bench) -> None:
     if not await changes(bench, "capped"):
         raise DrillError("no message left hold for its age; the trap did not close")
     forgive(bench)
-    await delivered(bench, lambda _: True, 20)
+    await delivered(bench, lambda _: True, 40)
 
 
 def expects(evidence: Evidence, figures: Figures) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sidecar.lab.drills.drill import Drill, until
-from sidecar.lab.drills.levers import campaign, on_hold
+from sidecar.lab.drills.levers import by_hand, campaign, on_hold
 from sidecar.lab.drills.witness import delivered, delivered_to, let_go
 from sidecar.lab.measure import Evidence, Figures
 from sidecar.lab.run import Bench
@@ -46,17 +46,19 @@ async def act_bcc(bench: Bench) -> None:
     await let_go(bench, _KEY)
     await delivered(bench, lambda _: True, 40)
     copies = len(bench.fleet.submissions.accepted)
-    await until(lambda: _taken(bench, _ARCHIVE) >= copies, "a copy of each message", 20)
+    await until(lambda: _taken(bench, _ARCHIVE) >= copies, "a copy of each message", 40)
 
 
 async def act_alias(bench: Bench) -> None:
     """Mail to the alias while Google is paused for its sender: the other half of it is not to wait."""
     await on_hold(bench, 37)
+    await by_hand(bench, "pause", _KEY, seconds=60)
     await asyncio.to_thread(_to_the_alias, bench)
-    await until(lambda: _taken(bench, "two@yahoo.com") >= _ALIASED, "the other half of the alias, at once", 4)
+    await until(lambda: _taken(bench, "two@yahoo.com") >= _ALIASED, "the other half of the alias, during the pause", 30)
+    await by_hand(bench, "pause", _KEY, seconds=1)
     await let_go(bench, _KEY)
     await delivered(bench, lambda _: True, 40)
-    await until(lambda: _taken(bench, "one@gmail.com") >= _ALIASED, "both halves of the alias", 20)
+    await until(lambda: _taken(bench, "one@gmail.com") >= _ALIASED, "both halves of the alias", 40)
 
 
 def _taken(bench: Bench, recipient: str) -> int:

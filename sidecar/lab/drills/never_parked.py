@@ -26,7 +26,7 @@ to = ["google"]
 
 _VERIFY = f"""
 name = "address-verification"
-seconds = 100
+seconds = 200
 scale = 60
 main_cf = [
   "initial_destination_concurrency = 20",
@@ -68,7 +68,7 @@ async def act_null(bench: Bench) -> None:
     """The replies go out to be refused, and come again by Postfix's own clock."""
     await on_hold(bench, 37)
     await submissions(bench, _null, 20)
-    await until(lambda: len(_refused(bench)) >= 20, "each reply attempted although the domain is paused", 20)
+    await until(lambda: len(_refused(bench)) >= 20, "each reply attempted although the domain is paused", 40)
     await let_go(bench, "dkim-domain:burst.example@google")
     await delivered(bench, lambda _: True, 60)
 
@@ -91,7 +91,7 @@ async def act_verify(bench: Bench) -> None:
     """Probes come through while everything else to the provider waits, and are no sign that it accepts again."""
     await on_hold(bench, 20, 40)
     before = _verified(bench)
-    await until(lambda: _verified(bench) >= before + 10, "ten probes during the pause", 20)
+    await until(lambda: _verified(bench) >= before + 10, "ten probes during the pause", 40)
     if await changes(bench, "ramping"):
         raise DrillError("a probe of address verification counted as an acceptance")
     (opened, *_) = await changes(bench, "opened")

@@ -19,7 +19,7 @@ _COMCAST_KEY = "sender-domain:burst.example@comcast"
 
 _HEAD = """
 name = "{name}"
-seconds = 120
+seconds = 200
 scale = 60
 main_cf = ["initial_destination_concurrency = 20"]
 """

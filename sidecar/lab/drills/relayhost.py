@@ -16,7 +16,7 @@ from sidecar.lab.run import Bench
 
 _TOML = """
 name = "relayhost"
-seconds = 60
+seconds = 200
 scale = 60
 main_cf = ["relayhost = [relay.sender-side.example]"]
 master_cf = ["out-google unix - - n - 5 smtp"]

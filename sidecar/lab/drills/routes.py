@@ -18,7 +18,7 @@ from sidecar.lab.run import Bench
 
 _TOML = """
 name = "routes"
-seconds = 90
+seconds = 200
 scale = 60
 sidecar = [
   '[[route]]', 'provider = "google"', 'transport = "out-google"', 'maxproc = 20',
@@ -76,9 +76,9 @@ _OVER = re.compile(r"postfix(?P<over>/out-google)?/smtp\[\d+\]: (?P<id>\w+): to=
 async def act(bench: Bench) -> None:
     """Wire it as an admin does, then send; the throttled campaign is held and let go over its route as well."""
     await asyncio.to_thread(_apply, bench)
-    await submissions(bench, _from("both.example"), 20)
-    await submissions(bench, _from("other.example"), 20)
-    await delivered(bench, lambda it: it.sender.domain != "burst.example", 20)
+    await submissions(bench, _from("both.example"), 20, 40)
+    await submissions(bench, _from("other.example"), 20, 40)
+    await delivered(bench, lambda it: it.sender.domain != "burst.example", 40)
     await on_hold(bench, 30)
     await let_go(bench, _KEY)
     await delivered(bench, lambda _: True, 40)

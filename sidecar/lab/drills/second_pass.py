@@ -62,8 +62,8 @@ async def act_content_filter(bench: Bench) -> None:
     """While the provider refuses, no first pass may pass for its acceptance."""
     async with pipe(_FILTER, _BEHIND):
         await on_hold(bench, 45)
-        await until_state(bench, _KEY, {"probing"}, 20)
-        await until_state(bench, _KEY, {"paused"}, 20)
+        await until_state(bench, _KEY, {"probing"}, 40)
+        await until_state(bench, _KEY, {"paused"}, 40)
         if await changes(bench, "ramping"):
             raise DrillError("the sub-queue ramps although the provider has refused everything since it opened")
         await let_go(bench, _KEY)

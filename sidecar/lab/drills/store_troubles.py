@@ -85,13 +85,13 @@ async def _full_at_opening(bench: Bench) -> None:
     """Full before anything is refused: nothing is held until there is space, and then the queued mail is taken."""
     async with _small_disk(bench) as ballast:
         await asyncio.to_thread(_fill, ballast)
-        await until(lambda: len(bench.ledger.refused) >= 20, "refusals", 20)
+        await until(lambda: len(bench.ledger.refused) >= 20, "refusals", levers.PATIENCE_S)
         await _failing(bench)
         await asyncio.sleep(2)
         if bench.follower.log.held:
             raise DrillError(f"{len(bench.follower.log.held)} messages were held though intent cannot be stored")
         ballast.unlink()
-        await levers.on_hold(bench, 80, seconds=30)
+        await levers.on_hold(bench, 80)
         await levers.drained(bench)
         await levers.counted_once(bench)
 

@@ -60,7 +60,7 @@ async def act_two(bench: Bench) -> None:
     fleet = Fleet(dataclasses.replace(bench.scenario, seed=2), second)
     fleet.submissions = bench.fleet.submissions
     await fleet.burst(bench.scenario.senders()[0])
-    await on_hold(bench, 77, 5)
+    await on_hold(bench, 77)
     await let_go(bench, _KEY)
     await delivered(bench, lambda _: True, 40)
     text = log_text(bench)
