@@ -86,7 +86,23 @@ class SenderScoreConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BlocklistsConfig:
+    enabled: bool = True
+    spamhaus_key: str = ""
+    """File with the key of Spamhaus' DQS; without it the public mirrors are asked."""
+    abusix_key: str = ""
+    """File with the key of Abusix Mail Intelligence; without it that list is not asked."""
+    without: tuple[str, ...] = ()
+    """Ids of lists not to ask."""
+    also: tuple[str, ...] = ()
+    """Ids of lists to ask that are off by themselves, for they want to know the resolver first."""
+    lists: str = ""
+    """File with more lists, in the format of ours."""
+
+
+@dataclass(frozen=True, slots=True)
 class FeedsConfig:
+    blocklists: BlocklistsConfig = field(default_factory=BlocklistsConfig)
     senderscore: SenderScoreConfig = field(default_factory=SenderScoreConfig)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from parsers.feeds import senderscore
 from parsers.feeds.asking import Poll
 from policies.cadence import Cadence
+from sidecar import blocklists
 from sidecar.config import Config
 from sidecar.scope import Scope
 
@@ -24,7 +25,17 @@ class Feed(NamedTuple):
     """Begin a poll at this time; raises ConfigError where a file that it needs cannot be read."""
 
 
+def _blocklists(name: str, every: int) -> Feed:
+    return Feed(
+        f"DNS blocklists that are asked every {every} minutes about our addresses and domains",
+        lambda config: config.feeds.blocklists.enabled,
+        lambda _: Cadence(every * 60.0),
+        lambda config, scope, _: blocklists.poll(config, scope, every, feed=name),
+    )
+
+
 FEEDS: Mapping[str, Feed] = {
+    **{name: _blocklists(name, every) for name, every in blocklists.CADENCES.items()},
     senderscore.FEED: Feed(
         "Validity's Sender Score of our addresses (the resolver must be registered there)",
         lambda config: config.feeds.senderscore.enabled,

@@ -3,7 +3,9 @@
 import dataclasses
 import difflib
 import math
+import types
 import typing
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,12 @@ def _value(wanted: Any, value: Any, *, file: Path, key: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{file}: {key}: found {value!r}, wanted a table [{key}]")
         return read_table(wanted, value, file=file, prefix=f"{key}.")
+    if typing.get_origin(wanted) is Mapping:
+        if not isinstance(value, dict) or not all(isinstance(word, str) for word in value.values()):
+            raise ConfigError(f"{file}: {key}: found {value!r}, wanted a table of strings")
+        return value
+    if typing.get_origin(wanted) is types.UnionType:  # X | None: TOML has no null, so that it is an X
+        return _value(typing.get_args(wanted)[0], value, file=file, key=key)
     if typing.get_origin(wanted) is tuple:
         if not isinstance(value, list):
             raise ConfigError(f"{file}: {key}: found {value!r}, wanted a list")

@@ -65,6 +65,14 @@ addresses = ["192.0.2.7"]
 domains = ["example.com"]
 ca_file = "/etc/ssl/our.pem"
 
+[feeds.blocklists]
+enabled = false
+spamhaus_key = "/etc/sidecar/spamhaus.key"
+abusix_key = "/etc/sidecar/abusix.key"
+without = ["uceprotect3"]
+also = ["senderscore_bl"]
+lists = "/etc/sidecar/lists.toml"
+
 [feeds.senderscore]
 enabled = true
 zone = "score.example"

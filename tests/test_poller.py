@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -127,17 +128,22 @@ def test_both_worlds_in_one_poll(store: OutsideStore) -> None:
 # The commands.
 
 
+def listed(config: Path) -> dict[str, dict[str, Any]]:
+    output = CliRunner().invoke(sidecar, ["--config", str(config), "feeds", "--json"]).output
+    return {row["feed"]: row for row in json.loads(output)}
+
+
 def test_feeds_without_a_store_and_with_one(tmp_path: Path) -> None:
     config = tmp_path / "sidecar.toml"
     config.write_text(f'[store]\npath = "{tmp_path}"\n[feeds.senderscore]\nenabled = true\n')
-    (before,) = json.loads(CliRunner().invoke(sidecar, ["--config", str(config), "feeds", "--json"]).output)
-    assert (before["feed"], before["state"]) == ("senderscore", "not yet asked")
+    before = listed(config)["senderscore"]
+    assert before["state"] == "not yet asked"
 
     store = OutsideStore.open(tmp_path / "outside.db")
     reading = Reading((), Trouble.REFUSED, "not registered")
     store.polled("senderscore", store.standing("senderscore").after(reading, NEVER, now=1.0, dice=0), (), (), now=1.0)
     store.close()
-    (after,) = json.loads(CliRunner().invoke(sidecar, ["--config", str(config), "feeds", "--json"]).output)
+    after = listed(config)["senderscore"]
     assert (after["state"], after["trouble"], after["why"]) == ("blind", "refused", "not registered")
     shown = CliRunner().invoke(sidecar, ["--config", str(config), "feeds"])
     assert shown.exit_code == 0
