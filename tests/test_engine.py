@@ -5,12 +5,16 @@ from collections.abc import Callable
 import pytest
 
 from parsers.postfix import facts
+from parsers.record import LogRecord
 from policies.access import Arrival, hold_text
-from policies.commands import Adopt, Hold, Reload
+from policies.commands import Adopt, Hold, Release, Reload
+from policies.engine import Engine
 from policies.key import Key
 from policies.messages import Place
+from policies.site import InstanceFacts, Settings
 from policies.subqueue import State
-from tests.world import GOOGLE_DKIM, World
+from sidecar import rules
+from tests.world import GOOGLE_DKIM, RULES, World
 
 BURST = Key("dkim-domain", "burst.example", "google")
 
@@ -208,6 +212,51 @@ def test_after_a_gap_in_the_log_a_promise_is_believed() -> None:
     world.run(120)
     assert sum(world.delivered.values()) == 1
     assert any(isinstance(command, Adopt) and queue_id in command.keys for command in world.commands)
+
+
+def test_a_promise_ends_with_a_milters_refusal() -> None:
+    """The file never comes to hold: a release would be asked for it until the promise is forgotten."""
+    world = World(lambda *_: None)
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    sub = world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    queue_id = world.submit("news@burst.example", ["user@gmail.com"])
+    assert sub.held == 1
+    del world.files[queue_id]
+    refusal = facts.Rejected(
+        LogRecord(world.now, "mx1", "postfix", "", "cleanup", 1, ""),
+        queue_id,
+        action="milter-reject",
+        stage="END-OF-MESSAGE",
+        code="550",
+        enhanced="5.7.1",
+        text="Command rejected",
+        sender="news@burst.example",
+        recipient="",
+        client_host="",
+        client_address="",
+        helo="",
+        sasl_username="",
+    )
+    world.engine.observe(refusal, now=world.now)
+    assert (sub.held, world.engine.books.ours) == (0, {})
+    world.run(120)
+    assert not any(isinstance(command, Release) for command in world.commands)
+
+
+def test_with_a_lifetime_of_an_hour_mail_leaves_hold_after_half_of_it() -> None:
+    world = World(Bucket("burst.example", rate=0.0, burst=1))
+    hour = InstanceFacts(lifetime=3_600.0, bounce_lifetime=3_600.0)
+    world.engine = Engine(RULES, rules.organizational_domain, Settings(act=True, instances={"postfix": hour}))
+    for i in range(30):
+        world.submit("news@burst.example", [f"user{i}@gmail.com"])
+    world.run(1_790, step=5.0)
+    before = world.deferrals
+    assert sum(file.queue == "hold" for file in world.files.values()) >= 28
+    world.run(120)
+    assert [file.queue_id for file in world.files.values() if file.queue == "hold"] == []
+    assert world.deferrals - before >= 28
+    world.run(1_500, step=5.0)
+    assert not any(file.queue == "hold" for file in world.files.values())
 
 
 def test_what_an_admin_releases_gets_its_attempt() -> None:

@@ -249,6 +249,21 @@ def test_a_slow_provider_is_slow_at_its_stage(kind: FaultKind, place: int) -> No
     _with_provider(check)
 
 
+def test_a_shut_provider_answers_when_it_is_opened_and_as_was_settled_before() -> None:
+    async def check(server: SimulatedProvider, port: int) -> None:
+        server.shut(after=1)
+        assert (await _send(port, dkim="d.example"))[-1].startswith("250 ")
+        late = [asyncio.create_task(_send(port, dkim="d.example")) for _ in range(2)]
+        while server.waiting < len(late):  # noqa: ASYNC110  # a count, and nobody else waits for it
+            await asyncio.sleep(0)
+        assert len(server.ledger.accepted) == 1
+        server.open()
+        assert sorted(replies[-1][:3] for replies in await asyncio.gather(*late)) == ["250", "421"]
+        assert (await _send(port, dkim="other.example"))[-1].startswith("250 ")
+
+    _with_provider(check, Limit(By.DKIM, Kind.WINDOW, n=2, per=60, reply="421 4.7.28 no"))
+
+
 def test_the_name_server_leads_to_the_provider() -> None:
     providers = [
         Provider("google", ("gmail.com", "school.example"), ("gmail-smtp-in.l.google.com", "alt1.l.google.com")),
