@@ -387,6 +387,7 @@ class Engine:
         self.books.compare(
             listing.instance, on_hold, listing.ours, since=listing.since, listed_at=listing.time, now=now
         )
+        self._record_again(listing.instance, on_hold, listing.ours)
         for message in listings.finished(self.messages, listing):
             self.books.done[message] = None
         for message in listings.absent(self.messages, listing):
@@ -403,7 +404,16 @@ class Engine:
         now: float,
     ) -> bool:
         """Compare what is on hold with the books; tell whether mail of ours is there that we know nothing of."""
-        return self.books.compare(instance, there, ours, since=since, listed_at=listed_at, now=now)
+        strangers = self.books.compare(instance, there, ours, since=since, listed_at=listed_at, now=now)
+        self._record_again(instance, there, ours)
+        return strangers
+
+    def _record_again(self, instance: str, there: Collection[str], ours: Mapping[str, str]) -> None:
+        """Have the helper write down what we hold and its record lacks: somebody removed it, or cut it off."""
+        for queue_id in there:
+            message = self.messages.get(instance, queue_id) if queue_id not in ours else None
+            if message is not None and message.place is Place.HELD and message.held_under:
+                self._to_adopt.setdefault(instance, {})[queue_id] = str(message.held_under[0])
 
     def gap(self, *, now: float) -> None:
         """Lines may be missing: whatever is not on hold may be in core until the log or a listing says more.

@@ -1,6 +1,6 @@
 """What an engine knows that was down for a while, or lost its store, about mail that was taken from core."""
 
-from policies.commands import Hold, Release
+from policies.commands import Adopt, Hold, Release
 from policies.engine import Engine
 from policies.key import Key
 from policies.messages import Place
@@ -94,6 +94,17 @@ def test_an_admins_later_hold_is_not_ours_though_the_record_still_names_it() -> 
     world.engine.books.held_by_other(message, by_line=True, now=world.now)
     world.engine.listed(listing, now=world.now)
     assert message.place is Place.FOREIGN
+
+
+def test_what_we_hold_and_the_record_lacks_is_written_down_again() -> None:
+    """The record was removed under the helper: without it the failsafe would find nothing of ours."""
+    world = _taken_from_core()
+    queue_ids = sorted(world.files)
+    recorded = dict.fromkeys(queue_ids[:20], str(BURST))
+    world.engine.hold_queue("postfix", set(queue_ids), recorded, since={}, listed_at=world.now, now=world.now)
+    adopted = [command for command in world.engine.step(now=world.now) if isinstance(command, Adopt)]
+    assert adopted == [Adopt("postfix", dict.fromkeys(adopted[0].keys, str(BURST)))]
+    assert sorted(adopted[0].keys) == queue_ids[20:]
 
 
 def test_what_was_delivered_while_we_were_down_is_released_and_no_probe() -> None:

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+from sidecar import held_record
 from sidecar.lab.drills import levers
 from sidecar.lab.drills.drill import Drill, DrillError, until
 from sidecar.lab.measure import Evidence, Figures
@@ -134,6 +135,24 @@ async def _deleted(bench: Bench) -> None:
     await _restarted_without(bench, delete, kill=True)
 
 
+async def _removed(bench: Bench) -> None:
+    """Everything in the directory is removed under the living sidecar, the helper's record as well.
+
+    Core has it all in memory and goes on; within a minute the record names again what is on hold. Then all is killed.
+    """
+    sidecar = levers.sidecar_of(bench)
+    await levers.on_hold(bench, 197)
+    await levers.by_hand(bench, "pause", _KEY, seconds=3_000)
+    for file in (sidecar.directory / "store").iterdir():
+        file.unlink()
+    record = sidecar.directory / "store" / "held.record"
+    await until(lambda: len(held_record.read(record).live) == 197, "the record names what is on hold", 90)
+    await sidecar.kill()
+    await sidecar.start()
+    await _adopted(bench, 197)
+    await levers.drained(bench)
+
+
 def _expects(evidence: Evidence, figures: Figures) -> Iterator[str]:
     del figures
     taken = len(levers.taken_while_active(evidence))
@@ -165,7 +184,7 @@ DRILLS = (
     ),
     Drill(
         "store-emptied",
-        "an empty file instead of the store",
+        "an empty store knows nothing, and what is held is found again",
         levers.campaign("store-emptied", burst=200),
         _emptied,
         _expects,
@@ -175,6 +194,13 @@ DRILLS = (
         "without its store core asks for a proof of each held message before it lets it go",
         levers.campaign("store-deleted", burst=200),
         _deleted,
+        _expects,
+    ),
+    Drill(
+        "store-removed",
+        "the helper's record is written again from core's memory, so that nothing stays on hold for ever",
+        levers.campaign("store-removed", burst=200, seconds=300),
+        _removed,
         _expects,
     ),
 )
