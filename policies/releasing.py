@@ -18,7 +18,11 @@ TICK = 1.0
 MIN_HOLD = 2.0
 """Seconds a message stays on hold at least, so that a `(queue active)` line written meanwhile is read first."""
 BULK_RATE = 150
-"""Messages a second when mail without a sub-queue leaves: Postfix takes over a thousand."""
+"""Messages a second at most when mail without a sub-queue leaves: Postfix takes over a thousand."""
+BULK_LEAST = 40
+"""So many may be under way at the least: as many as two destinations have slots."""
+BULK_FORGOTTEN = 60.0
+"""Seconds after which one that we let go is no longer believed to be under way, whatever became of it."""
 ROUNDS_EVERY = 10.0
 """Seconds between two looks at all sub-queues."""
 CAP_RATE = 20
@@ -46,6 +50,9 @@ class Releasing:
         self._tick_at = 0.0
         self._rounds_at = 0.0
         self._ready: dict[Key, OpenSubQueue] = {}
+        self._under_way: dict[Message, float] = {}
+        """Let go in bulk and not yet tried, with the time of it."""
+        self._bulk_looked = 0.0
         self._reloaded: dict[str, float] = {}
 
     def look_at(self, sub: OpenSubQueue) -> None:
@@ -67,6 +74,7 @@ class Releasing:
         bulk: dict[str, list[Message]] = {}
         for message in self._bulk(now=now):
             self._choose(message, bulk, now=now)
+            self._under_way[message] = now
         self._tick_at = now + TICK
         releases: list[Command] = [_release(instance, messages, 0.0) for instance, messages in chosen.items()]
         releases += [_release(instance, messages, TICK) for instance, messages in bulk.items()]
@@ -128,11 +136,28 @@ class Releasing:
     # By age, or because nothing holds it.
 
     def _bulk(self, *, now: float) -> list[Message]:
-        """Choose free mail, in the order in which it became free, as long as Postfix has room."""
+        """Choose free mail, in the order in which it became free, as long as Postfix has room.
+
+        The queue manager serves a destination in turn, so what we add to it is what everybody else waits behind:
+        never more than twice what left in the last second, or BULK_LEAST.
+        """
+        left = self._landed(now=now)
         if not self._books.free or sum(message.in_core for message in self._messages) > FULL_ACTIVE:
             return []
+        room = 2 * left + BULK_LEAST - len(self._under_way)
         waiting = (message for message in self._books.free if self._clear(message, now=now))
-        return list(islice(waiting, BULK_RATE))
+        return list(islice(waiting, max(0, min(BULK_RATE, room))))
+
+    def _landed(self, *, now: float) -> int:
+        """Count those that were tried since the last look, a second."""
+        before = len(self._under_way)
+        self._under_way = {
+            message: since
+            for message, since in self._under_way.items()
+            if _under_way(message) and now - since < BULK_FORGOTTEN
+        }
+        seconds, self._bulk_looked = max(TICK, now - self._bulk_looked), now
+        return int((before - len(self._under_way)) / seconds)
 
     def _now_and_then(self, *, now: float) -> list[Command]:
         """Make the rounds that look at all sub-queues: who has reached hold_max, and who waits for a proof in vain."""
@@ -185,6 +210,11 @@ class Releasing:
 
 
 _RELEASABLE = frozenset({Place.HELD, Place.PROMISED})
+
+
+def _under_way(message: Message) -> bool:
+    """Whether one that was let go is still to be tried, or just being tried."""
+    return message.place is Place.RELEASING or (message.place is Place.QUEUED and (message.paid or message.in_core))
 
 
 def _pay(sub: OpenSubQueue, message: Message, *, now: float) -> None:

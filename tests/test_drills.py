@@ -1,6 +1,7 @@
 """A few of the drills, each on a real Postfix with the sidecar attached; `make soak` runs them all."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,16 @@ from sidecar.lab.drills import DRILLS
 pytestmark = pytest.mark.postfix
 
 ROOT = Path(__file__).parents[1]
-SHORT = ("in-delivery-accepted", "admin-deletes", "null-sender")
+SHORT = (
+    "in-delivery-accepted",
+    "admin-deletes",
+    "null-sender",
+    "promise-broken",
+    "master-killed",
+    "disk-full-while-held",
+)
 """A quarter of a minute each."""
+_ROW = re.compile(r"^\| [^|]+ \| `([a-z0-9-]+)` \| ", re.MULTILINE)
 
 
 @pytest.mark.timeout(240)
@@ -31,3 +40,8 @@ def test_nothing_is_lost_doubled_or_rejected(name: str) -> None:
 def test_every_drill_says_what_it_proves(name: str) -> None:
     assert len(DRILLS[name].proves) > 20
     assert DRILLS[name].scenario().name == name
+
+
+def test_the_table_of_the_documents_names_each_drill() -> None:
+    named = _ROW.findall((ROOT / "docs" / "safety.md").read_text())
+    assert sorted(named) == sorted(DRILLS)

@@ -214,6 +214,21 @@ def test_after_a_gap_in_the_log_a_promise_is_believed() -> None:
     assert any(isinstance(command, Adopt) and queue_id in command.keys for command in world.commands)
 
 
+def test_a_great_release_does_not_stand_in_front_of_others() -> None:
+    """Two thousand messages at 40 a second through 20 slots, and a message of somebody else's each second."""
+    world = World(lambda *_: None, transaction=0.5)
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    world.engine.pause(BURST, 3_000.0, by_whom="test", now=world.now)
+    for i in range(2_000):
+        world.submit("news@burst.example", [f"user{i}@gmail.com"])
+    world.engine.release(None, by_whom="test", now=world.now)
+    for second in range(70):
+        world.at(world.now + second, lambda: _submit(world))
+    world.run(70)
+    assert sum(world.delivered.values()) >= 1_900
+    assert max(world.delays["steady.example"]) < 3.0
+
+
 def test_a_promise_ends_with_a_milters_refusal() -> None:
     """The file never comes to hold: a release would be asked for it until the promise is forgotten."""
     world = World(lambda *_: None)

@@ -105,8 +105,12 @@ async def _delivered(bench: Bench, count: int) -> None:
 
 
 async def _books_are_empty(bench: Bench) -> None:
-    if held := await levers.held_by_us(bench):
-        raise DrillError(f"core still believes to hold {held} messages")
+    """As soon as core has read the lines of the last deliveries."""
+    for _ in range(100):
+        if not (held := await levers.held_by_us(bench)):
+            return
+        await asyncio.sleep(0.1)
+    raise DrillError(f"core still believes to hold {held} messages")
 
 
 DRILLS = (
