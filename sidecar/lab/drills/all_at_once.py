@@ -1,6 +1,6 @@
 """30,000 held messages are released in one go, beside senders who have nothing to do with it.
 
-Takes some minutes and both processors: to be run by hand.
+Takes some minutes and both processors.
 """
 
 import dataclasses
