@@ -120,7 +120,11 @@ async def _adopted(bench: Bench, held: int) -> None:
 
 
 async def _truncated(bench: Bench) -> None:
+    """What was in it is read again from the log that is still there."""
     await _restarted_without(bench, lambda store: os.truncate(store, store.stat().st_size // 2), kill=False)
+    if not list((levers.sidecar_of(bench).directory / "store").glob("core.db.damaged-*")):
+        raise DrillError("no damaged store was set aside; the trap did not close")
+    await levers.counted_once(bench)
 
 
 async def _emptied(bench: Bench) -> None:
@@ -177,7 +181,7 @@ DRILLS = (
     ),
     Drill(
         "store-truncated",
-        "a damaged store is set aside, and what is held is found again",
+        "a damaged store is set aside, what is held is found again, and the log is read again",
         levers.campaign("store-truncated", burst=200),
         _truncated,
         _expects,

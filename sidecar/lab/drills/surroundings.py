@@ -3,9 +3,10 @@
 import asyncio
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 from sidecar.lab.drills.drill import Drill, DrillError
-from sidecar.lab.drills.levers import campaign, on_hold, sidecar_of
+from sidecar.lab.drills.levers import campaign, on_hold, processes, sidecar_of
 from sidecar.lab.drills.witness import delivered, let_go, log_text
 from sidecar.lab.fleet import Fleet
 from sidecar.lab.measure import Evidence, Figures
@@ -27,7 +28,14 @@ async def act_chroot(bench: Bench) -> None:
     """Put smtpd into its cage before the first message comes."""
     await asyncio.to_thread(bench.postfix.postconf, "-F", "-e", f"127.0.0.1:{bench.postfix.port}/inet/chroot=y")
     await asyncio.to_thread(bench.postfix.reload)
+    await on_hold(bench, 37)
+    if (roots := _roots_of("smtpd")) != {bench.postfix.queue_directory}:
+        raise DrillError(f"smtpd has {sorted(map(str, roots)) or 'no process'} as its root; the trap did not close")
     await act(bench)
+
+
+def _roots_of(name: str) -> set[Path]:
+    return {Path(f"/proc/{pid}/root").readlink() for pid in processes(name)}
 
 
 async def act_hashed(bench: Bench) -> None:
