@@ -5,13 +5,17 @@ another queue id. Whom a reply concerns or what should be done about it is not i
 
     lifecycle = Lifecycle()
     for fact in facts:
-        message = lifecycle.see(fact)       # what is known of the fact's message by now: sender, client, arrival
+        for due, message in lifecycle.see(fact):  # in the order of their stamps; what is known of the message by then
+            ...
         for record in lifecycle.finished():
             ...
-    for record in lifecycle.rest():         # the log is over
+    for due, message in lifecycle.rest():  # the log is over
+        ...
+    for record in lifecycle.finished():
         ...
 """
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -50,12 +54,19 @@ _REQUEUE: Final = 120.0
 """pickup(8) wakes up every minute."""
 _ENDINGS: Final = 20_000
 """Messages that wait for late lines, and closed ones whose lines would be known if they came again."""
+_WAITING: Final = 50_000
+"""Facts that wait for overtaken ones; no host logs so many in the window."""
 _SWEEP: Final = 3600.0
+_NAMED: Final = 4
+"""Messages whose answers named the same next queue id, strangers' among them."""
+_HOP: Final = 60.0
+"""Seconds between a hop's answer and the first line of the next queue id, on machines whose clocks differ."""
 _PROCESSES: Final = 20_000
 _BACK: Final = 3600.0
 """A host whose lines go back further than this had its clock set, or another file of it begins."""
 _UNQUEUED: Final = frozenset({End.ABORTED, End.REJECTED, End.DISCARDED, End.CANCELED})
 """Ends that were concluded: a message that is queued all the same has not ended."""
+_CONCLUDED: Final = _UNQUEUED | {End.UNFINISHED}
 
 
 class _Place:
@@ -77,6 +88,18 @@ class _Place:
         """The message that an smtpd process is receiving, by service and pid."""
 
 
+class _Host:
+    """One machine: its clock, and the facts that others may still overtake."""
+
+    __slots__ = ("heard", "now", "waiting")
+
+    def __init__(self) -> None:
+        self.now = -math.inf
+        self.heard = 0.0
+        """When it last said something, by the clock of whoever was ahead."""
+        self.waiting: deque[Fact] = deque()
+
+
 class Lifecycle:
     """The messages of one log, of any number of hosts and instances."""
 
@@ -88,7 +111,10 @@ class Lifecycle:
         self._patience = patience
         self._most = most
         self._places: dict[tuple[str, str], _Place] = {}
-        self._awaited: OrderedDict[str, tuple[float, OpenMessage, bool]] = OrderedDict()
+        self._hosts: dict[str, _Host] = {}
+        self._now = -math.inf
+        self._listened = -math.inf
+        self._awaited: OrderedDict[str, tuple[tuple[float, OpenMessage, bool], ...]] = OrderedDict()
         """Next queue ids that were named before their own first line: until when, by whom, and whether for certain."""
         self._notified: OrderedDict[str, OpenMessage] = OrderedDict()
         """Notifications that were named before their own first line."""
@@ -98,13 +124,52 @@ class Lifecycle:
         self.late = 0
         """Lines of messages that were already through: copies, or later than the window allows."""
 
-    def see(self, fact: Fact) -> OpenMessage | None:
-        """Take one fact, in the order of the log. Gives the message that it speaks of as it is known now, None for
-        facts that speak of no message, or of one that is through.
+    def see(self, fact: Fact) -> list[tuple[Fact, OpenMessage | None]]:
+        """Take one fact, in the order of the log.
+
+        Gives the facts that no earlier one can overtake any more, by time, each with its message as it is known at
+        that point; None where the message is through. Facts that speak of no message are not given.
         """
-        handler = self._HANDLERS.get(type(fact))
-        if handler is None:
-            return None
+        if type(fact) not in self._HANDLERS:
+            return []
+        time = fact.record.time
+        host = self._hosts.get(fact.record.host) or self._new_host(fact.record.host)
+        waiting = host.waiting
+        due = []
+        if time > self._now:
+            self._now = time
+            if time > self._listened + self._window and len(self._hosts) > 1:
+                due = self._quiet()
+        elif time < self._now - _BACK:
+            self._now = self._listened = time
+        host.heard = self._now
+        if time >= host.now:
+            host.now = time
+            waiting.append(fact)
+        elif time < host.now - _BACK:
+            due += self._told(host, math.inf)
+            host.now = time
+            waiting.append(fact)
+        else:
+            _insert(waiting, fact)
+        if waiting[0].record.time < host.now - self._window or len(waiting) > _WAITING:
+            due += self._told(host, host.now - self._window)
+        return due
+
+    def _quiet(self) -> list[tuple[Fact, OpenMessage | None]]:
+        """What waited of hosts that have said nothing since: others wait for their words."""
+        self._listened = self._now
+        quiet = [host for host in self._hosts.values() if host.waiting and host.heard < self._now - 2 * self._window]
+        return [told for host in quiet for told in self._told(host, math.inf)]
+
+    def _told(self, host: _Host, until: float) -> list[tuple[Fact, OpenMessage | None]]:
+        waiting, due = host.waiting, []
+        while waiting and (waiting[0].record.time < until or len(waiting) > _WAITING):
+            fact = waiting.popleft()
+            due.append((fact, self._tell(fact)))
+        return due
+
+    def _tell(self, fact: Fact) -> OpenMessage | None:
         record = fact.record
         place = self._place(record)
         if record.time > place.now:
@@ -114,34 +179,40 @@ class Lifecycle:
         elif record.time < place.now - _BACK:
             self._close_all(place)
             place.now = record.time
-        return handler(self, place, fact)
+        return self._HANDLERS[type(fact)](self, place, fact)
 
     def finished(self) -> list[MessageRecord]:
         """The messages that came through since the last call, in the order of their ends."""
         finished, self._finished = self._finished, []
         return finished
 
-    def rest(self) -> list[MessageRecord]:
-        """At the end of the log: the last messages, and those that have not ended, as `End.UNFINISHED`."""
+    def rest(self) -> list[tuple[Fact, OpenMessage | None]]:
+        """At the end of the log: what still waited. Messages that have not ended come through as `End.UNFINISHED`."""
+        due = [told for host in self._hosts.values() for told in self._told(host, math.inf)]
         for place in self._places.values():
             self._close_all(place)
         for place in self._places.values():
             for message in list(place.open.values()):
                 self._give_up(place, message)
-        return self.finished()
+        return due
 
-    def __len__(self) -> int:
-        """Queue ids that are open."""
+    @property
+    def open_messages(self) -> int:
+        """Queue ids in use by now, as far as the log tells."""
         return sum(len(place.open) for place in self._places.values())
 
+    def _new_host(self, name: str) -> _Host:
+        host = self._hosts[name] = _Host()
+        return host
+
     def _place(self, record: LogRecord) -> _Place:
+        self._since += 1
+        if self._since >= self._most // 8 + 1 or record.time > self._swept + _SWEEP or record.time < self._swept:
+            self._sweep(record.time)
         key = record.host, record.instance
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = _Place(*key)
-        self._since += 1
-        if self._since >= self._most // 8 + 1 or record.time > self._swept + _SWEEP or record.time < self._swept:
-            self._sweep(record.time)
         return place
 
     # Which message a line belongs to.
@@ -153,17 +224,26 @@ class Lifecycle:
             return self._begin(place, record, queue_id)
         if message.previous is not None and self._overtaken(message, record):
             message = message.previous
+        if message.begun_at is not None and record.time < message.begun_at:
+            self.late += 1
+            return None
         message.last_line = max(message.last_line, record.time)
         return message
 
     def _overtaken(self, message: OpenMessage, record: LogRecord) -> bool:
         """The queue id is in use again, and the line is still the one before's."""
-        begun = message.arrival
-        return record.time < begun or (record.time == begun and not message.activations and record.daemon != "cleanup")
+        if record.time != message.arrival:
+            return record.time < message.arrival
+        # Stamps of whole seconds: cleanup's lines come first, the queue manager's next, the agents' last.
+        before = message.previous
+        if record.daemon == "cleanup" or before is None:
+            return False
+        return not (before if record.text.endswith(" (queue active)") else message).activations
 
     def _begin(self, place: _Place, record: LogRecord, queue_id: str) -> OpenMessage | None:
         """A message of which this is the first line that we see."""
-        if record.time <= place.closed.get(queue_id, record.time - 1) + self._window:
+        ended = place.closed.get(queue_id)
+        if ended is not None and record.time <= ended + self._window:
             self.late += 1
             return None
         message = OpenMessage(place.host, place.instance, queue_id, time=record.time)
@@ -181,9 +261,9 @@ class Lifecycle:
         message = place.open.get(queue_id)
         if message is None:
             message = self._begin(place, record, queue_id)
-        elif (message.begun_at, message.pid) == (record.time, record.pid):
+        elif message.first_line == hash(record):
             return message  # the same line again
-        elif message.begun_at is None and record.time <= message.arrival + self._window and message.pid == 0:
+        elif not message.first_line and record.time <= message.arrival + self._window:
             message.arrival = min(message.arrival, record.time)
         elif record.time < message.arrival:
             self.late += 1
@@ -192,7 +272,7 @@ class Lifecycle:
             message = self._again(place, message, record)
         if message is not None:
             message.begun_at = record.time
-            message.pid = record.pid
+            message.first_line = hash(record)
             message.last_line = max(message.last_line, record.time)
         return message
 
@@ -249,7 +329,7 @@ class Lifecycle:
         known = message is not None and message.identified_at is not None
         if message is not None and known and self._another_message(message, fact):
             message = self._again(place, message, record)
-            message.begun_at, message.pid = record.time, record.pid
+            message.begun_at = record.time
         else:
             fresh = message is None
             message = self._of(place, record, fact.queue_id)
@@ -307,31 +387,25 @@ class Lifecycle:
             if other is not message and _fits(message, other, certain=certain and other.host == place.host):
                 self._join(message, other)
                 return
-        self._awaited[queue_id] = place.now + self._window, message, certain
+        named = (place.now + _HOP, message, certain), *self._awaited.get(queue_id, ())
+        self._awaited[queue_id] = named[:_NAMED]
         self._awaited.move_to_end(queue_id)
         if len(self._awaited) > _ENDINGS:
             self._awaited.popitem(last=False)
 
     def _expected(self, message: OpenMessage) -> None:
         """Whether the hop before has already named this one."""
-        awaited = self._awaited.get(message.queue_id)
-        if awaited is None:
-            return
-        until, parent, certain = awaited
-        if message.arrival > until:
-            del self._awaited[message.queue_id]
-        elif parent is not message and _fits(parent, message, certain=certain and parent.host == message.host):
-            del self._awaited[message.queue_id]
-            self._join(parent, message)
+        for until, parent, certain in self._awaited.get(message.queue_id, ()):
+            sure = certain and parent.host == message.host
+            if message.arrival <= until and parent is not message and _fits(parent, message, certain=sure):
+                self._join(parent, message)
 
     def _removed(self, place: _Place, fact: QueueRemoved) -> OpenMessage | None:
-        message = place.open.get(fact.queue_id)
-        if message is None:
+        if fact.queue_id not in place.open:
             self.late += fact.queue_id in place.closed
             return None
-        if message.previous is not None and self._overtaken(message, fact.record):
-            message = message.previous
-        if message.end is None or message.end is End.REQUEUED or message.end in _UNQUEUED:
+        message = self._of(place, fact.record, fact.queue_id)
+        if message is not None and (message.end is None or message.end in _CONCLUDED):
             self._ended(place, message, fact.record.time, _end_of(message, fact))
         return message
 
@@ -421,14 +495,14 @@ class Lifecycle:
         return (message for place in self._places.values() if (message := place.open.get(queue_id)))
 
     def _join(self, parent: OpenMessage, message: OpenMessage) -> None:
-        if parent.root is not message.root and message.parent is None:
+        if parent.root is not message.root and message.parent is None and not parent.told and not message.told:
             message.follows(parent)
 
     def _ended(self, place: _Place, message: OpenMessage, time: float, end: End) -> None:
         """Its last line; it stays for as long as others may come that were overtaken."""
         message.end = end
         message.ended = max(time, message.last_line)
-        place.closing.append((place.now + self._window, message))
+        place.closing.append((place.now + 3 * self._window, message))
         if len(place.closing) > _ENDINGS:
             self._close(place, place.closing.popleft()[1])
 
@@ -459,6 +533,8 @@ class Lifecycle:
             next_message.previous = None
         root = message.root
         if root.parts is None or all(part.closed for part in root.parts):
+            for part in root.parts or [root]:
+                part.told = True
             self._finished.append(record_of(root))
 
     def _give_up(self, place: _Place, message: OpenMessage) -> None:
@@ -474,7 +550,7 @@ class Lifecycle:
                 self._give_up(place, message)
             if not place.open and not place.closing and place.now < now - self._patience:
                 del self._places[key]
-        surplus = len(self) - self._most * 7 // 8
+        surplus = self.open_messages - self._most * 7 // 8
         if surplus > self._most // 8:
             everything = [(one.last_line, place, one) for place in self._places.values() for one in place.open.values()]
             for _, place, message in islice(sorted(everything, key=lambda entry: entry[0]), surplus):
@@ -501,9 +577,17 @@ class Lifecycle:
     """What is done with each kind of fact; the others speak of no message."""
 
 
+def _insert(waiting: deque[Fact], fact: Fact) -> None:
+    """At its place by time, behind those of the same time."""
+    place = len(waiting)
+    while place and waiting[place - 1].record.time > fact.record.time:
+        place -= 1
+    waiting.insert(place, fact)
+
+
 def _fits(parent: OpenMessage, message: OpenMessage, *, certain: bool) -> bool:
     """Whether the message may be the next hop of the other."""
-    if message.parent is not None or message.arrival < parent.arrival - WINDOW:
+    if message.parent is not None or message.arrival < parent.arrival - _HOP:
         return False
     return certain or (parent.message_id != "" and parent.message_id == message.message_id)
 

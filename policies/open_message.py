@@ -53,9 +53,9 @@ class OpenMessage:
 
     __slots__ = (
         "activations", "arrival", "begun_at", "client_address", "client_host", "closed", "dkim_domains", "end", "ended",
-        "expired", "fate", "headers", "host", "identified_at", "instance", "last_line", "message_id", "notification_of",
-        "notifications", "nrcpt", "parent", "parts", "pid", "previous", "queue_id", "recipients", "root",
-        "sasl_username", "sender", "size",
+        "expired", "fate", "first_line", "headers", "host", "identified_at", "instance", "last_line", "message_id", "notification_of",
+        "notifications", "nrcpt", "parent", "parts", "previous", "queue_id", "recipients", "root",
+        "sasl_username", "sender", "size", "told",
     )  # fmt: skip
 
     def __init__(self, host: str, instance: str, queue_id: str, *, time: float) -> None:
@@ -66,8 +66,8 @@ class OpenMessage:
         self.last_line = time
         self.begun_at: float | None = None
         """Time of its first line (smtpd's, pickup's, or cleanup's of mail from within), None where that was not seen."""
-        self.pid = 0
-        """Of the daemon that logged the first line."""
+        self.first_line = 0
+        """Hash of smtpd's or pickup's line, 0 where there was none."""
         self.identified_at: float | None = None
         """Time of its `message-id=` line."""
         self.message_id = ""
@@ -92,6 +92,8 @@ class OpenMessage:
         self.ended = 0.0
         self.closed = False
         """Nothing more will come of this queue id."""
+        self.told = False
+        """Its record was made."""
         self.previous: OpenMessage | None = None
         """The one that had this queue id before, while lines may still come of it."""
         self.parent: OpenMessage | None = None
