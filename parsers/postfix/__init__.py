@@ -13,7 +13,7 @@ from parsers.postfix.postsuper import POSTSUPER
 from parsers.postfix.process import MASTER, SCRIPT
 from parsers.postfix.qmgr import QMGR
 from parsers.postfix.screening import ANVIL, DNSBLOG, POSTSCREEN, SCACHE, TLSPROXY, VERIFY
-from parsers.postfix.signing import OPENDKIM, RSPAMD
+from parsers.postfix.signing import OPENDKIM, OPENDMARC, RSPAMD
 from parsers.postfix.smtpd import SMTPD
 from parsers.record import LogRecord
 
@@ -31,6 +31,7 @@ DAEMONS: Final[Mapping[str, Grammar]] = {
     "nqmgr": QMGR,
     "cleanup": CLEANUP,
     "smtpd": SMTPD,
+    "qmqpd": SMTPD,
     "bounce": BOUNCE,
     "defer": BOUNCE,
     "trace": BOUNCE,
@@ -50,6 +51,7 @@ DAEMONS: Final[Mapping[str, Grammar]] = {
 
 BESIDE: Final[Mapping[str, Grammar]] = {
     "opendkim": OPENDKIM,
+    "opendmarc": OPENDMARC,
     "rspamd": RSPAMD,
 }
 """Programs that are not Postfix's and speak of its messages."""

@@ -8,9 +8,9 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from parsers.postfix.facts import ConnectionFailed, Delays, DeliveryAttempt, RemoteReply
+from parsers.postfix.facts import ConnectionFailed, Delays, DeliveryAttempt, HeaderLogged, RemoteReply
 from parsers.postfix.grammar import Grammar, plain, queued
-from parsers.postfix.notes import ANY_DAEMON, note, notes, queued_notes
+from parsers.postfix.notes import ABOUT_PEER, ANY_DAEMON, note, notes, queued_notes
 from parsers.postfix.tls import CLIENT_TLS
 from parsers.postfix.tokens import ADDRESS, BARE_ADDRESS, NUMBER, PEER, number
 from parsers.record import LogRecord
@@ -209,6 +209,19 @@ def subsystem_failed(record: LogRecord, queue_id: str, match: re.Match[str]) -> 
     return ConnectionFailed(record, queue_id, "", match[1], None, match[2])
 
 
+def header_checked(record: LogRecord, queue_id: str, match: re.Match[str]) -> HeaderLogged:
+    """smtp_header_checks and its like, after the message has left the queue (smtp_hbc_logger in smtp_proto.c).
+
+    What a table adds to its action stands behind the line's first 60 characters and a ": ", and is not told apart.
+    """
+    where, line = match.groups()
+    header, colon, value = line.partition(":") if where != "body" else ("", "", line)
+    action = match[0].partition(": ")[0]
+    return HeaderLogged(record, queue_id, header if colon else "", value.strip(" "), action, "", "")
+
+
+_CHECKED: Final = ("info", "warning", "replace", "prepend", "strip")
+
 AGENTS: Final = Grammar(
     *DELIVERY,
     queued("host-said", "host ", rf"{PEER} (?:said|refused to talk to me): .*", remote_reply),
@@ -217,11 +230,17 @@ AGENTS: Final = Grammar(
     queued("sasl-said", "SASL authentication failed; ", ".*", sasl_said),
     plain("connect-to", "connect to ", rf"{PEER}: (.*?)(?: \(port (\d{{1,5}})\))?", connection_failed),
     plain("connect-to-subsystem", "connect to subsystem ", r"(\S+): (.*)", subsystem_failed),
+    *(queued(f"{verb}-line", verb, r": (header|mime|nested|body) (.*)", header_checked) for verb in _CHECKED),
     *CLIENT_TLS,
     *queued_notes(
-        "passing <", "enabling PIX workarounds: ", "enabling PIX <CRLF>.<CRLF> workaround for ", "breaking line > "
+        "status=deferred (",
+        "passing <",
+        "enabling PIX workarounds: ",
+        "enabling PIX <CRLF>.<CRLF> workaround for ",
+        "breaking line > ",
     ),
     plain("smtputf8", "host ", rf"{PEER} offers SMTPUTF8 support, but not 8BITMIME", note),
-    *notes("TLSRPT: status=success, "),
+    *notes("TLSRPT: status=success, ", "discarding EHLO keywords: ", "Host offered STARTTLS: "),
     *ANY_DAEMON,
+    ABOUT_PEER,
 )

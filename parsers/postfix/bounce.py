@@ -22,7 +22,12 @@ _NOTIFICATION: Final = rf"(?:non-delivery|delay|delivery status) notification: (
 BOUNCE: Final = Grammar(
     queued("sender-notification", "sender ", _NOTIFICATION, notification),
     queued("postmaster-notification", "postmaster ", _NOTIFICATION, notification),
-    *queued_notes("not sending trace/success notification"),
+    *queued_notes(
+        "not sending trace/success notification",
+        "no trace file -- not sending a notification",
+        "undeliverable postmaster notification discarded",
+        "postmaster notice failed while ",
+    ),
     *DELIVERY,
     *ANY_DAEMON,
 )

@@ -112,8 +112,9 @@ class Grammar:
     def read(self, record: LogRecord) -> Fact | None:
         """The fact of a line; None for a line that no shape takes. Never raises."""
         lead, colon, rest = record.text.partition(": ")
-        if colon and (choice := self.queued.get(rest[:KEY])) and is_queue_id(lead):
-            return _first(choice, record, lead, rest)
+        choice = self.queued.get(rest[:KEY]) if colon and is_queue_id(lead) else None
+        if choice and (fact := _first(choice, record, lead, rest)):
+            return fact
         if colon and lead in SEVERITIES:
             return _first(self._warned.get(rest[:KEY], self._warned.get("", ())), record, lead, rest)
         return _first(self.plain.get(record.text[:KEY], self.plain.get("", ())), record, "", record.text)

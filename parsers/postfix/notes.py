@@ -5,7 +5,7 @@ from typing import Final
 
 from parsers.postfix.facts import Diagnostic
 from parsers.postfix.grammar import Shape, plain, queued
-from parsers.postfix.tokens import queue_id
+from parsers.postfix.tokens import PEER, queue_id
 from parsers.record import LogRecord
 
 INFO: Final = "info"
@@ -24,6 +24,10 @@ def notes(*starts: str, prefix: str = "") -> tuple[Shape, ...]:
 def queued_notes(*starts: str) -> tuple[Shape, ...]:
     """The same behind a queue id."""
     return tuple(queued(_name(start), start, ".*", note) for start in starts)
+
+
+ABOUT_PEER: Final = plain("about-peer", "", rf"{PEER}: .*", note)
+"""Of who speaks TLS or SMTP with somebody: certificates, sessions, replies that a table replaced (tls_client.c)."""
 
 
 def _name(start: str) -> str:

@@ -32,5 +32,13 @@ POSTSUPER: Final = Grammar(
     queued("requeued", "requeued", "", requeued),
     queued("expired", "expired", "", expired),
     REMOVED,
-    *notes("Deleted: ", "Requeued: ", "Placed on hold: ", "Released from hold: ", "Force-expired: ", prefix="total-"),
+    *notes(
+        "Deleted: ",
+        "Requeued: ",
+        "Placed on hold: ",
+        "Released from hold: ",
+        "Force-expired: ",
+        "Renamed to match inode number: ",
+        prefix="total-",
+    ),
 )

@@ -5,7 +5,7 @@ from typing import Final
 
 from parsers.postfix.facts import ProcessEvent
 from parsers.postfix.grammar import Grammar, plain, warned
-from parsers.postfix.notes import notes
+from parsers.postfix.notes import ANY_DAEMON, notes
 from parsers.record import LogRecord
 
 
@@ -18,6 +18,7 @@ MASTER: Final = Grammar(
     plain("reload", "reload -- ", ".*", event),
     plain("terminating", "terminating on signal ", r"\d{1,3}", event),
     warned("process-died", "process ", r"\S+ pid \d{1,10} (?:exit status|killed by signal) \d{1,3}", event),
+    *ANY_DAEMON,
 )
 
 SCRIPT: Final = Grammar(
@@ -29,6 +30,7 @@ SCRIPT: Final = Grammar(
     plain("not-running", "the Postfix mail system is not running", "", event),
     plain("running", "the Postfix mail system is running: PID: ", r"\d{1,10}", event),
     *notes(
+        "Postfix is using backwards-compatible default settings",
         "Postfix is running with backwards-compatible default settings",
         "See http",
         "To disable backwards compatibility use ",

@@ -5,9 +5,9 @@ from typing import Final
 
 from parsers.postfix.facts import CacheStatistic, DnsblHit, PostscreenVerdict, RateStatistic, Rejected
 from parsers.postfix.grammar import Grammar, Shape, plain, queued
-from parsers.postfix.notes import ANY_DAEMON, notes
+from parsers.postfix.notes import ANY_DAEMON, note, notes
 from parsers.postfix.tls import PROXY_TLS
-from parsers.postfix.tokens import ENDPOINT, number, queue_id
+from parsers.postfix.tokens import ENDPOINT, PEER, number, queue_id
 from parsers.postfix.transaction import read_transaction
 from parsers.record import LogRecord
 
@@ -100,6 +100,8 @@ POSTSCREEN: Final = Grammar(
     plain("reject-connect", "reject: ", rf"(connect) from {ENDPOINT}: ()()(.*)", rejected),
     plain("cache", "cache ", r"\S+ (?:full|partial) cleanup: .*", cache_statistic),
     *notes("entering STRESS mode ", "leaving STRESS mode "),
+    plain("table-finishing", "table ", r"\S+ has changed - finishing in the background", note),
+    plain("about-client", "", r"\[[^\]]*+\]:?\d{1,5}: (?:replacing command|discarding EHLO keywords).*", note),
     *ANY_DAEMON,
 )
 
@@ -109,6 +111,8 @@ DNSBLOG: Final = Grammar(
 
 TLSPROXY: Final = Grammar(
     *_verdicts(("connect", "CONNECT", "() (?:from|to) "), ("disconnect", "DISCONNECT", "() ")),
+    plain("connect-to-server", "CONNECT to ", PEER, note),
+    plain("disconnect-server", "DISCONNECT ", PEER, note),
     *PROXY_TLS,
     *ANY_DAEMON,
 )

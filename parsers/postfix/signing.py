@@ -3,9 +3,10 @@
 import re
 from typing import Final
 
-from parsers.postfix.facts import DkimSigned
+from parsers.postfix.facts import Diagnostic, DkimSigned
 from parsers.postfix.grammar import Grammar, plain, queued
-from parsers.postfix.tokens import ADDRESS, QUEUE_ID
+from parsers.postfix.notes import INFO
+from parsers.postfix.tokens import ADDRESS, CERTAIN_QUEUE_ID, QUEUE_ID
 from parsers.record import LogRecord
 
 
@@ -14,10 +15,20 @@ def signature_added(record: LogRecord, queue_id: str, match: re.Match[str]) -> D
     return DkimSigned(record, queue_id, domain, selector)
 
 
+def about_message(record: LogRecord, _lead: str, match: re.Match[str]) -> Diagnostic:
+    """What a filter found out, in words of its own and of strangers: no more than evidence."""
+    return Diagnostic(record, match[1], INFO, match[2])
+
+
+_ABOUT_MESSAGE: Final = plain("about-message", "", rf"({CERTAIN_QUEUE_ID})(?::| (?=ignoring )) ?(.*)", about_message)
+
 OPENDKIM: Final = Grammar(
     queued("added", "DKIM-Signature field added (s=", r"([^,\s]*+), d=([^,\s()]*+)\)", signature_added),
+    _ABOUT_MESSAGE,
     diagnostics=(),
 )
+
+OPENDMARC: Final = Grammar(_ABOUT_MESSAGE, diagnostics=())
 
 _QUEUE_ID: Final = re.compile(rf">, qid: <({QUEUE_ID})>,", re.ASCII)
 _VERDICT: Final = re.compile(

@@ -21,7 +21,7 @@ from parsers.postfix.facts import (
     SaslFailed,
 )
 from parsers.postfix.grammar import Grammar, MakeFact, plain, queued, warned
-from parsers.postfix.notes import ANY_DAEMON, notes, queued_notes
+from parsers.postfix.notes import ABOUT_PEER, ANY_DAEMON, notes, queued_notes
 from parsers.postfix.tls import SERVER_TLS
 from parsers.postfix.tokens import PEER, QUEUE_ID, queue_id
 from parsers.postfix.transaction import read_transaction
@@ -37,7 +37,7 @@ def client(record: LogRecord, lead: str, match: re.Match[str]) -> ClientIdentifi
 
 def client_logged_in(record: LogRecord, lead: str, match: re.Match[str]) -> ClientIdentified:
     """After a SASL name, and after what MAIL FROM's AUTH= says, `orig_queue_id=` may be a stranger's: not believed."""
-    host, address, _, method, username = match.groups()
+    host, address, _, method, username = match.groups("")
     return _make(
         ClientIdentified,
         (record, queue_id(lead), host, address, method, username.partition(", sasl_sender=")[0], ""),
@@ -102,6 +102,26 @@ def rejected(record: LogRecord, lead: str, match: re.Match[str]) -> Rejected:
             helo,
             sasl_username,
         ),
+    )
+
+
+def etrn_rejected(record: LogRecord, _lead: str, match: re.Match[str]) -> Rejected:
+    """`reject: ETRN DOMAIN... from H[I]`: of a client that may not use it at all (smtpd_etrn_cmd)."""
+    stage, domain, host, address, _ = match.groups()
+    return Rejected(
+        record,
+        "",
+        action="reject",
+        stage=stage,
+        code="",
+        enhanced="",
+        text=domain,
+        sender="",
+        recipient="",
+        client_host=host,
+        client_address=address,
+        helo="",
+        sasl_username="",
     )
 
 
@@ -175,20 +195,34 @@ _LOST: Final = (
 ACTIONS: Final = tuple(queued(verb, verb, rf": {_STAGE} from {PEER}: (.*)", fact) for verb, fact in _ACTIONS.items())
 """smtpd's; cleanup logs what milters decide at END-OF-MESSAGE in the same form."""
 
+_PROXY: Final = rf"{_STAGE}()()(): (.*)"
+
 SMTPD: Final = Grammar(
     queued("client", "client=", rf"{PEER}(?:, orig_queue_id=({QUEUE_ID}))?(?:, orig_client=.*)?", client),
-    queued("client-logged-in", "client=", rf"{PEER}, sasl_method=([^,\s]*+), sasl_username=(.*)", client_logged_in),
+    queued(
+        "client-logged-in", "client=", rf"{PEER}(?:, sasl_method=([^,\s]*+))?, sasl_username=(.*)", client_logged_in
+    ),
+    queued("client-for-sender", "client=", rf"{PEER}(?:, sasl_method=([^,\s]*+))?, sasl_sender=.*()", client_logged_in),
     plain("connect", "connect from ", PEER, connected),
     plain("disconnect", "disconnect from ", rf"{PEER}((?: [a-z]+=[\d/]+)*+)", disconnected),
     *ACTIONS,
     *(queued(f"{name}-with-id", kind, _AFTER, connection_lost) for name, kind in _LOST),
     *(plain(name, kind, _AFTER, connection_lost) for name, kind in _LOST),
     warned("sasl-failed", "", rf"{PEER}: SASL ([A-Za-z0-9_-]+) authentication failed:(?: (.*))?", sasl_failed),
-    queued("proxy-accept", "proxy-accept: ", rf"{_STAGE}()()(): (.*)", rejected),
-    queued("proxy-reject", "proxy-reject: ", rf"{_STAGE}()()(): (.*)", rejected),
+    queued("proxy-accept", "proxy-accept: ", _PROXY, rejected),
+    queued("proxy-reject", "proxy-reject: ", _PROXY, rejected),
+    plain("proxy-accept-without-id", "proxy-accept: ", _PROXY, rejected),
+    plain("proxy-reject-without-id", "proxy-reject: ", _PROXY, rejected),
+    plain("reject-etrn", "reject: ", rf"(ETRN) (.{{0,100}})\.\.\. from {PEER}", etrn_rejected),
     *SERVER_TLS,
-    *notes("improper command pipelining after ", "discarding EHLO keywords: "),
+    *notes(
+        "improper command pipelining after ",
+        "discarding EHLO keywords: ",
+        "Relaying allowed for certified client: ",
+        "relay_clientcerts: ",
+    ),
     *queued_notes("replacing command "),
     *DELIVERY,
     *ANY_DAEMON,
+    ABOUT_PEER,
 )

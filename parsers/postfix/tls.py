@@ -8,6 +8,7 @@ from typing import Final
 
 from parsers.postfix.facts import TlsEstablished, TlsFailed
 from parsers.postfix.grammar import plain, queued
+from parsers.postfix.notes import notes
 from parsers.postfix.tokens import PEER, number, queue_id
 from parsers.record import LogRecord
 
@@ -40,8 +41,11 @@ def handshake_failed(record: LogRecord, _lead: str, match: re.Match[str]) -> Tls
 
 
 def not_trusted(record: LogRecord, _lead: str, match: re.Match[str]) -> TlsFailed:
-    host, address, _, reason = match.groups()
-    return TlsFailed(record, "", CLIENT, host, address, f"certificate verification failed: {reason}")
+    return TlsFailed(record, "", CLIENT, match[2], match[3], f"certificate {match[1]} failed: {match[5]}")
+
+
+def client_not_trusted(record: LogRecord, _lead: str, match: re.Match[str]) -> TlsFailed:
+    return TlsFailed(record, "", SERVER, match[2], match[3], f"certificate {match[1]} failed: {match[5]}")
 
 
 def no_session(record: LogRecord, lead: str, match: re.Match[str]) -> TlsFailed:
@@ -56,7 +60,7 @@ def aborted(record: LogRecord, lead: str, match: re.Match[str]) -> TlsFailed:
 
 def reported(record: LogRecord, _lead: str, match: re.Match[str]) -> TlsFailed:
     """What goes into a TLSRPT report (RFC 8460; tlsrpt_wrapper.c)."""
-    _domain, host, address, reason = match.groups()
+    _domain, host, address, reason = match.groups("")
     return TlsFailed(record, "", CLIENT, host, address, reason)
 
 
@@ -80,20 +84,28 @@ ESTABLISHED: Final = tuple(
 
 _CONNECT_ERROR: Final = plain("ssl-connect-error", "SSL_connect error to ", rf"{PEER}: (.*)", handshake_failed)
 _ACCEPT_ERROR: Final = plain("ssl-accept-error", "SSL_accept error from ", rf"{PEER}: (.*)", handshake_failed)
-_UNVERIFIED: Final = plain(
-    "certificate-verification-failed", "certificate verification failed for ", rf"{PEER}: (.*)", not_trusted
+_VERIFICATION: Final = rf"((?:peer name )?verification) failed for {PEER}: (.*)"
+_UNVERIFIED: Final = (
+    plain("certificate-verification-failed", "certificate ", _VERIFICATION, not_trusted),
+    plain("server-certificate-verification-failed", "server certificate ", _VERIFICATION, not_trusted),
 )
+_CLIENT_UNVERIFIED: Final = (
+    plain("certificate-verification-failed", "certificate ", _VERIFICATION, client_not_trusted),
+    plain("client-certificate-verification-failed", "client certificate ", _VERIFICATION, client_not_trusted),
+)
+_SETTING_UP: Final = notes("setting up TLS connection ")
 
 CLIENT_TLS: Final = (
     *ESTABLISHED,
     _CONNECT_ERROR,
-    _UNVERIFIED,
+    *_UNVERIFIED,
+    *_SETTING_UP,
     queued("cannot-start-tls", "Cannot start TLS: ", ".*", no_session),
     queued("certificate-not-trusted", "Server certificate not ", ".*", no_session),
     plain(
         "tlsrpt-failure",
         "TLSRPT: status=failure, domain=",
-        r"([^,]*+), receiving_mx=([^\[,]*+)\[([^\]]*+)\], failure_type=(.*)",
+        r"([^,]*+)(?:, receiving_mx=([^\[,]*+)(?:\[([^\]]*+)\])?)?, failure_type=(.*)",
         reported,
     ),
 )
@@ -101,6 +113,9 @@ CLIENT_TLS: Final = (
 SERVER_TLS: Final = (
     *ESTABLISHED,
     _ACCEPT_ERROR,
+    *_CLIENT_UNVERIFIED,
+    *_SETTING_UP,
+    *notes("TLS SNI "),
     queued("abort-tls", "abort: TLS from ", rf"{PEER}: (.*)", aborted),
 )
 
@@ -108,6 +123,6 @@ PROXY_TLS: Final = (
     *ESTABLISHED,
     _CONNECT_ERROR,
     _ACCEPT_ERROR,
-    _UNVERIFIED,
+    *_UNVERIFIED,
     plain("handshake-failed", "TLS handshake failed for service=", rf"(\S*) peer={PEER}.*", proxy_failed),
 )
