@@ -19,9 +19,12 @@ _BEFORE_RECIPIENT: Final = frozenset({"greeting", "EHLO", "HELO", "LHLO", "START
 
 
 def says(text: str, phrase: str) -> bool:
-    """Whether a normalised text has the phrase, beginning at a word: "ip blocked" is not in "zip blocked"."""
+    """Whether a normalised text has the phrase, beginning at a word: "ip blocked" is not in "zip blocked".
+
+    A phrase that begins with a letter beyond ASCII may stand anywhere, since not all scripts set words apart.
+    """
     at = text.find(phrase)
-    while at > 0 and phrase[0].isalnum() and text[at - 1].isalnum():
+    while at > 0 and phrase[0].isalnum() and phrase[0].isascii() and text[at - 1].isalnum():
         at = text.find(phrase, at + 1)
     return at >= 0
 
@@ -31,16 +34,19 @@ class Phrases(Generic[T]):
 
     def __init__(self, phrases: Iterable[tuple[int, str, T]]) -> None:
         """Take (order, phrase, meaning); orders are unique, the phrase "" is in every text."""
-        entries = [(entry, _whole_words(entry[1])) for entry in phrases]
+        entries = [(entry, _whole_words(entry[1]) if entry[1].isascii() else frozenset()) for entry in phrases]
         common = Counter(word for _, whole in entries for word in whole)
         self._by_word: dict[str, list[_Entry[T]]] = {}
         self._by_start: dict[str, list[_Entry[T]]] = {}
         self._loose: list[_Entry[T]] = []
+        self._foreign: list[_Entry[T]] = []
         starts = sum(not whole for _, whole in entries) > _FEW
         for entry, whole in entries:
             if whole:
                 rarest = min(whole, key=lambda word: (common[word], word))
                 self._by_word.setdefault(rarest, []).append((entry[1], entry))
+            elif not entry[1].isascii():
+                self._foreign.append((entry[1], entry))
             elif starts and len(start := _last_word(entry[1])[:_START]) == _START:
                 self._by_start.setdefault(start, []).append((entry[1], entry))
             else:
@@ -53,6 +59,8 @@ class Phrases(Generic[T]):
         said = [entry for word in self._words & have for phrase, entry in known[word] if phrase in text]
         if self._loose:
             said += [entry for phrase, entry in self._loose if phrase in text]
+        if self._foreign and not text.isascii():
+            said += [entry for phrase, entry in self._foreign if phrase in text]
         if self._starts:
             known = self._by_start
             starts = self._starts.intersection([word[:_START] for word in have])
@@ -80,14 +88,89 @@ def _last_word(phrase: str) -> str:
     return phrase[at:]
 
 
+_OUR_FAULT: Final = frozenset(
+    [
+        "spam",
+        "spammer",
+        "spammers",
+        "spamming",
+        "junk",
+        "blacklist",
+        "blacklisted",
+        "blocklist",
+        "blocklisted",
+        "denylist",
+        "denylisted",
+        "dnsbl",
+        "rbl",
+        "spamhaus",
+        "reputation",
+        "spf",
+        "dkim",
+        "dmarc",
+        "ptr",
+        "rdns",
+        "dns",
+        "reverse",
+        "greylist",
+        "greylisted",
+        "greylisting",
+        "graylist",
+        "graylisted",
+        "graylisting",
+        "virus",
+        "malware",
+        "phishing",
+        "banned",
+        "policy",
+        "policies",
+        "relaying",
+        "limit",
+        "limits",
+        "limited",
+        "exceeded",
+        "exceeds",
+        "quota",
+        "overquota",
+        "temporarily",
+        "temporary",
+        "later",
+        "retry",
+        "authentication",
+        "authenticate",
+        "unauthenticated",
+        "starttls",
+        "tls",
+        "helo",
+        "ehlo",
+        "attachment",
+        "attachments",
+        "connection",
+        "connections",
+        "sender",
+        "throttled",
+        "throttling",
+        "large",
+    ]
+)
+"""A reply with one of these words is about us, our mail or the moment, whatever else it says: it condemns no recipient."""
+_OUR_FAULT_TOO: Final = ("too many", "undeliverable address: host")
+_THEIR_BLOCK: Final = ("account blocked", "account is blocked", "mailbox blocked", "mailbox is blocked")
+_DIRECTORY_SAYS_NO: Final = "5.4.1"
+"""Microsoft's code for an address that its directory does not know; it says "Access denied" and means that."""
+
+
 def fits(rule: Rule, heard: Heard) -> bool:
     """Whether a reply meets the conditions of a rule besides its code and its first phrases."""
     if rule.statuses and heard.enhanced not in rule.statuses:
         return False
     if heard.command in _BEFORE_RECIPIENT and _about_what_came_later(rule, heard.command):
         return False
-    if not (heard.code or heard.enhanced) and rule.reaction is Reaction.SUPPRESS and heard.remote:
-        return False  # a server that forgets its code may mean anything
+    if rule.reaction is Reaction.SUPPRESS and heard.remote:
+        if not (heard.code or heard.enhanced):
+            return False  # a server that forgets its code may mean anything
+        if _is_about_us(heard):
+            return False
     if rule.commands and heard.command not in rule.commands:
         return False
     text = heard.text
@@ -98,6 +181,18 @@ def fits(rule: Rule, heard: Heard) -> bool:
         if phrase in text and says(text, phrase):
             return False
     return rule.pattern is None or _pattern_fits(rule, heard)
+
+
+def _is_about_us(heard: Heard) -> bool:
+    """Whether a reply gives any sign that it is not the recipient who is at fault."""
+    text, have = heard.text, heard.words
+    if not _OUR_FAULT.isdisjoint(have) or (len(heard.enhanced) == 6 and heard.enhanced.startswith("5.7.2")):
+        return True
+    if "blocked" in have and not any(phrase in text for phrase in _THEIR_BLOCK):
+        return True
+    if "denied" in have and "access denied" in text and heard.enhanced != _DIRECTORY_SAYS_NO:
+        return True
+    return any(phrase in text for phrase in _OUR_FAULT_TOO)
 
 
 def _about_what_came_later(rule: Rule, command: str) -> bool:

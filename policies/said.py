@@ -56,7 +56,7 @@ _SEPARATORS: Final = bytes(i if chr(i).isalnum() else 32 for i in range(256))
 
 
 def normalise(text: str) -> str:
-    """Small letters, single blanks, no quotation marks, "mail" for "email" and "e-mail".
+    """Small letters, single blanks, no quotation marks, "mail" for "email" and "e-mail", "mailbox" for "mail-box".
 
     Rules and replies both pass through here, so a reply keeps its rule when it is re-wrapped, re-quoted or re-cased.
     """
@@ -69,7 +69,10 @@ def normalise(text: str) -> str:
 
 def one_mail(text: str) -> str:
     """The same word for the same thing."""
-    return text.replace("e-mail", "mail").replace("email", "mail") if "mail" in text else text
+    if "mail" not in text:
+        return text
+    text = text.replace("e-mail", "mail").replace("email", "mail")
+    return text.replace("mail-box", "mailbox").replace("mail box", "mailbox") if "box" in text else text
 
 
 def words(text: str) -> frozenset[str]:

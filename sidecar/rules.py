@@ -18,7 +18,7 @@ from sidecar.config import ConfigError
 
 __all__ = ["RuleError", "admin_files", "load", "organizational_domain", "packaged_files"]
 
-GENERIC: Final = ("lists", "gateways", "texts", "status", "postfix")
+GENERIC: Final = ("lists", "gateways", "texts", "words", "status", "postfix")
 """Rules for any server, in the order in which they are asked; after the provider's."""
 
 
