@@ -39,12 +39,14 @@ def fold(text: str) -> str:
     """
     if "\n" in text or "\r" in text:
         text = _LINE_END.sub(" ", text.strip())
-    start = _reply_start(text)
-    if text[start + 3 : start + 4] == "-" and text[start : start + 3] in _CODES:
-        text = text[:start] + _without_codes(text[start:])
     text = text.replace("\t", " ")
     while "  " in text:
         text = text.replace("  ", " ")
+    start = _reply_start(text)
+    if text[start + 3 : start + 4] == "-" and text[start : start + 3] in _CODES:
+        text = text[:start] + _without_codes(text[start:])
+        while "  " in text:  # where a line held nothing but its code
+            text = text.replace("  ", " ")
     return text
 
 
@@ -122,7 +124,7 @@ def read_reply(reason: str) -> Reply | None:
             host, address = said.groups()
             text, command = text[said.end() :], "AUTH"
     code, after = text[:3], text[3:4]
-    if code not in _CODES or after not in " -\r\n":
+    if code not in _CODES or after not in " -\t\r\n":
         return None
     if after == "-" or "\n" in text or "\r" in text or "\t" in text:
         text = fold(text)

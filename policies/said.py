@@ -51,17 +51,24 @@ class Heard(NamedTuple):
 
 
 _QUOTES: Final = "'\"`"
-_OTHER_QUOTES: Final = "\u00b4\u2018\u2019\u201c\u201d"
+_PLAIN: Final = {
+    **dict.fromkeys(map(ord, "\u00b4\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"), ""),
+    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014"), "-"),
+    0xA0: " ",
+}
+"""Typographic quotation marks, dashes and the blank that does not break."""
 _SEPARATORS: Final = bytes(i if chr(i).isalnum() else 32 for i in range(256))
 
 
 def normalise(text: str) -> str:
-    """Small letters, single blanks, no quotation marks, "mail" for "email" and "e-mail", "mailbox" for "mail-box".
+    """Small letters, single blanks, no quotation marks, "mail" for "email", "e-mail" and "message", "mailbox" for "mail-box".
 
     Rules and replies both pass through here, so a reply keeps its rule when it is re-wrapped, re-quoted or re-cased.
     """
     text = text.lower()
-    for quote in _QUOTES if text.isascii() else _QUOTES + _OTHER_QUOTES:
+    if not text.isascii():
+        text = text.translate(_PLAIN)
+    for quote in _QUOTES:
         if quote in text:
             text = text.replace(quote, "")
     return " ".join(one_mail(text).split())
@@ -69,7 +76,9 @@ def normalise(text: str) -> str:
 
 def one_mail(text: str) -> str:
     """The same word for the same thing."""
-    if "mail" not in text:
+    if "message" in text:
+        text = text.replace("message", "mail")
+    elif "mail" not in text:
         return text
     text = text.replace("e-mail", "mail").replace("email", "mail")
     return text.replace("mail-box", "mailbox").replace("mail box", "mailbox") if "box" in text else text

@@ -97,6 +97,8 @@ def test_what_is_our_fault_suppresses_nobody(fault: str) -> None:
     for _ in range(300 * SOAK):
         code, status, after = rng.choice(CODES), rng.choice(STATUSES), rng.choice(AFTER)
         before = rng.choice(["", "<nobody@example.net>: ", "Recipient address rejected: ", "Sorry, ", "Error: "])
+        if fault == "access denied" and status == "5.4.1":  # so Microsoft says that there is no such user
+            continue
         reply = f"{code} {status} {before}{fault}{after}".replace("  ", " ")
         verdict = RULES.classify(Said(reply, rng.choice(HOSTS), "", rng.choice(["", "RCPT TO", "end of DATA"])))
         assert verdict.reaction is not Reaction.SUPPRESS, (reply, verdict.rule)
