@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from policies import linear
+from parsers import linear
 from policies.rule import DETAILS, LEAVES, OPENING_REACTIONS, Opening, Provider, Rule
 from policies.said import normalise, one_mail
 from policies.verdict import Bounce, IdentityType, Reaction, Scope

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parsers.linear import compile_pattern
 from parsers.smtp import read_reply
 from policies.blocklists import find_blocklists
 from policies.classify import RuleSet, Said
 from policies.identity import find_identity
-from policies.linear import compile_pattern
 from policies.matching import says
 from policies.rules import DETAILS, OPENING_REACTIONS
 from policies.said import hear, normalise, words
