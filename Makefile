@@ -38,6 +38,7 @@ lint: venv
 bench: venv ## the figures of benchmarks/README.md
 	$(BIN)/python benchmarks/ramp.py
 	$(BIN)/python benchmarks/replies.py
+	$(BIN)/python benchmarks/expression.py
 	$(BIN)/python benchmarks/policyd.py
 	$(BIN)/python benchmarks/memory.py
 
