@@ -9,10 +9,12 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from parsers import linear
 from policies.rule import DETAILS, LEAVES, OPENING_REACTIONS, Opening, Provider, Rule
+from policies.rule_lines import line_of, line_told
 from policies.said import normalise, one_mail
 from policies.verdict import Bounce, IdentityType, Reaction, Scope
 
@@ -22,10 +24,12 @@ __all__ = [
     "LEAVES",
     "OPENING_REACTIONS",
     "RULE_KEYS",
+    "FaultKind",
     "Opening",
     "Provider",
     "Rule",
     "RuleError",
+    "examine",
     "parse_provider",
 ]
 
@@ -37,17 +41,66 @@ _SCOPES_OF: Final = {
 """Scope first: whom a reply must be about before a reaction is thinkable."""
 
 
-class RuleError(Exception):
-    """A rule that cannot be used: says the file, the rule, the key, what is wrong and what would be right."""
+class FaultKind(StrEnum):
+    """What is wrong with a rule."""
 
-    def __init__(self, file: str, rule: str, key: str, problem: str, remedy: str) -> None:
-        super().__init__(": ".join(part for part in (file, rule, key, f"{problem}; {remedy}") if part))
+    INVALID = "invalid"
+    """It cannot be read, or says what no rule may."""
+    LABEL = "label"
+    """A label outside the closed vocabularies."""
+    DEAD = "dead"
+    """It can match nothing."""
+    SHADOWED = "shadowed"
+    """An earlier rule of its file takes what it is for."""
+    UNREACHABLE = "unreachable"
+    """Another file takes what it is for, so that it is never asked."""
+    NO_EXAMPLE = "no-example"
+    EXAMPLE = "example"
+    """It does not match an example of its own."""
+    COUNTEREXAMPLE = "counterexample"
+    """It takes what it says that it does not."""
+
+
+class RuleError(Exception):
+    """A rule that cannot be used: says the file and line, the rule, the key, what is wrong and what would be right."""
+
+    def __init__(
+        self,
+        file: str,
+        rule: str,
+        key: str,
+        problem: str,
+        remedy: str,
+        *,
+        kind: FaultKind = FaultKind.INVALID,
+        said: str = "",
+        line: int = 0,
+    ) -> None:
+        where = f"{file}:{line}" if line else file
+        super().__init__(": ".join(part for part in (where, rule, key, f"{problem}; {remedy}") if part))
         self.file = file
         self.rule = rule
         """`rule 3 "rate-ip"`, "" where the file as a whole is wrong."""
         self.key = key
         self.problem = problem
         self.remedy = remedy
+        self.kind = kind
+        self.said = said
+        """The example that it is about."""
+        self.line = line
+        """From 1; 0 where it is not known."""
+
+    def located(self, text: str) -> "RuleError":
+        """The same with its line in the file's text."""
+        if self.line:
+            return self
+        rule = re.match(r"rule (\d+)", self.rule)
+        above = self.rule.rpartition(": ")[2]  # the table that the key stands in, as `bounce`
+        number = int(rule[1]) if rule else 0
+        line = max(line_of(text, number, key, self.said) for key in (self.key, above))
+        return RuleError(
+            self.file, self.rule, self.key, self.problem, self.remedy, kind=self.kind, said=self.said, line=line
+        )
 
 
 FILE_KEYS: Final = {
@@ -100,6 +153,24 @@ def parse_provider(name: str, text: str) -> Provider:
     Raises RuleError for TOML that cannot be read, unknown keys, labels outside the vocabularies, a reaction that does
     not go with the scope, patterns that could take long, and files that nothing could ever reach.
     """
+    provider, faults = examine(name, text)
+    if provider is None:
+        raise faults[0]
+    return provider
+
+
+def examine(name: str, text: str) -> tuple[Provider | None, list[RuleError]]:
+    """The same, with one fault for each rule that cannot be used; None where there is any."""
+    faults: list[RuleError] = []
+    try:
+        provider = _provider(name, text, faults)
+    except RuleError as fault:
+        faults.append(fault)
+    return (None, [fault.located(text) for fault in faults]) if faults else (provider, [])
+
+
+def _provider(name: str, text: str, faults: list[RuleError]) -> Provider:
+    """Read a file; what is wrong with single rules is added to `faults`, what is wrong with the file is raised."""
     entry = _Entry(name, "", _toml(name, text))
     entry.refuse_unknown(FILE_KEYS)
     provider = name.rpartition("/")[2].removesuffix(".toml")
@@ -109,25 +180,37 @@ def parse_provider(name: str, text: str) -> Provider:
     mx, domains, tokens = entry.hosts("mx"), entry.hosts("domains"), entry.phrases("tokens")
     if said_by == "provider" and not (mx or domains or tokens):
         raise entry.error(
-            "", "a dead block: nothing says whose replies these are", 'give mx = [".example.com"] or said_by = "any"'
+            "",
+            "a dead block: nothing says whose replies these are",
+            'give mx = [".example.com"] or said_by = "any"',
+            FaultKind.DEAD,
         )
     tables = entry.table.get("rule", [])
     if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
         raise entry.error("rule", "found something else", "wanted tables headed [[rule]]")
-    rules = tuple(_rule(name, provider, said_by, number, table) for number, table in enumerate(tables, 1))
-    names = [rule.id for rule in rules]
-    for rule in rules:
-        if names.index(rule.id) != rule.number - 1:
-            raise RuleError(name, rule.label, "name", "there is an earlier rule of this name", "names are unique")
     statuses, then = entry.statuses("statuses"), entry.texts("then")
-    return Provider(provider, name, said_by, mx, domains, tokens, statuses, then, rules)
+    rules: dict[str, Rule] = {}
+    for number, table in enumerate(tables, 1):
+        try:
+            rule = _rule(name, provider, said_by, number, table)
+        except RuleError as fault:
+            faults.append(fault)
+            continue
+        if rules.setdefault(rule.id, rule) is not rule:
+            faults.append(
+                RuleError(name, rule.label, "name", "there is an earlier rule of this name", "names are unique")
+            )
+    return Provider(provider, name, said_by, mx, domains, tokens, statuses, then, tuple(rules.values()))
 
 
 def _toml(name: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RuleError(name, "", "", f"not valid TOML: {error}", "wanted keys and [[rule]] tables") from error
+        line = line_told(str(error))
+        raise RuleError(
+            name, "", "", f"not valid TOML: {error}", "wanted keys and [[rule]] tables", line=line
+        ) from error
 
 
 def _rule(file: str, provider: str, said_by: str, number: int, table: dict[str, Any]) -> Rule:
@@ -190,6 +273,7 @@ def _check(rule: Rule, said_by: str, entry: "_Entry") -> None:
 
 
 _MISSING: Final = object()
+_LABELS: Final = frozenset({"detail", "scope", "reaction", "bounce", "4xx", "5xx", "identity", "type"})
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)?")
 _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 _CODE: Final = re.compile(r"[245](?:\d\d|xx)")
@@ -204,8 +288,8 @@ class _Entry:
     rule: str
     table: dict[str, Any]
 
-    def error(self, key: str, problem: str, remedy: str) -> RuleError:
-        return RuleError(self.file, self.rule, key, problem, remedy)
+    def error(self, key: str, problem: str, remedy: str, kind: FaultKind = FaultKind.INVALID) -> RuleError:
+        return RuleError(self.file, self.rule, key, problem, remedy, kind=kind)
 
     def refuse_unknown(self, known: Iterable[str]) -> None:
         for key in self.table:
@@ -237,7 +321,8 @@ class _Entry:
         if found not in known:
             near = difflib.get_close_matches(found, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise self.error(key, f"found {found!r}", f"wanted one of {', '.join(known)}{hint}")
+            kind = FaultKind.LABEL if key in _LABELS else FaultKind.INVALID
+            raise self.error(key, f"found {found!r}", f"wanted one of {', '.join(known)}{hint}", kind)
         return found
 
     def phrases(self, key: str) -> tuple[str, ...]:

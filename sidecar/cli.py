@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Entry] = {
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
     "parse": Entry("sidecar.parse:parse", "Log lines to facts.", configured=False),
     "classify": Entry("sidecar.classify:classify", "What a reply means.", configured=False),
+    "rules": Entry("sidecar.rule_commands:rules", "Rules for replies: lint, import."),
     "explain": Entry("sidecar.explain:command", "Each log line with its fact, its rule and the change."),
     "feeds": Entry("sidecar.feeds_command:feeds", "Where each feed stands."),
     "poll": Entry("sidecar.feeds_command:poll", "Ask one feed now."),

@@ -3,7 +3,7 @@
 Reads files; what stands in them is `policies`' business.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Final
 from publicsuffixlist import PublicSuffixList
 
 from policies.classify import RuleSet
-from policies.lint import lint
+from policies.lint import lint_text, lint_together
 from policies.rules import Provider, RuleError, parse_provider
 from sidecar.config import ConfigError
 
-__all__ = ["RuleError", "admin_files", "load", "organizational_domain", "packaged_files"]
+__all__ = ["RuleError", "admin_files", "lint_files", "load", "organizational_domain", "packaged", "packaged_files"]
 
 GENERIC: Final = ("lists", "gateways", "texts", "words", "status", "postfix")
 """Rules for any server, in the order in which they are asked; after the provider's."""
@@ -51,19 +51,36 @@ def load(directory: str = "") -> RuleSet:
     A file of the admin's with a name of ours goes before ours, and a rule in it with the name of one of ours replaces
     that one. Raises ConfigError for a directory or file that cannot be read, RuleError for what stands in it.
     """
-    own = [_checked(name, text) for name, text in admin_files(Path(directory))] if directory else []
-    return RuleSet([*own, *_packaged()], organizational=organizational_domain)
-
-
-def _checked(name: str, text: str) -> Provider:
-    provider = parse_provider(name, text)
-    if faults := lint(provider):
+    own = dict(admin_files(Path(directory))) if directory else {}
+    providers, faults = lint_files(own, packaged())
+    if faults:
         raise faults[0]
-    return provider
+    return RuleSet([*providers, *packaged()], organizational=organizational_domain)
+
+
+def lint_files(
+    texts: Mapping[str, str], below: Sequence[Provider] = ()
+) -> tuple[tuple[Provider, ...], list[RuleError]]:
+    """Read and lint files of rules (name -> text) that go before those `below`, each and together.
+
+    Where one of them cannot be used, how they stand together is not looked at.
+    """
+    read = [lint_text(name, text) for name, text in texts.items()]
+    faults = [fault for _, found in read for fault in found]
+    providers = tuple(provider for provider, _ in read if provider is not None)
+    if len(providers) == len(texts) > 0:
+        try:
+            together = lint_together([*providers, *below], texts, organizational_domain)
+        except RuleError as fault:
+            together = [fault]
+        known = {(fault.file, fault.rule, fault.said) for fault in faults}
+        new = [fault for fault in together if (fault.file, fault.rule, fault.said) not in known]
+        faults += [fault.located(texts[fault.file]) for fault in new]
+    return providers, faults
 
 
 @cache
-def _packaged() -> tuple[Provider, ...]:
+def packaged() -> tuple[Provider, ...]:
     """Ours, linted by the test suite and so not again on each start."""
     return tuple(parse_provider(name, text) for name, text in packaged_files())
 
