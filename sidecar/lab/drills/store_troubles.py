@@ -150,7 +150,7 @@ async def _removed(bench: Bench) -> None:
     for file in (sidecar.directory / "store").iterdir():
         file.unlink()
     record = sidecar.directory / "store" / "held.record"
-    await until(lambda: len(held_record.read(record).live) == 197, "the record names what is on hold", 90)
+    await until(lambda: len(held_record.read(record).live) == 197, "the record names what is on hold", 120)
     await sidecar.kill()
     await sidecar.start()
     await _adopted(bench, 197)
