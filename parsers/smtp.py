@@ -91,8 +91,10 @@ _BOTH_CODES: Final = {
 }
 """How nearly every reply of one line begins; the rest is read step by step."""
 _PEER: Final = r"([^\[\s]*+)\[([^\]]*+)\](?::\d{1,5})?"
-_SAID: Final = re.compile(rf"host {_PEER} (said|refused to talk to me|refused to start TLS): ", re.ASCII)
-_SASL_SAID: Final = re.compile(rf"SASL authentication failed; server {_PEER} said: ", re.ASCII)
+_SAID: Final = re.compile(
+    rf"(?:TLS is required, but )?host {_PEER} (said|refused to talk to me|refused to start TLS): ", re.ASCII
+)
+_SASL_SAID: Final = re.compile(rf"SASL (?:\[CACHED\] )?authentication failed; server {_PEER} said: ", re.ASCII)
 _COMMANDS: Final = {"refused to talk to me": "greeting", "refused to start TLS": "STARTTLS"}
 _IN_REPLY_TO: Final = " (in reply to "
 _SUSPENDED: Final = "delivery temporarily suspended: "

@@ -144,13 +144,24 @@ _CUT: Final = 900
 
 def _reason(rest: str, text: str) -> str:
     """What stands between the parentheses; the last one may be missing where the line was cut."""
+    if len(text) < _CUT and rest.endswith(") "):
+        rest = rest.rstrip(" ")  # what has passed through some other program
     whole = rest.endswith(")") and not (len(text) >= _CUT and rest.endswith(" command)") and _IN_REPLY.fullmatch(rest))
     return rest[:-1] if whole else rest
 
 
 def _remote(reason: str) -> Reply | None:
     """Without a remote server's address a code alone is not its reply; a reason may still tell of one."""
-    return read_reply(reason) if reason.startswith(("host ", "delivery temporarily suspended: host ")) else None
+    return read_reply(reason) if reason.startswith(_TELLS) else None
+
+
+_REMOTE: Final = (
+    "host ",
+    "TLS is required, but host ",
+    "SASL authentication failed; ",
+    "SASL [CACHED] authentication failed; ",
+)
+_TELLS: Final = (*_REMOTE, *(f"delivery temporarily suspended: {words}" for words in _REMOTE))
 
 
 _PAIRS: Final = r"(?P<relay>[^,]*+)(?P<pairs>(?:, (?!dsn=)[\w-]++=[^,]*+)*+)"
