@@ -69,6 +69,11 @@ class Clock:
         self._iso_zone = ""
         self._iso_minute_time = 0.0
 
+    @property
+    def latest(self) -> float | None:
+        """The last line's time, or the one that is near; for lines that have none of their own (RFC 5424's `-`)."""
+        return self._last if self._last is not None else self._reference
+
     def read(self, stamp: str) -> float | None:
         """Seconds since the epoch, UTC; None for what is no stamp."""
         # Most lines share their minute with the line before: then only seconds are read.

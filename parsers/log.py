@@ -10,6 +10,7 @@ from datetime import tzinfo
 from typing import Any, Final
 
 from parsers.clock import wall_second
+from parsers.journal_export import BEGIN, ExportedEntry
 from parsers.postfix import grammar, parse
 from parsers.postfix.agents import DELIVERY_LITERAL
 from parsers.postfix.facts import DeliveryAttempt, Fact
@@ -71,6 +72,7 @@ class LogReader:
         self._literal = DELIVERY_LITERAL if only is not None and set(only) <= {DeliveryAttempt} else b""
         """What every line that is wanted holds, where there is such a thing."""
         self._syslog = Syslog(zone=zone, reference=reference, year=year, syslog_names=syslog_names)
+        self._exported = ExportedEntry()
         self._wanted: dict[Grammar, tuple[Index, Index]] = {}
         self._origins: dict[str, Origin] = {}
         self._processes: dict[str, Process] = {}
@@ -153,16 +155,29 @@ class LogReader:
     def journal_facts(self, entry: Mapping[str, Any]) -> Sequence[Fact]:
         """The same for one object of `journalctl -o json`."""
         self.lines += 1
-        record = self._syslog.read_journal(entry)
-        if record is None:
-            self._count_unknown(NO_ENVELOPE, str(entry.get("MESSAGE", ""))[:2000])
-            return ()
-        facts = self._record_facts(record)
+        facts = self._entry_facts(entry)
         self._count(facts)
         return facts
 
+    def _entry_facts(self, entry: Mapping[str, Any]) -> Sequence[Fact]:
+        record = self._syslog.read_journal(entry)
+        if record is None:
+            self._count_unknown(NO_ENVELOPE, str(entry.get("MESSAGE", "")))
+            return ()
+        return self._record_facts(record)
+
     def _any_line(self, line: str, last: Fact | None) -> Sequence[Fact]:
         """A line of a process that we have not seen, or with an envelope of another kind."""
+        if self._exported.open or line.startswith(BEGIN):
+            if self._exported.begins(line):
+                return ()
+            if not line:
+                self.lines -= 1  # an entry counts as one
+                return self._entry_facts(self._exported.finish())
+            if self._exported.take(line):
+                self.lines -= 1
+                return ()
+            self._count_unknown(NO_ENVELOPE, BEGIN)  # an entry without an end
         record = self._syslog.read(line)
         if record is None:
             if line.strip("\0 \t"):
@@ -259,4 +274,4 @@ def _lines(block: bytes) -> list[str]:
         lines = [line.decode("utf-8", "surrogateescape") for line in block.split(b"\n")]
     if not lines[-1]:
         lines.pop()
-    return [line.rstrip("\r") for line in lines] if b"\r" in block else lines
+    return [line.strip("\0").rstrip("\r\0") for line in lines] if b"\r" in block or b"\0" in block else lines

@@ -40,12 +40,13 @@ def _path(instance: str, path: str) -> tuple[str, str, str]:
 
 
 _TAG: Final = r"(?P<tag>[^\s\[\]:]{1,128})(?:\[(?P<pid>\d{1,10})\]:|:(?= |$)) ?"
+_SEVERITY: Final = r"(?:<[a-z0-9]+\.[a-z]+> |(?:kern|user|mail|daemon|auth|syslog|local[0-7])\.[a-z]+ )?"
 _LINE: Final = re.compile(
-    rf"(?P<stamp>{STAMP}) (?:<[a-z0-9]+\.[a-z]+> )?(?:(?P<host>[^\s\[]{{1,255}}) {{1,2}})??{_TAG}"
+    rf"(?P<stamp>{STAMP}) {_SEVERITY}(?:(?P<host>[^\s\[<]{{1,255}}) {{1,2}})??{_SEVERITY}{_TAG}"
     r"(?:\[ID \d{1,10} [a-z0-9]+\.[a-z]+\] )?(?P<text>.*)",
     re.ASCII | re.DOTALL,
 )
-"""BSD and ISO, with FreeBSD's `<mail.info>` and Solaris' `[ID …]`; some write no host."""
+"""BSD and ISO, with FreeBSD's `<mail.info>`, BusyBox' `mail.info` and Solaris' `[ID …]`; some write no host."""
 _RFC5424: Final = re.compile(
     rf"1 (?P<stamp>{STAMP}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) (?P<pid>\S{{1,128}}) \S{{1,64}} "
     r'(?:-|(?:\[(?:[^"\]]|"(?:[^"\\]|\\.)*+")*+\])++)(?: \ufeff?(?P<text>.*))?',
@@ -54,11 +55,13 @@ _RFC5424: Final = re.compile(
 _PRIORITY: Final = re.compile(r"<\d{1,3}>", re.ASCII)
 _CONTAINER: Final = re.compile(
     r"(?:(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)) (?:(?:stdout|stderr) [FP] )?"
+    rf"|{STAMP} \S{{1,255}} (?:docker/[^\s\[\]:]{{1,128}}|[0-9a-f]{{12}})\[\d{{1,10}}\]: "
     r"|\[?[A-Za-z0-9_./-]{1,255}(?:\]| {0,64}\|) )"
-    rf"(?=<\d|{STAMP} |\d{{4}}-\d\d-\d\dT\S+ (?:stdout|stderr) )",
+    rf"(?=<\d|{STAMP} |\d{{4}}-\d\d-\d\dT\S+ (?:stdout|stderr) )"
+    r"|(?P<stream>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)) (?:stdout|stderr) [FP] ",
     re.ASCII,
 )
-"""What docker, its compose and kubernetes put before a line: a stamp, a stream, a name."""
+"""What docker, its compose, its syslog driver and kubernetes put before a line: a stamp, a stream, a name."""
 _REPEATED_LAST: Final = re.compile(
     rf"(?P<stamp>{STAMP}) (?P<host>\S{{1,255}}) last message repeated (?P<times>\d{{1,9}}) times?", re.ASCII
 )
@@ -90,15 +93,21 @@ class Syslog:
 
     def read(self, text: str) -> LogRecord | Repeated | None:
         """The record of a line without its line end; None where no envelope is found."""
-        text, outer = _unwrapped(text.lstrip("\0\ufeff"))
+        text = text.strip("\0\ufeff")
+        if text.startswith('{"') and (entry := _journal_entry(text)):
+            return self.read_journal(entry)
+        text, outer = _unwrapped(text)
         if match := _LINE.fullmatch(text) or _RFC5424.fullmatch(text):
+            return self._record(match, outer)
+        if outer and (match := _LINE.fullmatch(f"{outer} {text}")):  # a container whose syslog writes no stamp
             return self._record(match, outer)
         if (match := _REPEATED_LAST.fullmatch(text)) and (time := self.clock.read(match["stamp"])) is not None:
             return Repeated(time, match["host"], int(match["times"]))
         return None
 
     def _record(self, match: re.Match[str], outer: str) -> LogRecord | None:
-        time = self.clock.read(outer or match["stamp"])
+        stamp = outer or match["stamp"]
+        time = self.clock.latest if stamp == "-" else self.clock.read(stamp)
         if time is None:
             return None
         tag = read_tag(match["tag"], self._names)
@@ -136,9 +145,20 @@ def _unwrapped(text: str) -> tuple[str, str]:
     for _ in range(3):
         if not (match := _CONTAINER.match(text)):
             break
-        outer = outer or match["stamp"] or ""
+        outer = outer or match["stamp"] or match["stream"] or ""
         text = text[match.end() :]
     return _PRIORITY.sub("", text, count=1) if text[:1] == "<" else text, outer
+
+
+def _journal_entry(text: str) -> Mapping[str, Any] | None:
+    """A line of `journalctl -o json`; others write JSON too."""
+    if '"MESSAGE"' not in text:
+        return None
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and "MESSAGE" in entry else None
 
 
 def _docker_json(text: str) -> tuple[str, str]:

@@ -60,6 +60,19 @@ PLAIN = LogRecord(SUMMER, "mx1", "postfix", "", "qmgr", 77, REMOVED)
             PLAIN,
         ),
         (b"<22>1 2025-06-01T12:00:00Z mx1 postfix/qmgr - - - 3F2A81C0B7: removed", PLAIN._replace(pid=0)),
+        (b"<22>1 - mx1 postfix/qmgr 77 - - 3F2A81C0B7: removed", PLAIN._replace(time=REFERENCE)),
+        (b"Jun  1 12:00:00 mx1 mail.info postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
+        (b"Jun  1 12:00:00 mx1 <mail.info> postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
+        (b"2025-06-01T12:00:00Z stdout F postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN._replace(host="")),
+        (b'{"log":"postfix/qmgr[77]: 3F2A81C0B7: removed\\n","time":"2025-06-01T12:00:00Z"}', PLAIN._replace(host="")),
+        (b"Jun  1 12:00:01 box docker/mail[9]: Jun  1 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
+        (b"Jun  1 12:00:01 box 0123456789ab[9]: Jun  1 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
+        (
+            b'{"MESSAGE":"3F2A81C0B7: removed","SYSLOG_IDENTIFIER":"postfix/qmgr","_PID":"77","_HOSTNAME":"mx1"'  # noqa: ISC004  # one line of JSON
+            b',"__REALTIME_TIMESTAMP":"1748779200000000"}',
+            PLAIN,
+        ),
+        (b"Jun  1 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed\0", PLAIN),
         (b"mail-1  | Jun  1 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
         (b"[pod/mail-0/postfix] Jun 01 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
         (b"2025-06-01T12:00:00Z Jan 01 01:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
@@ -96,7 +109,6 @@ def test_envelope(line: bytes, wanted: LogRecord) -> None:
         b"2025-13-01T12:00:00Z mx1 postfix/qmgr[77]: x",
         b"0000-01-01T12:00:00Z mx1 postfix/qmgr[77]: x",
         b"Jun  1 12:00:00 mx1 no colon",
-        b"<22>1 - mx1 postfix/qmgr 77 - - x",
         b'{"log": 1}',
         b'{"log"',
     ],
@@ -399,3 +411,30 @@ def test_instances_by_configuration() -> None:
     one = LogReader(zone=UTC, reference=REFERENCE, syslog_names=("out",))
     (fact,) = one.facts(tagged)
     assert fact.record == PLAIN._replace(instance="out", service="lane")
+
+
+EXPORTED = (
+    b"__CURSOR=s=1;i=2\n__REALTIME_TIMESTAMP=1748779200000000\n_HOSTNAME=mx1\nSYSLOG_IDENTIFIER=postfix/qmgr\n_PID=77\n"
+    b"MESSAGE=3F2A81C0B7: removed\n\n"
+)
+BINARY = (
+    b"__CURSOR=s=1;i=3\n__REALTIME_TIMESTAMP=1748779200000000\n_HOSTNAME=mx1\nSYSLOG_IDENTIFIER=postfix/cleanup\n_PID=78\n"
+    b"MESSAGE\n\x17\0\0\0\0\0\0\x003F2A81C0B7: message-id=\xff\n_UID=0\n\n"
+)
+
+
+def test_journal_export() -> None:
+    reader = LogReader(zone=UTC, reference=REFERENCE)
+    facts = reader.block_facts(EXPORTED + BINARY + EXPORTED)
+    assert [type(fact).__name__ for fact in facts] == ["QueueRemoved", "MessageIdentified", "QueueRemoved"]
+    assert facts[0].record == PLAIN
+    assert facts[1][1:] == ("3F2A81C0B7", "\udcff", False)
+    assert (reader.lines, reader.unknown.total()) == (3, 0)
+
+
+def test_an_exported_entry_without_an_end_takes_no_other_line_with_it() -> None:
+    reader = LogReader(zone=UTC, reference=REFERENCE)
+    line = b"Jun  1 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed\n"
+    assert len(reader.block_facts(b"__CURSOR=x\n" + line + line + b"\n" + line)) == 3
+    assert reader.unknown == {NO_ENVELOPE: 1}
+    assert reader.lines == 5
