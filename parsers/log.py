@@ -180,7 +180,7 @@ class LogReader:
             self._count_unknown(NO_ENVELOPE, BEGIN)  # an entry without an end
         record = self._syslog.read(line)
         if record is None:
-            if line.strip("\0 \t"):
+            if line.strip("\0\r \t"):
                 self._count_unknown(NO_ENVELOPE, line)
             return ()
         if isinstance(record, LogRecord):
@@ -189,7 +189,7 @@ class LogReader:
         if last is None or last.record.host != record.host:
             self._count_unknown(NO_ENVELOPE, line)
             return ()
-        return [last._replace(record=last.record._replace(time=record.time))] * min(record.times, _REPEATS)
+        return [last._replace(record=last.record._replace(time=record.time))] * _repeats(record.times)
 
     def _process(self, header: str) -> Process | None:
         """That of `[zone] host tag[pid`. Host and tag are believed only as the whole expression has once read them."""
@@ -232,7 +232,7 @@ class LogReader:
         """Of a record; rsyslog's `message repeated N times: [ text]` stands under the tag of the text."""
         times = 1
         if record.text.startswith("message repeated ") and (match := _REPEATED.fullmatch(record.text)):
-            times = min(int(match[1]), _REPEATS)
+            times = _repeats(int(match[1]))
             record = record._replace(text=match[2])
         fact = parse(record)
         if fact is None:
@@ -252,6 +252,10 @@ class LogReader:
                 daemon = OTHER
             self.samples.setdefault(daemon, text[:_SAMPLE])
         self.unknown[daemon] += 1
+
+
+def _repeats(times: int) -> int:
+    return min(max(times, 1), _REPEATS)
 
 
 def _lines_with(literal: bytes, block: bytes) -> list[str]:
