@@ -25,6 +25,8 @@ _DEEPEST = 0.5
 _FELL = 0.85
 """A limit that is found below so much of what was believed has fallen."""
 _MOST_MISSES = 6
+_APART = 0.5
+"""Seconds. Attempts that began within so long of each other were let out together."""
 
 
 def finite(value: float) -> float | None:
@@ -49,6 +51,11 @@ class Overrun:
     def soft(self) -> bool:
         """Refused and accepted by turns, as a bucket does; a window or a shut-out refuses all."""
         return self.accepted >= 2 or (self.accepted == 1 and self.refused <= 2)
+
+    @property
+    def together(self) -> bool:
+        """All refused, and let out together: a bucket that is empty does that too, as if it were shut."""
+        return not self.accepted and self.refused > 1 and self.last - self.since < _APART
 
     @property
     def rate(self) -> float | None:
@@ -99,6 +106,8 @@ class Limit:
     """Explorations in a row that found nothing."""
     upsets: int = 0
     """Refusals in a row that came while nothing was being tried."""
+    at_once: float = math.inf
+    """Messages that went through before the first refusal: what it lets through at once is no more."""
     shut_for: float = 0.0
     """The longest time after a refusal at which a probe still failed, seconds."""
     _floor: float = 0.0
@@ -113,6 +122,7 @@ class Limit:
     def opened(self, accepted: int, during: float) -> None:
         """What was accepted in the `during` seconds before the first refusal, if it is known, is a run like any other."""
         if accepted:
+            self.at_once = float(accepted)
             self._runs = [((Stretch(max(1.0, during), accepted),), math.inf)]
 
     def carried(self, after: float) -> float:
@@ -152,7 +162,7 @@ class Limit:
         self._runs = [*agreeing[1 - _RUNS :], (run, refused)]
         span = max(episode.span, self.shut_for)
         guess = min(refused, max(through, *(s.accepted / (s.seconds + span) for s in run)))
-        window = not over.soft and not episode.dear
+        window = not (over.soft or over.together or episode.dear)
         bucket = self._bucket(run, through, guess * span)
         self.ceiling = self._most(episode, through, refused)
         floor = through if window else max(through, bucket)
@@ -209,6 +219,7 @@ class Limit:
             "ceiling": finite(self.ceiling),
             "best": self.best,
             "burst": self.burst,
+            "at_once": finite(self.at_once),
             "fall": self.fall,
             "misses": self.misses,
             "upsets": self.upsets,
@@ -224,6 +235,7 @@ class Limit:
         return cls(
             **plain,
             ceiling=or_infinite(snapshot["ceiling"]),
+            at_once=or_infinite(snapshot["at_once"]),
             _floor=snapshot["floor"],
             _held_refused=or_infinite(snapshot["held_refused"]),
             _runs=[

@@ -69,6 +69,12 @@ RARER = 1.5
 DEAR = 5.0
 """How much rarer exploring gets where an episode lowered the limit."""
 UNKNOWN_BURST = 100.0
+_SPARE = 12.0
+"""Refusals that exploring may cost in an opening ..."""
+_SHARE = 0.01
+"""... and so many more for each message that was accepted in it."""
+_UNSEEN = 1.0
+"""Seconds' worth of the pace that is let out unseen, beside the lag: releases go once a second, all at a time."""
 _LAGS = 10.0
 """A pace grows e-fold in no less than so many times what an outcome takes to come back."""
 _SLOWLY = 10.0
@@ -124,6 +130,10 @@ class Pace:
         """When the pause began; infinite while mail leaves."""
         self._before = 0.0
         """Seconds from the last refusal to the ramp after it."""
+        self._accepted = 0
+        """In the ramps of this opening ..."""
+        self._refused = 0
+        """... as were refused in them."""
         self._paces: list[list[float]] = []
         """[time, messages/s] of the latest steps."""
 
@@ -151,6 +161,7 @@ class Pace:
             over.accepted += 1
             over.last = max(over.last, began)
         elif self._trail is not None and began >= self._trail.began:
+            self._accepted += 1
             self._trail.add(began)
             self._chance.accept()
 
@@ -160,6 +171,7 @@ class Pace:
         ramping = self._trail is not None and self._shut == math.inf and began >= self._trail.began
         if ramping and self._chance.refuse():
             return False
+        self._refused += self._trail is not None and began >= self._trail.began
         over = self._over
         if over is None or (ramping and began < over.since):
             self._over = Overrun(began, began)
@@ -205,6 +217,7 @@ class Pace:
         self._shut = math.inf
         self._chance = Chance()
         self._paces = []
+        self._accepted = self._refused = 0
 
     def _begin(self, over: Overrun | None, *, after: float, failed: float, now: float) -> None:
         """Plan the first ramp of an opening."""
@@ -292,10 +305,22 @@ class Pace:
             return max(pacing.careful, seen)
         if self.rate < plan.goal:
             return plan.creep
+        if not self._affordable():
+            return math.inf
         plan.exploring = plan.exploring or (at >= plan.explore_at and self._worth_trying(held))
         if not plan.exploring:
             return math.inf
-        return max(plan.quickest, seen, plan.care * (limit.burst or UNKNOWN_BURST) / self.rate)
+        burst = limit.burst or min(UNKNOWN_BURST, limit.at_once)
+        return max(plan.quickest, seen, plan.care * burst / self.rate)
+
+    def _affordable(self) -> bool:
+        """Whether what has been delivered pays for the refusals that a limit met at this pace would cost.
+
+        What is under way when the first of them is seen is refused as well: with a slow provider, or a log that is
+        read late, that is most of the cost.
+        """
+        expected = self.rate * (self._lag + _UNSEEN)
+        return self._refused + expected <= _SPARE + _SHARE * self._accepted
 
     def _worth_trying(self, held: int) -> bool:
         return not self.limit.rate or held > _WORTH * self._before * self.rate
@@ -315,6 +340,8 @@ class Pace:
             "over": asdict(self._over) if self._over is not None else None,
             "shut": finite(self._shut),
             "before": self._before,
+            "accepted": self._accepted,
+            "refused": self._refused,
             "paces": [list(pace) for pace in self._paces],
         }
 
@@ -331,5 +358,6 @@ class Pace:
         pace._over = Overrun(**snapshot["over"]) if snapshot["over"] is not None else None
         pace._shut = or_infinite(snapshot["shut"])
         pace._before = snapshot["before"]
+        pace._accepted, pace._refused = snapshot["accepted"], snapshot["refused"]
         pace._paces = [list(at_rate) for at_rate in snapshot["paces"]]
         return pace

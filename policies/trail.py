@@ -10,6 +10,8 @@ BINS = 48
 """How finely a trail is kept; older bins are merged by twos, so a long trail is coarse where it is old."""
 STRETCHES = 16
 """How finely a run is kept."""
+_SHORTEST = 2.0
+"""Seconds. Mail leaves in batches, about one a second: what is shorter holds a batch more or less than its share."""
 
 
 class Stretch(NamedTuple):
@@ -51,12 +53,12 @@ class Trail:
         self._counts[max(0, bisect.bisect_right(self._starts, began) - 1)] += 1
 
     def run(self, end: float) -> Run:
-        """The stretches before a refusal of an attempt that began at `end`; at least one, of a second at least."""
+        """The stretches before a refusal of an attempt that began at `end`; at least one."""
         stretches = []
         accepted = 0
         for start, count in zip(reversed(self._starts), reversed(self._counts), strict=True):
             accepted += count
-            if end - start >= 1.0 or start == self.began:
+            if end - start >= _SHORTEST or start == self.began:
                 stretches.append(Stretch(max(1.0, end - start), accepted))
         return tuple(_thinned(stretches))
 
@@ -74,11 +76,14 @@ class Trail:
 
 
 def _thinned(stretches: Sequence[Stretch]) -> Iterable[Stretch]:
-    """The recent ones all, the older ones ever more sparsely, the longest for certain."""
+    """Each longer than the one before by the same factor, as nearly as they come; the shortest and the longest too."""
     if len(stretches) <= STRETCHES:
         return stretches
+    seconds = [stretch.seconds for stretch in stretches]
+    growth = seconds[-1] / seconds[0]
+    wanted = (seconds[0] * growth ** (i / (STRETCHES - 1)) for i in range(STRETCHES))
     last = len(stretches) - 1
-    kept = {round(last ** (i / (STRETCHES - 1))) for i in range(STRETCHES)} | {0}
+    kept = {min(last, bisect.bisect_left(seconds, length)) for length in wanted} | {last}
     return (stretches[i] for i in sorted(kept))
 
 

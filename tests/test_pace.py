@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,17 @@ def test_a_trail_stays_small_and_loses_no_message(steps: list[float]) -> None:
     assert len(run) <= STRETCHES + 1
     assert run[-1] == Stretch(now + 1.0, len(steps))
     assert [s.seconds for s in run] == sorted(s.seconds for s in run)
+
+
+def test_a_long_run_is_kept_in_stretches_that_grow_evenly() -> None:
+    trail = Trail(0.0)
+    for step in range(1, 400):
+        trail.add(5.0 * step)
+        trail.mark(5.0 * step)
+    seconds = [stretch.seconds for stretch in trail.run(2000.0)]
+    assert seconds[0] == 5.0
+    assert seconds[-1] == 2000.0
+    assert max(later / earlier for earlier, later in pairwise(seconds[:-1])) < 3
 
 
 def bucket_run(rate: float, burst: float, pace: float) -> tuple[Stretch, ...]:
@@ -111,6 +123,20 @@ def test_a_window_is_filled_once_by_burst_and_pause() -> None:
     run = (Stretch(100.0, 500),)
     limit.learn(episode(run=run, pace=9.0, over=shut, before=4000.0, after=3500.0, failed=2900.0, dear=True))
     assert 500 / (100 + 3500) <= limit.rate <= 500 / 2900
+
+
+def test_a_batch_that_was_refused_all_together_tells_no_window_from_a_bucket() -> None:
+    batch, one_by_one = Overrun(0.0, 0.1, refused=6), Overrun(0.0, 3.0, refused=6)
+    assert batch.together
+    assert not one_by_one.together
+    rates = []
+    for over in (batch, one_by_one):
+        limit = Limit()
+        limit.opened(100, 2.0)
+        limit.learn(episode(run=bucket_run(2.0, 100, 6.0), pace=6.0, before=300.0, over=over))
+        rates.append(limit.rate)
+    assert rates[0] == pytest.approx(2.0, rel=0.3)
+    assert rates[0] < rates[1]
 
 
 def test_an_upset_lowers_the_belief_and_makes_it_fear_the_next() -> None:
@@ -248,6 +274,33 @@ def test_after_an_episode_the_pace_stays_below_the_limit_for_a_while() -> None:
     pace.resume(now=550.0, failed=0.0)
     assert pace.rate <= MARGIN * pace.limit.rate + 1e-9
     assert pace.limit.rate <= pace.limit.ceiling
+
+
+def explored(*, lag: float, seconds: int = 1200) -> Pace:
+    """A first ramp without a refusal, outcomes coming back after `lag` seconds, each of them accepted."""
+    pace = ramping(Pace(PACING))
+    for second in range(300, 300 + seconds):
+        pace.advance(now=float(second), held=100_000)
+        for _ in range(round(pace.rate)):
+            pace.accepted(began=second - lag, now=float(second))
+    return pace
+
+
+def test_no_more_is_tried_than_what_was_delivered_pays_for() -> None:
+    soon, late = explored(lag=0.2), explored(lag=30.0)
+    assert soon.rate == PACING.full_pace
+    assert late.rate < 2.0
+
+
+def test_refusals_are_paid_for_by_what_is_delivered_after_them() -> None:
+    pace = explored(lag=0.2, seconds=200)
+    for _ in range(40):
+        pace.refused(began=499.0, now=500.0)
+    pace.stop(now=500.0)
+    pace.resume(now=560.0, failed=0.0)
+    begun = pace.rate
+    pace.advance(now=1000.0, held=100_000)
+    assert pace.rate <= max(begun, MARGIN * pace.limit.rate)
 
 
 def test_a_pace_that_was_not_asked_for_did_not_grow() -> None:
