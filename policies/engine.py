@@ -214,9 +214,11 @@ class Engine:
         message = self.messages.get(fact.record.instance, fact.queue_id)
         if message is None or fact.reply is None or not message.all_known:
             return
-        opens, rule = self._outcomes.foresee(fact, message, now=now)
+        opens, rule, concerned = self._outcomes.foresee(fact, message, now=now)
         if opens is not None:
             self.open(opens, rule=rule, line=fact.record.text, now=now)
+        for sub in concerned:
+            self._tell_state(sub, rule=rule, line=fact.record.text, now=now)
 
     # Mail that arrives.
 

@@ -73,23 +73,31 @@ class Outcomes:
         opens = refused is None and self._opens(key, verdict, recipient, now=now)
         return Judgement(key if opens else None, verdict.rule, concerned)
 
-    def foresee(self, fact: RemoteReply, message: Message, *, now: float) -> tuple[Key | None, str]:
-        """Tell the key to open for a refusal that is no outcome yet, and the rule.
+    def foresee(self, fact: RemoteReply, message: Message, *, now: float) -> Judgement:
+        """Judge a refusal that is no outcome yet: one MX host has refused and the next is being asked.
 
-        Only where the reply names the identity: then one refusal is enough, and counting it twice, with its
-        outcome, changes nothing.
+        Only where the reply names the identity: then one refusal is enough to open its sub-queue, and counting it
+        twice, with its outcome, changes nothing. One that is ramping stops, a whole transaction sooner than by the
+        outcome. A probe's outcome is waited for.
         """
         provider = self._recipients.of_relay(fact.relay_host)
         domains = {recipient.domain for recipient in message.open_recipients}
         if provider is None or {self._recipients.of_domain(domain, now=now) for domain in domains} != {provider}:
-            return None, ""
+            return _NOTHING
         verdict = self._rules.classify(Said(fact.reason, fact.relay_host, next(iter(domains))))
         key = self._named(verdict, message, provider)
-        if key is None or verdict.identity is None or self._subqueues.named(key) is not None:
-            return None, ""
-        if self._rules.opening(verdict.rule).recipients_named > 1:
-            return None, ""
-        return key, verdict.rule
+        if key is None or verdict.identity is None or self._rules.opening(verdict.rule).recipients_named > 1:
+            return _NOTHING
+        sub = self._subqueues.named(key)
+        if sub is None:
+            return Judgement(key, verdict.rule, [])
+        if sub.machine.state is not State.RAMPING or message.let_out < sub.opened_at:
+            return _NOTHING
+        sub.refused_early(message)
+        sub.machine.refused(began=message.let_out, now=now)
+        sub.dirty = True
+        self._subqueues.schedule(sub, now=now)
+        return Judgement(None, verdict.rule, [sub])
 
     def accepted_lately(self, key: Key, *, now: float) -> Accepted:
         """Tell what the provider accepted of a key before it refused: where its first ramp begins."""
@@ -133,11 +141,13 @@ class Outcomes:
         """Tell one sub-queue of an attempt of its mail."""
         began = _began(sub, fact, message, now=now)
         machine = sub.machine
+        known = sub.was_refused_early(message)
         if verdict is None:
             machine.accepted(began=began, now=now)
         elif refused:
             self._unheld(sub, message, began)
-            machine.refused(began=began, now=now)
+            if not known:
+                machine.refused(began=began, now=now)
         elif verdict.scope in _TALKED and verdict.reaction not in _OPENING:
             machine.talked(began=began, now=now)
         elif sub.probe is message:
@@ -191,6 +201,7 @@ class Outcomes:
         return self._openings.refused(key, recipient.address, opening, named=named, now=now)
 
 
+_NOTHING = Judgement(None, "", [])
 _OPENING = frozenset({Reaction.PAUSE_DOMAIN, Reaction.SLOW_IP})
 _TALKED = frozenset({Scope.RECIPIENT, Scope.RECIPIENT_DOMAIN, Scope.MESSAGE, Scope.URL})
 _SENDER_IDENTITIES = frozenset({IdentityType.DKIM_DOMAIN, IdentityType.SPF_DOMAIN, IdentityType.FROM_DOMAIN})

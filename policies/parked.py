@@ -7,11 +7,15 @@ from policies.key import Key
 from policies.messages import Message
 from policies.subqueue import SubQueue
 
+_MOST_EARLY = 1_000
+"""More are not in delivery; one whose outcome never came is forgotten."""
+
 
 class OpenSubQueue:
     """Mutable, and only the engine's."""
 
     __slots__ = (
+        "_early",
         "_heap",
         "_sequence",
         "dirty",
@@ -46,6 +50,8 @@ class OpenSubQueue:
         """Changed since it was last stored."""
         self.due_at = 0.0
         """When it is to be looked at; 0 where that is not arranged."""
+        self._early: dict[Message, None] = {}
+        """Refused by one MX host, whose word the machine has; the outcome's own line is still to come."""
         self._heap: list[tuple[float, int, Message]] = []
         self._sequence = 0
 
@@ -58,6 +64,16 @@ class OpenSubQueue:
         """This message is the probe."""
         self.probe = message
         message.probing = True
+
+    def refused_early(self, message: Message) -> None:
+        """The machine was told of a refusal before the outcome's own line."""
+        self._early[message] = None
+        if len(self._early) > _MOST_EARLY:
+            del self._early[next(iter(self._early))]
+
+    def was_refused_early(self, message: Message) -> bool:
+        """Whether the machine knows of this outcome; asked once."""
+        return self._early.pop(message, self) is None
 
     def settled(self, message: Message) -> None:
         """If this message was the probe, it is not any more."""

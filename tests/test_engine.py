@@ -6,6 +6,7 @@ import pytest
 
 from parsers.postfix import facts
 from parsers.record import LogRecord
+from parsers.smtp import Reply
 from policies.access import Arrival, hold_text
 from policies.commands import Adopt, Hold, Release, Reload
 from policies.engine import Engine
@@ -340,3 +341,70 @@ def test_the_same_log_gives_the_same_states() -> None:
         return world
 
     assert replayed(build) == replayed(build)
+
+
+def _in_delivery_while_ramping() -> tuple[World, str]:
+    """A sub-queue that is ramping, and a message that it has let out and whose outcome is to come."""
+    world = World(Bucket("burst.example", rate=1.0, burst=50))
+    for i in range(600):
+        world.submit("news@burst.example", [f"user{i}@gmail.com"])
+    world.run(600.0)
+    for _ in range(600):
+        world.run(0.1, step=0.1)
+        sub = world.engine.subqueues.get(BURST)
+        out = [m.queue_id for m in world.engine.messages if m.in_core and sub and m.let_out > sub.opened_at]
+        if sub and sub.machine.state is State.RAMPING and out:
+            return world, out[0]
+    raise AssertionError("it never ramped")
+
+
+def _refused_by_one_mx(world: World, queue_id: str, domain: str = "burst.example") -> None:
+    said = GOOGLE_DKIM.format(domain=domain)
+    host = "gmail-smtp-in.l.google.com"
+    reason = f"host {host}[192.0.2.1] said: {said} (in reply to end of DATA command)"
+    reply = Reply("421", "4.7.28", said, host, "192.0.2.1", "end of DATA")
+    world.say(lambda r: facts.RemoteReply(r, queue_id, host, "192.0.2.1", reason, reply), "smtp", text=reason)
+
+
+def test_the_first_mx_hosts_refusal_stops_a_ramp_before_the_outcome_and_is_counted_once() -> None:
+    world, queue_id = _in_delivery_while_ramping()
+    sub = world.engine.subqueues.get(BURST)
+    assert sub is not None
+    _refused_by_one_mx(world, queue_id)
+    assert sub.machine.state is State.PAUSED
+    paused = sub.machine.snapshot()["pace"]
+    world.judge = lambda domain, *_: GOOGLE_DKIM.format(domain=domain)
+    in_delivery = sum(message.in_core for message in world.engine.messages)
+    world.run(1.0)
+    assert world.engine.messages.get("postfix", queue_id) is not None
+    assert sub.machine.snapshot()["pace"]["refused"] == paused["refused"] + in_delivery - 1
+
+
+def test_a_probe_is_judged_by_its_outcome() -> None:
+    world = World(Bucket("burst.example", rate=1.0, burst=50), transaction=5.0)
+    for i in range(200):
+        world.submit("news@burst.example", [f"user{i}@gmail.com"])
+    sub = None
+    for _ in range(6_000):
+        world.run(0.5)
+        sub = world.engine.subqueues.get(BURST)
+        if sub is not None and sub.probe is not None and sub.probe.in_core:
+            break
+    assert sub is not None
+    assert sub.probe is not None
+    _refused_by_one_mx(world, sub.probe.queue_id)
+    assert sub.machine.state is State.PROBING
+    world.run(10.0)
+    assert sub.machine.state is State.RAMPING
+
+
+def test_one_mx_hosts_refusal_of_mail_from_before_the_opening_stops_no_ramp() -> None:
+    world, _ = _in_delivery_while_ramping()
+    sub = world.engine.subqueues.get(BURST)
+    assert sub is not None
+    early = world.submit("news@burst.example", ["late@gmail.com"], policy=False)
+    message = world.engine.messages.get("postfix", early)
+    assert message is not None
+    message.let_out = sub.opened_at - 1
+    _refused_by_one_mx(world, early)
+    assert sub.machine.state is State.RAMPING
