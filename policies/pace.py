@@ -305,10 +305,8 @@ class Pace:
             return max(pacing.careful, seen)
         if self.rate < plan.goal:
             return plan.creep
-        if not self._affordable():
-            return math.inf
         plan.exploring = plan.exploring or (at >= plan.explore_at and self._worth_trying(held))
-        if not plan.exploring:
+        if not plan.exploring or not self._affordable():
             return math.inf
         burst = limit.burst or min(UNKNOWN_BURST, limit.at_once)
         return max(plan.quickest, seen, plan.care * burst / self.rate)

@@ -395,7 +395,7 @@ def test_a_probe_is_judged_by_its_outcome() -> None:
     _refused_by_one_mx(world, sub.probe.queue_id)
     assert sub.machine.state is State.PROBING
     world.run(10.0)
-    assert sub.machine.state is State.RAMPING
+    assert str(sub.machine.state) == "ramping"
 
 
 def test_one_mx_hosts_refusal_of_mail_from_before_the_opening_stops_no_ramp() -> None:

@@ -1,6 +1,6 @@
 """The oracle: what it reads in the mail log, and what it makes of a run that was written down."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -231,6 +231,17 @@ def test_a_backlog_that_did_not_drain_has_no_ratio() -> None:
     run.message(1, BURST, 0.0)
     run.refused(1, BURST, 1.0)
     assert run.figures().drain_ratio is None
+
+
+@pytest.mark.parametrize(("openings", "p99"), [(150, 1.5), (200, 0.1)])
+def test_few_reactions_have_no_better_percentile_than_the_worst(openings: int, p99: float) -> None:
+    run = Run()
+    for number in range(1, openings + 1):
+        sender = replace(BURST, domain=f"d{number}.example", dkim=f"d{number}.example", spf=f"d{number}.example")
+        run.message(number, sender, 0.0)
+        run.refused(number, sender, 1.0)
+        run.held(number, 2.5 if number == 1 else 1.1)
+    assert run.figures().reaction_p99_s == p99
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ _EPISODE_GAP_S = 1.0
 """Beside two transactions: so long without an attempt ends an episode."""
 _LATE_S = 2.0
 """Mail of the last seconds of a run is not yet late."""
+_FEW_REACTIONS = 200
+"""With fewer the 99th percentile is the maximum."""
 _GOOGLE_PAUSE_S, _PAUSE_S = 600.0, 300.0
 """First pause of the rules (Google asks for ten minutes)."""
 
@@ -173,7 +175,7 @@ class _Count:
             retriggers=sum(max(0, len(found) - 1) for found in self.episodes.values()),
             unheld_attempts=self._unheld(),
             reaction_p50_s=_rounded(percentile(reactions, 0.5)),
-            reaction_p99_s=_rounded(percentile(reactions, 0.99)),
+            reaction_p99_s=_rounded(percentile(reactions, 0.99 if len(reactions) >= _FEW_REACTIONS else 1.0)),
         )
 
     def _gap(self, covered: Covered) -> float:
