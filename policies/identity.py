@@ -46,7 +46,10 @@ WAYS: Final = {
         ("sender", rf"sender(?: address)?:? ?[\[(<]?[^ @<>\[\]]{{0,80}}@{_DOMAIN}"),
         ("sender", rf"[\[(<][^ @<>\[\]]{{0,80}}@{_DOMAIN}[\])>][:.]{{0,3}} ?(?:domain of )?sender"),
         ("openspf.", rf"openspf\.[a-z]{{3}}/why\?[^ ]{{0,80}}?\bid=(?:[^ ;&]{{0,80}}?(?:@|%40))?{_DOMAIN}"),
-        ("send", rf"to send (?:(?:e?-?mail|messages?) )?(?:from|for|as) (?:domain )?[\[(<]?(?:[^ @<>\[\]]{{0,80}}@)?{_DOMAIN}"),
+        (
+            "send",
+            rf"to send (?:(?:e?-?mail|messages?) )?(?:from|for|as) (?:domain )?[\[(<]?(?:[^ @<>\[\]]{{0,80}}@)?{_DOMAIN}",
+        ),
         ("spf", rf"spf[ :][^\[\]<>]{{0,60}}?\b(?:for|of|from) (?:domain )?[\[(<]?(?:[^ @<>\[\]]{{0,80}}@)?{_DOMAIN}"),
         ("verification failed for", rf"verification failed for <[^ @<>]{{0,80}}@{_DOMAIN}"),
     ),
