@@ -17,7 +17,7 @@ _REPEATS: Final = frozenset({constants.MAX_REPEAT, constants.MIN_REPEAT, constan
 _LETTERS: Final = re.compile(r"\\.|\(\?P|[A-Z]")
 _SET: Final = re.compile(r"\\.|\[\^?(\]?(?:\\.|[^\]\\])*)", re.DOTALL)
 _UNSURE: Final = re.compile(r"^\[|--|&&|~~|\|\|")
-"""What a later Python may read as an operation between sets (FutureWarning of re)."""
+"""Within a set; FutureWarning of re."""
 
 
 def compile_pattern(source: str) -> re.Pattern[str]:
@@ -26,7 +26,7 @@ def compile_pattern(source: str) -> re.Pattern[str]:
     Raises ValueError for what is no expression, and for repeats whose combinations are too many.
     """
     source = _LETTERS.sub(lambda found: found[0] if len(found[0]) > 1 else found[0].lower(), source)
-    if any(found[1] and _UNSURE.search(found[1]) for found in _SET.finditer(source)):
+    if has_set_operation(source):
         raise ValueError("in a set, write \\[ for [ and give signs once")
     try:
         pattern = re.compile(source)
@@ -35,6 +35,11 @@ def compile_pattern(source: str) -> re.Pattern[str]:
     if _ways(parser.parse(source)) > _MOST:
         raise ValueError("its repeats combine to too many ways; use {0,80} in place of * and +")
     return pattern
+
+
+def has_set_operation(source: str) -> bool:
+    """Whether a pattern has what some dialects, and a later Python, read as an operation between sets."""
+    return any(found[1] and _UNSURE.search(found[1]) for found in _SET.finditer(source))
 
 
 def _ways(items: Any) -> int:
