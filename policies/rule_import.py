@@ -8,10 +8,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from itertools import product
 from typing import Final, NamedTuple
 
 from policies.classify import RuleSet
-from policies.foreign_pattern import Parts, PatternError, searching, take_apart
+from policies.foreign_dialect import PatternError
+from policies.foreign_pattern import Parts, searching, take_apart
 from policies.foreign_rules import Foreign, FormatError, Home, kebab, provider_matches, read
 from policies.lint import lint_text, lint_together
 from policies.rule import OPENING_REACTIONS, Provider
@@ -64,6 +66,8 @@ class _Draft(NamedTuple):
     remarks: tuple[str, ...]
     read_as: str
     """What our rules say of its example, "" where they do not know it."""
+    wholes: list[str]
+    """Replies that its pattern matches there."""
 
     @property
     def id(self) -> str:
@@ -103,7 +107,7 @@ def import_rules(
             report.append(outcome)
             continue
         names.add(outcome.id)
-        drafts.append(outcome)
+        drafts.insert(_place(outcome, drafts), outcome)
         remarks = (*rule.remarks, *outcome.remarks)
         report.append(
             Line(
@@ -131,6 +135,18 @@ def _read_all(texts: Mapping[str, str]) -> Iterator[tuple[str, Foreign]]:
             yield from ((source, rule) for rule in rules)
     except FormatError as error:
         raise FormatError(f"{source}: {error}") from error
+
+
+def _place(draft: _Draft, drafts: list[_Draft]) -> int:
+    """Where all that match act, a wide pattern may stand before a narrow one; here the first decides."""
+    search = searching(draft.foreign.pattern, ignore_case=True)
+    for place, other in enumerate(drafts):
+        if draft.foreign.first_decides or other.file != draft.file or search is None:
+            continue
+        wide = searching(other.foreign.pattern, ignore_case=True)
+        if wide and draft.wholes and all(map(wide, draft.wholes)) and not all(map(search, other.wholes)):
+            return place
+    return len(drafts)
 
 
 class _Earlier(NamedTuple):
@@ -163,22 +179,41 @@ def _host(home: Home) -> str:
     return f"mx1{suffix}" if suffix.startswith(".") else suffix
 
 
-def _whole(rule: Foreign, parts: Parts, sample: str) -> str:
-    """A reply as the pattern sees it there."""
-    code = _example_code(rule, parts)
-    status = _example_status(parts, code)
+def _wholes(rule: Foreign, parts: Parts) -> list[str]:
+    """Replies as the pattern sees them there: each alternative text, with each code and what may stand before it."""
+    codes = [one for code in parts.codes for one in _each_code(code)] or ["550", "451", "421"]
+    statuses = [one for status in parts.statuses for one in _each_status(status)] or [""]
+    texts = [f"{filler}{sample or 'refused'}" for filler in ("", "xy ")[: 1 + parts.gap] for sample in parts.samples]
     if rule.begins_with == "status":
-        return f"{status or '5.0.0'};{sample}"
-    return " ".join(filter(None, (code, status, sample)))
+        wholes = [f"{status or '5.0.0'}; {text}" for status in statuses for text in texts]
+    else:
+        every = product(codes, ("", "xy"), statuses)
+        wholes = [" ".join(filter(None, (*each, text))) for each in every for text in texts]
+    matches = searching(rule.pattern, ignore_case=rule.ignore_case)
+    both = [each for whole in wholes[:_MOST] for each in (whole, f"{whole}.")]
+    return [whole for whole in both if matches and matches(whole)]
+
+
+_MOST: Final = 200
+"""Replies that are tried for one pattern."""
+
+
+def _each_code(code: str) -> tuple[str, ...]:
+    return (f"{code[0]}50", f"{code[0]}51", f"{code[0]}99") if code.endswith("xx") else (code,)
+
+
+def _each_status(status: str) -> list[str]:
+    ends = re.sub(r"0-999$", "7", status), re.sub(r"0-999$", "137", status)
+    return [end.replace("x", digit) for end in dict.fromkeys(ends) for digit in ("45" if "x" in end else "5")]
 
 
 def _shadowed(rule: Foreign, parts: Parts, before: Iterable[_Earlier]) -> str:
     """The earlier rule that matches whatever this one matches: each alternative of it is tried."""
-    if not rule.first_decides:
+    wholes = _wholes(rule, parts)
+    if not rule.first_decides or not wholes:
         return ""
     takers = []
-    for sample in parts.samples:
-        whole = _whole(rule, parts, sample)
+    for whole in wholes:
         taker = next((other.rule for other in before if other.search(whole)), None)
         if taker is None:
             return ""
@@ -226,7 +261,16 @@ class _Writer(NamedTuple):
         ]
         verdict = self.known.classify(Said(sample, _host(rule.home)))
         read_as = "" if verdict.rule == "unknown" else f"{verdict.rule}: {verdict.detail}, {verdict.reaction}"
-        return _Draft(self.source, rule, file, name, "\n".join(filter(None, lines)) + "\n", tuple(remarks), read_as)
+        return _Draft(
+            self.source,
+            rule,
+            file,
+            name,
+            "\n".join(filter(None, lines)) + "\n",
+            tuple(remarks),
+            read_as,
+            _wholes(rule, parts),
+        )
 
     def _consequence(self, rule: Foreign, parts: Parts, remarks: list[str]) -> tuple[tuple[str, ...], str, Reaction]:
         """Codes, bounce and reaction: what takes a recipient for dead does so for a permanent code, and if asked to."""

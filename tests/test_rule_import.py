@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.classify import Said
-from policies.foreign_pattern import PatternError, searching, take_apart
+from policies.foreign_dialect import PatternError
+from policies.foreign_pattern import searching, take_apart
 from policies.foreign_rules import CLASSES, FormatError
 from policies.rule import DETAILS
 from policies.rule_import import Imported, Outcome, import_rules
@@ -99,6 +100,20 @@ def test_a_pattern_twice_is_known_the_second_time() -> None:
     one, two = imported(rule + rule).report
     assert (one.outcome, two.outcome) == (Outcome.CARRIED, Outcome.KNOWN)
     assert "takes everything" in two.why
+
+
+def test_a_narrow_pattern_goes_before_a_wide_one_where_both_would_act() -> None:
+    block = '[["shop.example".automation]]\nregex = "%s"\naction = "%s"\nduration = "1h"\n'
+    found = imported(block % ("ZZ0000", "Suspend") + block % ("ZZ000010", "SuspendTenant"))
+    assert [line.outcome for line in found.report] == [Outcome.CARRIED, Outcome.CARRIED]
+    written = found.files["shop-example.toml"]
+    assert written.index('name = "zz000010"') < written.index('name = "zz0000"')
+
+
+def test_shadowed_is_only_what_is_taken_with_every_code_and_wherever_it_stands() -> None:
+    text = "[rules]\nSpamBlock = ['^550 5\\.7\\.1']\nSpamContent = ['^5\\d\\d 5\\.7\\.1 odd', '^550.+5\\.7\\.1 odd', '^550 5\\.7\\.1 odd']\n"
+    _, *lines = imported(text).report
+    assert [line.outcome is Outcome.DEAD for line in lines] == [False, False, True]
 
 
 def test_only_unknown_leaves_out_what_our_rules_read() -> None:

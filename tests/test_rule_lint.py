@@ -1,6 +1,7 @@
 """`sidecar rules lint`: faults have their file and line, and files are looked at together as core would ask them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,11 @@ def test_the_command_on_the_admins_own_directory(tmp_path: Path) -> None:
     ]
     mine.write_text(f'mx = [".example.net"]{RATE}')
     assert CliRunner().invoke(lint_command, [], obj=config).exit_code == 0
+
+
+def test_the_documented_rule_is_sound() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (Path(__file__).parents[1] / "docs" / "rules.md").read_text(), re.DOTALL)
+    assert lint_files({"example-net.toml": text}, packaged())[1] == []
 
 
 def test_core_refuses_at_its_start_what_lint_finds(tmp_path: Path) -> None:
