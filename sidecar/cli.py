@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Entry] = {
     "classify": Entry("sidecar.classify:classify", "What a reply means.", configured=False),
     "rules": Entry("sidecar.rule_commands:rules", "Rules for replies: lint, import."),
     "explain": Entry("sidecar.explain:command", "Each log line with its fact, its rule and the change."),
+    "replay": Entry("sidecar.replay:replay", "Back-test: what the rules would have done to a log."),
     "feeds": Entry("sidecar.feeds_command:feeds", "Where each feed stands."),
     "poll": Entry("sidecar.feeds_command:poll", "Ask one feed now."),
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),

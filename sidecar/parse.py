@@ -73,11 +73,11 @@ def parse_files(
     for path in paths or (STDIN,):
         reader = LogReader(
             zone=zone,
-            reference=time.time() if path == STDIN else _modified(path),
+            reference=time.time() if path == STDIN else modified(path),
             year=year or first_year(path, zone),
             syslog_names=syslog_names,
         )
-        for block in _blocks(path):
+        for block in blocks(path):
             facts = reader.block_facts(block)
             if out is not None:
                 out.writelines(f"{json.dumps(fact_json(fact, zone))}\n" for fact in facts)
@@ -85,14 +85,14 @@ def parse_files(
     return statistics
 
 
-def _modified(path: Path) -> float:
+def modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError as error:
         raise ParseError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def blocks(path: Path) -> Iterator[bytes]:
     """Whole lines, some hundred kilobytes at a time; the last may lack its end."""
     begun = b""
     try:
@@ -144,7 +144,7 @@ def first_year(path: Path, zone: tzinfo) -> int | None:
     new_years = sum(1 for before, after in itertools.pairwise(months) if after + 6 <= before)
     if not new_years:
         return None
-    end = datetime.fromtimestamp(_modified(path), zone)
+    end = datetime.fromtimestamp(modified(path), zone)
     last = end.year if months[-1] <= end.month else end.year - 1
     return last - new_years
 

@@ -4,7 +4,7 @@ Reads files; what stands in them is `policies`' business.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -90,6 +90,7 @@ def _public_suffixes() -> PublicSuffixList:
     return PublicSuffixList()
 
 
+@lru_cache(maxsize=20_000)
 def organizational_domain(domain: str) -> str:
     """example.co.uk for mail.example.co.uk (RFC 7489 section 3.2), by the Public Suffix List; a suffix gives itself."""
     return _public_suffixes().privatesuffix(domain) or domain

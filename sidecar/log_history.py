@@ -1,0 +1,94 @@
+"""Log files as one history: their facts in the order of time, whatever the order in which the files are named.
+
+Rotated files come one after the other; files that overlap (of two hosts, of two Postfix instances) are merged by stamp.
+"""
+
+import heapq
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from datetime import tzinfo
+from pathlib import Path
+
+from parsers.log import LogReader
+from parsers.postfix.facts import Fact
+from sidecar.parse import STDIN, blocks, first_year, modified
+
+
+class LogHistory:
+    """Reads each file once, after a look at its beginning; one that overlaps no other at full speed."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        zone: tzinfo,
+        year: int | None = None,
+        syslog_names: Sequence[str] = (),
+        only: Collection[type[Fact]] | None = None,
+    ) -> None:
+        """As `parse_files`; a path named twice is one. Raises ParseError when a file cannot be read, here and later."""
+        self._zone = zone
+        self._year = year
+        self._syslog_names = syslog_names
+        self._only = only
+        self._readers: list[LogReader] = []
+        self._begins = {path: self._begin(path) for path in paths or (STDIN,)}
+        self.paths = tuple(sorted(self._begins, key=lambda path: self._begins[path]))
+        """In the order of their first stamps. Standard input, which can be read but once, is the first."""
+
+    @property
+    def lines(self) -> int:
+        return sum(reader.lines for reader in self._readers)
+
+    @property
+    def unknown_lines(self) -> int:
+        return sum(sum(reader.unknown.values()) for reader in self._readers)
+
+    def facts(self) -> Iterator[Fact]:
+        """Give all facts once."""
+        waiting = deque(self.paths)
+        begun: list[tuple[float, int, Fact, Iterator[Fact]]] = []
+        while waiting or begun:
+            if waiting and (not begun or self._begins[waiting[0]] <= begun[0][0]):
+                rest = self._facts(waiting.popleft())
+                if (first := next(rest, None)) is not None:
+                    heapq.heappush(begun, (first.record.time, len(self._readers), first, rest))
+                continue
+            _, number, fact, rest = begun[0]
+            yield fact
+            until = -math.inf if len(begun) > 1 else self._begins[waiting[0]] if waiting else math.inf
+            for following in rest:
+                if following.record.time >= until:
+                    heapq.heapreplace(begun, (following.record.time, number, following, rest))
+                    break
+                yield following
+            else:
+                heapq.heappop(begun)
+
+    def reader(self, path: Path) -> LogReader:
+        """A reader for this file."""
+        return LogReader(
+            zone=self._zone,
+            reference=time.time() if path == STDIN else modified(path),
+            year=self._year or first_year(path, self._zone),
+            syslog_names=self._syslog_names,
+            only=self._only,
+        )
+
+    def _facts(self, path: Path) -> Iterator[Fact]:
+        reader = self.reader(path)
+        self._readers.append(reader)
+        return itertools.chain.from_iterable(map(reader.block_facts, blocks(path)))
+
+    def _begin(self, path: Path) -> float:
+        """The first stamp; of a file without any: never."""
+        if path == STDIN:
+            return -math.inf
+        reader = self.reader(path)
+        for block in blocks(path):
+            if facts := reader.block_facts(block):
+                return facts[0].record.time
+        return math.inf
