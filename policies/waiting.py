@@ -225,10 +225,11 @@ class Waiting:
 
     def _outcome(self, fact: facts.DeliveryAttempt, attempt: Attempt, moved: frozenset[str]) -> None:
         """Count an outcome for the sub-queues that are open at its provider: its own, and those of others."""
-        at_provider = self.at_provider.get(attempt.provider)
+        at_provider = self.at_provider.get(attempt.provider) or {}
+        place = attempt.instance, attempt.queue_id
         engine = self.rehearsal.engine
-        message = engine.messages.get(attempt.instance, attempt.queue_id)
-        if not at_provider or message is None:
+        message = engine.messages.get(*place)
+        if message is None or not (at_provider or place in self._undecided):
             return
         own = {str(sub.key) for sub in engine.subqueues.matching(message, attempt.provider)}
         for key, sub in at_provider.items():
@@ -239,7 +240,7 @@ class Waiting:
             began -= fact.delays.in_queue_manager
         stops = [at_provider[key] for key in own if key in at_provider and key not in moved]
         stops = [sub for sub in stops if sub.stopped(began)]
-        if stops or (attempt.instance, attempt.queue_id) in self._undecided:
+        if stops or place in self._undecided:
             self._decide(message, _Outcome(stops, fact.status, began), fact, now=attempt.time)
 
     def _decide(self, message: Message, outcome: _Outcome, fact: facts.DeliveryAttempt, *, now: float) -> None:

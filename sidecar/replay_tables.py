@@ -14,7 +14,6 @@ from policies.backtest import Report
 from policies.comparison import Comparison
 from policies.verdict import Verdict
 from policies.waiting import Counts, Opened
-from sidecar.classify import as_json as verdict_json
 from sidecar.log_history import LogHistory
 
 WIDTH = 160
@@ -158,16 +157,20 @@ def _suspended(counts: Counts) -> str:
     return f"{counts.others_suspended} deferred because Postfix had suspended the destination"
 
 
+_SHOWN = ("reaction", "detail", "scope", "bounce", "provider", "blocklists", "code", "enhanced")
+"""Fields of a verdict beside its rule, what follows from it before what leads to it."""
+
+
 def _labels(verdict: Verdict, fields: Sequence[str]) -> str:
     """The rule, and what else differs."""
-    shown = {name: value for name, value in verdict_json(verdict).items() if name in fields and name != "rule"}
-    return " ".join([verdict.rule, *(f"{name}={_word(value)}" for name, value in shown.items())])
+    shown = [f"{name}={_word(getattr(verdict, name))}" for name in _SHOWN if name in fields]
+    if "identity" in fields:
+        shown.append(f"identity={verdict.identity.type if verdict.identity else '-'}")
+    return " ".join([verdict.rule, *shown])
 
 
-def _word(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{value['type']}:{value['value']}"
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+def _word(value: object) -> str:
+    return (",".join(value) if isinstance(value, tuple) else str(value or "")) or "-"
 
 
 def _one_line(text: str) -> str:
