@@ -1,73 +1,118 @@
 """`sidecar explain`: a log, line by line, with the fact, the rule and the change each line would cause."""
 
+import itertools
 import json
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
 from parsers.fact_json import fact_json
 from parsers.log import LogReader
-from policies.engine import Engine
-from policies.site import Settings
+from parsers.postfix.facts import Fact
+from policies.classify import RuleSet
+from policies.rehearsal import Rehearsal
 from sidecar import rules
 from sidecar.config import Config
 from sidecar.local_time import local_zone
+from sidecar.log_history import LogHistory
+from sidecar.parse import Zone, blocks
+
+_PLAIN = frozenset({"fact", "time", "host", "instance", "service", "daemon", "pid", "reason"})
+"""What the line itself shows as it is."""
 
 
-def explain(lines: Iterator[bytes], reader: LogReader, engine: Engine) -> Iterator[dict[str, Any]]:
-    """Give for each line `{line, facts, attempts, changes}`; the engine observes and moves no hand."""
-    telling = engine.telling
-    for line in lines:
-        told: list[dict[str, Any]] = []
-        for fact in reader.facts(line):
-            now = fact.record.time
-            engine.observe(fact, now=now)
-            engine.step(now=now)
-            told.append(fact_json(fact))
-        attempts, telling.attempts = telling.attempts, []
-        changes, telling.changes = telling.changes, []
-        yield {
-            "line": line.decode("utf-8", "backslashreplace"),
-            "facts": told,
-            "attempts": [attempt._asdict() for attempt in attempts],
-            "changes": [change._asdict() for change in changes],
-        }
+class Explainer:
+    """Lines of all hosts in the order of their log; the engine observes and moves no hand."""
+
+    def __init__(self, in_force: RuleSet, zone: tzinfo) -> None:
+        self._rules = in_force
+        self._zone = zone
+        self._hosts: dict[str, Rehearsal] = {}
+
+    def explain(self, lines: Iterable[bytes], reader: LogReader) -> Iterator[dict[str, Any]]:
+        """Give for each line `{line, facts, attempts, changes}`.
+
+        A change earlier than its line came with time alone, since the line before.
+        """
+        for line in lines:
+            stated = reader.facts(line)
+            hosts = [self._observe(fact) for fact in stated]
+            attempts = itertools.chain.from_iterable(host.attempts() for host in hosts)
+            changes = itertools.chain.from_iterable(host.changes() for host in hosts)
+            yield {
+                "line": line.decode("utf-8", "backslashreplace"),
+                "facts": [fact_json(fact, self._zone) for fact in stated],
+                "attempts": [attempt._asdict() for attempt in attempts],
+                "changes": [change._asdict() for change in changes],
+            }
+
+    def _observe(self, fact: Fact) -> Rehearsal:
+        name = fact.record.host
+        host = self._hosts.get(name)
+        if host is None:
+            host = self._hosts[name] = Rehearsal(self._rules, rules.organizational_domain, host=name)
+        host.observe(fact)
+        return host
 
 
 @click.command("explain", epilog="Example: sidecar explain /var/log/mail.log | less")
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--all", "every", is_flag=True, help="Also lines that state no delivery and cause no change.")
+@click.option("--tz", "zone", type=Zone(), help="Zone of stamps that name none; default: this host's.")
+@click.option("--year", type=click.IntRange(1971, 9998), help="Year of each file's first line; default: from its time.")
 @click.pass_obj
-def command(config: Config, files: tuple[Path, ...], *, as_json: bool, every: bool) -> None:
-    """Say for each line of a log what it states, which rule reads its reply, and what it would change."""
-    engine = Engine(rules.load(config.rules.directory), rules.organizational_domain, Settings(act=False))
-    for path in files or (Path("-"),):
-        with _opened(path) as log:
-            reference = path.stat().st_mtime if path != Path("-") else time.time()
-            reader = LogReader(zone=local_zone(), reference=reference, syslog_names=config.log.syslog_names)
-            for told in explain((line.rstrip(b"\n") for line in log), reader, engine):
-                if as_json:
-                    click.echo(json.dumps(told))
-                elif every or told["attempts"] or told["changes"]:
-                    click.echo("\n".join(_said(told)))
+def command(
+    config: Config, files: tuple[Path, ...], *, as_json: bool, every: bool, zone: tzinfo | None, year: int | None
+) -> None:
+    """Say for each line of a log what it states, which rule reads its reply, and what it would change.
+
+    Reads FILES in the order of their stamps, also .gz, .bz2, .xz and .zst, or standard input. Nothing is changed.
+    """
+    shown = zone or local_zone()
+    explainer = Explainer(rules.load(config.rules.directory), shown)
+    history = LogHistory(files, zone=shown, year=year, syslog_names=config.log.syslog_names)
+    for path in history.paths:
+        for told in explainer.explain(_lines(path), history.reader(path)):
+            if as_json:
+                click.echo(json.dumps(told))
+            elif every or told["attempts"] or told["changes"]:
+                click.echo("\n".join(_said(told, shown)))
 
 
-def _opened(path: Path) -> BinaryIO:
-    return sys.stdin.buffer if path == Path("-") else path.open("rb")
+def _lines(path: Path) -> Iterator[bytes]:
+    for block in blocks(path):
+        yield from (line.removesuffix(b"\r") for line in block.removesuffix(b"\n").split(b"\n"))
 
 
-def _said(told: dict[str, Any]) -> Iterator[str]:
-    yield told["line"]
+def _said(told: dict[str, Any], zone: tzinfo) -> Iterator[str]:
+    yield _printable(told["line"])
     for fact in told["facts"]:
-        yield f"  fact    {fact['fact']} {fact.get('queue_id', '')}".rstrip()
+        words = (f"{name}={_value(value)}" for name, value in fact.items() if name not in _PLAIN)
+        yield _printable(f"  fact    {fact['fact']} {' '.join(words)}".rstrip())
     for attempt in told["attempts"]:
         if attempt["rule"]:
-            words = (attempt["rule"], attempt["detail"], attempt["bounce"], f"scope {attempt['scope']}")
-            yield f"  rule    {', '.join(words)}" + (f", key {attempt['key']}" if attempt["key"] else "")
+            read = f"{attempt['rule']}, {attempt['detail']}, {attempt['bounce']}, scope {attempt['scope']}"
+            key = f", key {attempt['key']}" if attempt["key"] else ""
+            yield _printable(f"  rule    {read}{key}")
+    own_time = min((datetime.fromisoformat(fact["time"]).timestamp() for fact in told["facts"]), default=0.0)
     for change in told["changes"]:
-        yield f"  change  {change['key']} {change['kind']}: {change['why']}"
+        earlier = change["time"] < own_time - 0.001
+        at = "" if not earlier else f" ({datetime.fromtimestamp(change['time'], zone):%Y-%m-%d %H:%M:%S}, by time)"
+        what = " ".join(filter(None, (change["key"], change["kind"])))
+        yield _printable(f"  change  {what}: {change['why']}{at}")
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _printable(text: str) -> str:
+    """As a terminal may be shown it: a log holds what strangers sent."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_CONTROLS)
+
+
+_CONTROLS: dict[int, str] = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 9}

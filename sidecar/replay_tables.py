@@ -37,12 +37,12 @@ class Page:
         self._console.print(_figures([("what a sidecar would have done", report)]))
         self._subqueues("sub-queues that would have opened", report.subqueues)
         rows = [
-            (row.count, row.rule, row.detail, row.bounce, row.scope, row.reaction, row.providers, _one_line(row.sample))
+            (row.count, row.rule, row.detail, row.bounce, row.scope, row.reaction, row.providers, row.sample)
             for row in report.replies
         ]
         names = ("count", "rule", "detail", "bounce", "scope", "reaction", "providers", "the first one")
         self._rows("replies by rule", names, rows)
-        unknown = [(row.count, row.provider or "-", _one_line(row.sample)) for row in report.unknown]
+        unknown = [(row.count, row.provider or "-", row.sample) for row in report.unknown]
         self._rows("replies that no rule knows", ("count", "provider", "the first one"), unknown)
 
     def comparison(self, history: LogHistory, comparison: Comparison, chosen: Sequence[str]) -> None:
@@ -50,7 +50,7 @@ class Page:
         self._log(history, comparison.a)
         self._console.print(_figures([(f"A: {a}", comparison.a), (f"B: {b}", comparison.b)]))
         rows = [
-            (one.count, _labels(one.a, one.fields), _labels(one.b, one.fields), _one_line(one.sample))
+            (one.count, _labels(one.a, one.fields), _labels(one.b, one.fields), one.sample)
             for one in comparison.replies
         ]
         self._rows("replies read differently", ("count", "A", "B", "the first one"), rows)
@@ -115,7 +115,7 @@ class Page:
             return
         left = f", the first {self._top} of {len(rows)}" if self._top is not None and self._top < len(rows) else ""
         table = Table(title=Text(f"{title}{left}"), title_justify="left", box=None, pad_edge=False)
-        shown = [tuple(map(str, row)) for row in rows[: self._top]]
+        shown = [tuple(_one_line(str(cell)) for cell in row) for row in rows[: self._top]]
         widths = [max(len(cell) for cell in column) for column in zip(names, *shown, strict=True)]
         left_over = max(_LEAST, self._console.width - sum(widths[:-1]) - 2 * len(names))
         for i, name in enumerate(names):
