@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from sidecar.config import DEFAULT_PATH, Config, load
+from sidecar.config import DEFAULT_PATH, Config, ConfigError, load
 
 
 class Entry(NamedTuple):
@@ -19,6 +19,8 @@ class Entry(NamedTuple):
     about: str
     configured: bool = True
     """Reads the configuration; else only one that --config names, so that it works for anybody anywhere."""
+    recover: str = ""
+    """module:function that gives another configuration where this one is broken; "": the command fails."""
 
 
 COMMANDS: Mapping[str, Entry] = {
@@ -38,7 +40,11 @@ COMMANDS: Mapping[str, Entry] = {
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
     "check": Entry("sidecar.check:check", "Configuration, wiring, what is missing."),
     "postfix": Entry("sidecar.wiring:postfix_command", "The wiring in main.cf and master.cf: show, apply, remove."),
-    "failsafe": Entry("sidecar.failsafe:failsafe", "Release what is held when core is silent for too long."),
+    "failsafe": Entry(
+        "sidecar.failsafe:failsafe",
+        "Release what is held when core is silent for too long.",
+        recover="sidecar.in_force:recover",
+    ),
     "lab": Entry("sidecar.lab.command:lab", "A private Postfix, simulated providers, a fleet.", configured=False),
 }
 
@@ -65,8 +71,7 @@ class Program(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # as above
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].where.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        command = _imported(COMMANDS[cmd_name].where)
         assert isinstance(command, click.Command)
         return command
 
@@ -105,7 +110,24 @@ def sidecar(context: click.Context, config_path: Path | None) -> None:
     """
     entry = COMMANDS[context.invoked_subcommand or ""]
     if context.obj is None:
-        context.obj = load(config_path) if entry.configured or config_path else Config()
+        context.obj = _configuration(entry, config_path)
+
+
+def _configuration(entry: Entry, path: Path | None) -> Config:
+    """Raises ConfigError."""
+    try:
+        return load(path) if entry.configured or path else Config()
+    except ConfigError as error:
+        if not entry.recover:
+            raise
+        recovered = _imported(entry.recover)(path, error)
+        assert isinstance(recovered, Config)
+        return recovered
+
+
+def _imported(where: str) -> Any:
+    module, _, attribute = where.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from sidecar import hold_queue, own_log, postfix, qmgr, queue_files, systemd
+from sidecar import hold_queue, in_force, own_log, postfix, qmgr, queue_files, systemd
 from sidecar.config import Config, ConfigError
 from sidecar.control import unlink_stale
 from sidecar.held_record import HeldRecord, Op, RecordError
@@ -47,6 +47,8 @@ SCAN_SHARE = 10.0
 """A scan may take one part in so many of the queue manager's time."""
 COUNT_EVERY = 30.0
 """Seconds between two counts of the deferred queue."""
+HANG_UP_WITHIN = 2.0
+"""Seconds that a peer has at the end to read its last answer."""
 RELOAD_EVERY = 30.0
 """Seconds between two reloads of an instance: each resets the queue manager's timers."""
 
@@ -230,17 +232,23 @@ async def serve(
     Raises ConfigError when the socket cannot be made, RecordError when the record cannot be opened.
     """
     helper = QueueHelper(Path(config.postfix.config_directory), HeldRecord(config.held_record))
+    try:
+        in_force.write(config)
+    except OSError as error:
+        _LOG.warning("%s cannot be kept for the failsafe: %s", in_force.NAME, error)
     uid, gid = _ids_of(user)
     allowed = {0, os.geteuid()} | ({uid} if uid is not None else set())
     listener = inherited or _bound(config.helper_socket, group=gid)
-    connections: set[asyncio.StreamWriter] = set()
+    talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        talks[task] = writer
         try:
             await _talk(reader, writer, helper, allowed)
         finally:
-            connections.discard(writer)
+            del talks[task]
             writer.close()
 
     server = await asyncio.start_unix_server(talk, sock=listener, limit=LINE_MAX, backlog=64)
@@ -249,9 +257,21 @@ async def serve(
     async with server:
         await _until(stop or asyncio.Event())
         systemd.notify("STOPPING=1")
-        for writer in tuple(connections):
-            writer.close()
+        await _hang_up(talks)
     helper.settle()
+
+
+async def _hang_up(talks: Mapping[asyncio.Task[None], asyncio.StreamWriter]) -> None:
+    """End all connections and wait for their tasks: one that were cancelled with the loop would log a traceback."""
+    for writer in talks.values():
+        writer.close()
+    waiting = set(talks)
+    if waiting:
+        _, waiting = await asyncio.wait(waiting, timeout=HANG_UP_WITHIN)
+    for task in waiting:
+        talks[task].transport.abort()  # a peer that does not read its answer
+    if waiting:
+        await asyncio.wait(waiting)
 
 
 async def _until(stop: asyncio.Event) -> None:

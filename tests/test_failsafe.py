@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from policies.access import hold_text
-from sidecar import failsafe, held_record, postfix, qmgr
+from sidecar import cli, failsafe, held_record, in_force, postfix, qmgr
 from sidecar.config import Config, LogConfig, PostfixConfig, StoreConfig, SubqueuesConfig
 from sidecar.held_record import Entry, HeldRecord, Op
 from sidecar.lab.private_postfix import PrivatePostfix
@@ -376,3 +376,18 @@ def test_the_patience_scales_with_the_lab(site: Site) -> None:
         subqueues=SubqueuesConfig(failsafe_after_minutes=15, scale=60),
     )
     assert run(site._replace(config=fast))[1]["state"] == "nothing"
+
+
+def test_a_broken_configuration_does_not_keep_mail(site: Site) -> None:
+    ours = held(site, "a@one.example")
+    record(site, ours)
+    in_force.write(site.config)
+    broken = site.directory / "run" / "sidecar.toml"
+    broken.write_text(f'mdoe = "act"\n[store]\npath = "{site.config.store.path}"\n')
+    done = CliRunner().invoke(cli.sidecar, ["--config", str(broken), "failsafe", "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["state"] == "released"
+    assert f"{broken}: mdoe: unknown key" in done.stderr
+    assert "GOING BY" in done.stderr
+    until(lambda: sent(site, ours))
+    assert CliRunner().invoke(cli.sidecar, ["--config", str(broken), "status"]).exit_code == 2

@@ -449,6 +449,28 @@ def test_killed_between_record_and_postsuper(site: Site) -> None:
     shutil.rmtree(other)
 
 
+def test_it_ends_quietly_with_connections_open(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from sidecar.config import Config, StoreConfig\n"
+        "from sidecar.queue_helper import queue_helper\n"
+        "queue_helper.main([], obj=Config(runtime_directory=sys.argv[1], store=StoreConfig(path=sys.argv[1])))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert b"listening on" in process.stderr.readline()
+    with contextlib.ExitStack() as stack:
+        talking, silent, deaf = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3))
+        for each in (talking, silent, deaf):
+            each.connect(str(tmp_path / "helper"))
+        deaf.sendall(b"{}\n" * 5_000)  # and its answers are not read
+        talking.sendall(b"{}\n")
+        assert b"unknown command" in talking.recv(1_000)
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (0, b"")
+
+
 def test_a_helper_that_restarts_is_found_again(site: Site) -> None:
     async def across(client: QueueClient) -> None:
         with helper(site.directory, site.mail.config_directory, "again"):
