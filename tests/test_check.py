@@ -110,6 +110,8 @@ CASES: list[tuple[str, str, str, dict[str, str], str, Config | None]] = [
     ("policy-socket-chroot", "error", "policy.listen", {"smtpd_end_of_data_restrictions": f"{ASK.replace('private', '/private')}"}, "smtpd pass - - y - - smtpd\n", Config(policy=PolicyConfig(listen=("unix:/private/sidecar", "unix:private/sidecar")))),
     ("log-elsewhere", "error", "log.source", {"maillog_file": "/var/log/postfix.log"}, "", None),
     ("log-elsewhere", "error", "log.source", {"maillog_file": "/var/log/postfix.log"}, "", Config(log=LogConfig(source="journal"))),
+    ("log-journal", "info", "log.source", {}, "", Config(log=LogConfig(source="journal"))),
+    ("log-journal", "info", "log.source", {}, "", Config(log=LogConfig(source="journal:/var/log/journal/remote"))),
     ("log-missing", "error", "log.source", {}, "", Config(log=LogConfig(source="/nowhere/mail.log"))),
     ("route-transport", "error", "route.transport", {}, "", ROUTED),
     ("route-relayhost", "error", "relayhost", {"relayhost": "[relay.example]"}, OUT, ROUTED),
