@@ -316,14 +316,13 @@ def _log(host: Host) -> Iterator[Finding]:
     if written and Path(written) != Path(source):
         wanted = f"log.source = {written!r}: Postfix writes there (maillog_file), and nowhere else"
         yield host.ours("log-elsewhere", "log.source", source, wanted)
-    if source.partition(":")[0] == "journal":
+    elif source.partition(":")[0] == "journal":
         wanted = (
             "nothing to do where some tenths of a second do not matter: journald hands lines over in batches,"
             " so a refusal is acted on about 0.3 s later than from a file that rsyslog or maillog_file writes"
         )
         yield host.ours("log-journal", "log.source", source, wanted)._replace(severity=Severity.INFO)
-        return
-    if source == "-":
+    if source == "-" or source.partition(":")[0] == "journal":
         return
     path = Path(source)
     if not path.exists():

@@ -162,7 +162,7 @@ _ALSO = {
         ({"smtpd_milters": "inet:127.0.0.1:8891"}, "", Config(policy=PolicyConfig(milters_quarantine=True))),
         ({"delay_warning_time": "4h"}, "", Config(subqueues=SubqueuesConfig(hold_max_hours=2.0))),
         ({}, OUT, ROUTED),
-        ({"syslog_name": "mta"}, "", Config(log=LogConfig(source="journal", syslog_names=("mta",)))),
+        ({"syslog_name": "mta"}, "", Config(log=LogConfig(source="-", syslog_names=("mta",)))),
         ({"relayhost": "[relay.example]"}, "", None),
         ({"content_filter": "smtp:[127.0.0.1]:10024", "smtpd_recipient_restrictions": "", "smtpd_end_of_data_restrictions": ""},
          LAST_SMTPD, None),
