@@ -5,14 +5,17 @@ looked for at all. The order of the rules decides, whatever the layout.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from policies.rules import Rule
-from policies.said import Heard, words
+from policies.said import Heard, normalise, words
 from policies.verdict import Reaction, Scope
 
 T = TypeVar("T")
+
+_NOTHING_USUAL: Final[Mapping[str, int]] = MappingProxyType({})
 
 _BEFORE_RECIPIENT: Final = frozenset({"greeting", "EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "MAIL FROM"})
 """Answers to these were given before any recipient was named, so none of them condemns one."""
@@ -32,8 +35,11 @@ def says(text: str, phrase: str) -> bool:
 class Phrases(Generic[T]):
     """Phrases and what each stands for, laid out by a word of each."""
 
-    def __init__(self, phrases: Iterable[tuple[int, str, T]]) -> None:
-        """Take (order, phrase, meaning); orders are unique, the phrase "" is in every text."""
+    def __init__(self, phrases: Iterable[tuple[int, str, T]], usual: Mapping[str, int] = _NOTHING_USUAL) -> None:
+        """Take (order, phrase, meaning); orders are unique, the phrase "" is in every text.
+
+        `usual`: how often texts have a word, as far as that is known; a phrase is laid under its least usual one.
+        """
         entries = [(entry, _whole_words(entry[1]) if entry[1].isascii() else frozenset()) for entry in phrases]
         common = Counter(word for _, whole in entries for word in whole)
         self._by_word: dict[str, list[_Entry[T]]] = {}
@@ -43,7 +49,7 @@ class Phrases(Generic[T]):
         starts = sum(not whole for _, whole in entries) > _FEW
         for entry, whole in entries:
             if whole:
-                rarest = min(whole, key=lambda word: (common[word], word))
+                rarest = min(whole, key=lambda word: (usual.get(word, 0), common[word], word))
                 self._by_word.setdefault(rarest, []).append((entry[1], entry))
             elif not entry[1].isascii():
                 self._foreign.append((entry[1], entry))
@@ -55,6 +61,10 @@ class Phrases(Generic[T]):
 
     def said(self, text: str, have: frozenset[str]) -> list[tuple[int, str, T]]:
         """The entries whose phrase a text says, in no order; `have`: the text's words."""
+        return [entry for entry in self.found(text, have) if says(text, entry[1])]
+
+    def found(self, text: str, have: frozenset[str]) -> list[tuple[int, str, T]]:
+        """The same, but whether each begins at a word is still to be seen."""
         known = self._by_word
         said = [entry for word in self._words & have for phrase, entry in known[word] if phrase in text]
         if self._loose:
@@ -65,11 +75,11 @@ class Phrases(Generic[T]):
             known = self._by_start
             starts = self._starts.intersection([word[:_START] for word in have])
             said += [entry for start in starts for phrase, entry in known[start] if phrase in text]
-        return [entry for entry in said if says(text, entry[1])]
+        return said
 
 
 _Entry: TypeAlias = tuple[str, tuple[int, str, T]]
-_START: Final = 4
+_START: Final = 3
 """Letters of a word's begin by which phrases are laid out that have no whole word ..."""
 _FEW: Final = 24
 """... if there are more than so many of them."""
@@ -167,17 +177,21 @@ class Table:
         self.rules = tuple(rules)
         self._named = frozenset(code for rule in self.rules for code in rule.codes)
         self._buckets: dict[str, _Bucket] = {}
+        self._usual = Counter(
+            word for rule in self.rules for example in rule.examples for word in words(normalise(example))
+        )
 
     def find(self, heard: Heard) -> Rule | None:
         """The first rule that fits."""
         bucket = self._bucket(heard)
-        entries = bucket.phrases.said(heard.text, heard.words)
+        text = heard.text
+        entries = bucket.phrases.found(text, heard.words)
         if heard.enhanced in bucket.by_status:
             entries += bucket.by_status[heard.enhanced]
         if len(entries) > 1:
             entries.sort()
-        for _, _, rule in entries:
-            if fits(rule, heard):
+        for _, phrase, rule in entries:
+            if says(text, phrase) and fits(rule, heard):
                 return rule
         return None
 
@@ -188,7 +202,7 @@ class Table:
             code = f"{code[0]}xx" if code else f"{heard.enhanced[:1]}??"
         bucket = self._buckets.get(code)
         if bucket is None:
-            bucket = self._buckets[code] = _lay_out(rule for rule in self.rules if _takes(rule, code))
+            bucket = self._buckets[code] = _lay_out((rule for rule in self.rules if _takes(rule, code)), self._usual)
         return bucket
 
 
@@ -202,7 +216,7 @@ def _takes(rule: Rule, code: str) -> bool:
     return code in rule.codes or f"{code[0]}xx" in rule.codes
 
 
-def _lay_out(rules: Iterable[Rule]) -> _Bucket:
+def _lay_out(rules: Iterable[Rule], usual: Mapping[str, int]) -> _Bucket:
     phrases: list[tuple[int, str, Rule]] = []
     by_status: dict[str, list[tuple[int, str, Rule]]] = {}
     order = 0
@@ -214,4 +228,4 @@ def _lay_out(rules: Iterable[Rule]) -> _Bucket:
                 continue
             for status in rule.statuses:
                 by_status.setdefault(status, []).append((order, phrase, rule))
-    return _Bucket(Phrases(phrases), by_status)
+    return _Bucket(Phrases(phrases, usual), by_status)
