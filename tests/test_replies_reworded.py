@@ -98,7 +98,7 @@ def _reworded(row: Labelled, rng: random.Random) -> tuple[Said, str]:
     if rng.random() < 0.5 and not before.startswith("netblock"):
         text, before = re.sub(rf"\b{re.escape(OURS)}\b", address, text), before.replace(OURS, address)
     if rng.random() < 0.5 and (":" not in before or before.endswith(":example.com") or before.startswith("ip:")):
-        text = re.sub(r"(?i)(?<![\w.-])example\.com\b", domain, text)
+        text = re.sub(r"(?i)(?<![\w.-])example\.com(?=s?\b)", domain, text)
         before = re.sub(r":example\.com$", f":{domain}", before)
     if rng.random() < 0.5:
         text = _wrapped(text, rng)
