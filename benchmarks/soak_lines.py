@@ -23,7 +23,7 @@ SAMPLED = 50
 """Of so many facts one is printed as JSON."""
 
 
-def soak(lines: int, seed: int) -> dict[str, object]:
+def soak(lines: int, seed: int) -> dict[str, int]:
     """Count what became of so many lines. Raises AssertionError where one is missing, and whatever a parser raises."""
     dice = random.Random(seed)
     originals = log_lines()
