@@ -2,7 +2,7 @@
 
 import random
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -123,3 +123,50 @@ def test_the_whole_log_twice() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_every_line_twice_and_out_of_order(seed: int) -> None:
     expect_all(records(shuffled([*EVERYTHING, *EVERYTHING], seed)), WANTED)
+
+
+def many(count: int, *, end: bool) -> Iterator[str]:
+    """Messages one after the other, a second apart, deferred; the log goes on for as long as they are many."""
+    for number in range(count):
+        stamp = datetime.fromtimestamp(NOON + number, UTC).strftime("%Y-%m-%dT%H:%M:%S.000000+00:00")
+        queue_id = f"{number:010X}"
+        yield f"{stamp} mx1 postfix/smtpd[1]: {queue_id}: client=a.example[192.0.2.1]"
+        yield f"{stamp} mx1 postfix/cleanup[2]: {queue_id}: message-id=<{number}@a.example>"
+        yield f"{stamp} mx1 postfix/qmgr[3]: {queue_id}: from=<a@a.example>, size=1, nrcpt=1 (queue active)"
+        yield (
+            f"{stamp} mx1 postfix/smtp[4]: {queue_id}: to=<b@b.example>, relay=mx.b.example[198.51.100.1]:25, delay=0"
+            ", delays=0/0/0/0, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as 3F2A81C0B8)"
+        )
+        if end:
+            yield f"{stamp} mx1 postfix/qmgr[3]: {queue_id}: removed"
+
+
+def test_messages_that_do_not_end_are_given_up_after_a_while() -> None:
+    lifecycle = Lifecycle(patience=60.0)
+    found = records(many(9_000, end=False), lifecycle)
+    assert len(found) == 9_000
+    assert {record.end for record in found} == {End.UNFINISHED}
+    assert {outcome.status for record in found for outcome in record.recipients} == {"sent"}
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_memory_is_bounded(end: bool) -> None:  # noqa: FBT001  # pytest fills it
+    lifecycle = Lifecycle(most=1_000)
+    reader = LogReader(zone=UTC, reference=NOON)
+    count = most = 0
+    for line in many(20_000, end=end):
+        for fact in reader.facts(line.encode()):
+            lifecycle.see(fact)
+        most = max(most, lifecycle.open_messages)
+        count += len(lifecycle.finished())
+    lifecycle.rest()
+    found = lifecycle.finished()
+    assert count + len(found) == 20_000
+    assert most <= (20 if end else 1_200)
+
+
+def test_a_clock_that_was_set_back_and_a_stamp_from_the_future() -> None:
+    lines = list(many(50, end=True))
+    future = "2031-01-01T00:00:00.000000+00:00 mx1 postfix/qmgr[3]: 00FFFFFFFF: from=<>, size=1, nrcpt=1 (queue active)"
+    found = records([*lines[:100], future, *lines[100:]])
+    assert sum(record.end is End.REMOVED for record in found) == 50
