@@ -56,7 +56,8 @@ _ENDINGS: Final = 20_000
 """Messages that wait for late lines, and closed ones whose lines would be known if they came again."""
 _WAITING: Final = 50_000
 """Facts that wait for overtaken ones; no host logs so many in the window."""
-_SWEEP: Final = 3600.0
+_SWEEP: Final = 100_000
+"""Facts between two looks at everything that is open."""
 _NAMED: Final = 4
 """Messages whose answers named the same next queue id, strangers' among them."""
 _HOP: Final = 60.0
@@ -91,13 +92,15 @@ class _Place:
 class _Host:
     """One machine: its clock, and the facts that others may still overtake."""
 
-    __slots__ = ("heard", "now", "waiting")
+    __slots__ = ("heard", "now", "places", "waiting")
 
     def __init__(self) -> None:
         self.now = -math.inf
         self.heard = 0.0
         """When it last said something, by the clock of whoever was ahead."""
         self.waiting: deque[Fact] = deque()
+        self.places: dict[str, _Place] = {}
+        """By instance."""
 
 
 class Lifecycle:
@@ -119,8 +122,8 @@ class Lifecycle:
         self._notified: OrderedDict[str, OpenMessage] = OrderedDict()
         """Notifications that were named before their own first line."""
         self._finished: list[MessageRecord] = []
-        self._swept = 0.0
         self._since = 0
+        self._swept_every = min(_SWEEP, most // 8 + 1)
         self.late = 0
         """Lines of messages that were already through: copies, or later than the window allows."""
 
@@ -163,23 +166,27 @@ class Lifecycle:
         return [told for host in quiet for told in self._told(host, math.inf)]
 
     def _told(self, host: _Host, until: float) -> list[tuple[Fact, OpenMessage | None]]:
-        waiting, due = host.waiting, []
-        while waiting and (waiting[0].record.time < until or len(waiting) > _WAITING):
-            fact = waiting.popleft()
-            due.append((fact, self._tell(fact)))
+        waiting, handlers, due = host.waiting, self._HANDLERS, []
+        while waiting:
+            fact = waiting[0]
+            record = fact.record
+            time = record.time
+            if time >= until and len(waiting) <= _WAITING:
+                break
+            waiting.popleft()
+            place = host.places.get(record.instance) or self._new_place(host, record)
+            if time > place.now:
+                place.now = time
+                if place.closing and place.closing[0][0] < time:
+                    self._close_due(place)
+            elif time < place.now - _BACK:
+                self._close_all(place)
+                place.now = time
+            due.append((fact, handlers[type(fact)](self, place, fact)))
+            self._since += 1
+            if self._since >= self._swept_every:
+                self._sweep(time)
         return due
-
-    def _tell(self, fact: Fact) -> OpenMessage | None:
-        record = fact.record
-        place = self._place(record)
-        if record.time > place.now:
-            place.now = record.time
-            if place.closing and place.closing[0][0] < record.time:
-                self._close_due(place)
-        elif record.time < place.now - _BACK:
-            self._close_all(place)
-            place.now = record.time
-        return self._HANDLERS[type(fact)](self, place, fact)
 
     def finished(self) -> list[MessageRecord]:
         """The messages that came through since the last call, in the order of their ends."""
@@ -205,14 +212,9 @@ class Lifecycle:
         host = self._hosts[name] = _Host()
         return host
 
-    def _place(self, record: LogRecord) -> _Place:
-        self._since += 1
-        if self._since >= self._most // 8 + 1 or record.time > self._swept + _SWEEP or record.time < self._swept:
-            self._sweep(record.time)
-        key = record.host, record.instance
-        place = self._places.get(key)
-        if place is None:
-            place = self._places[key] = _Place(*key)
+    def _new_place(self, host: _Host, record: LogRecord) -> _Place:
+        place = host.places[record.instance] = _Place(record.host, record.instance)
+        self._places[record.host, record.instance] = place
         return place
 
     # Which message a line belongs to.
@@ -544,12 +546,16 @@ class Lifecycle:
 
     def _sweep(self, now: float) -> None:
         """Give up what is silent for too long, and the longest silent where there are too many."""
-        self._swept, self._since = now, 0
+        self._since = 0
         for key, place in list(self._places.items()):
             for message in [one for one in place.open.values() if one.last_line < now - self._patience]:
                 self._give_up(place, message)
             if not place.open and not place.closing and place.now < now - self._patience:
                 del self._places[key]
+                host = self._hosts[place.host]
+                del host.places[place.instance]
+                if not host.places and not host.waiting:
+                    del self._hosts[place.host]
         surplus = self.open_messages - self._most * 7 // 8
         if surplus > self._most // 8:
             everything = [(one.last_line, place, one) for place in self._places.values() for one in place.open.values()]

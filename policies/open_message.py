@@ -38,11 +38,11 @@ class Recipient:
         self.outcome = (
             attempt.recipient,
             attempt.orig_to,
-            intern(attempt.status),
-            intern(attempt.dsn),
+            attempt.status,  # this, dsn and relay are the parser's, one object each
+            attempt.dsn,
             attempt.reason,
-            intern(attempt.relay_host),
-            intern(attempt.relay_address),
+            attempt.relay_host,
+            attempt.relay_address,
             record.service,
             record.daemon,
         )
@@ -151,7 +151,9 @@ def next_queue_id(attempt: DeliveryAttempt) -> str:
 
 def record_of(message: OpenMessage) -> MessageRecord:
     """The record of a root and its hops."""
-    parts = message.parts or [message]
+    if message.parts is None:
+        return _record_of_one(message)
+    parts = message.parts
     last = max(parts, key=lambda part: part.ended)
     ends = [part.end or End.UNFINISHED for part in parts]
     return MessageRecord(
@@ -171,6 +173,34 @@ def record_of(message: OpenMessage) -> MessageRecord:
         dkim_domains=tuple(dict.fromkeys(domain for part in parts for domain in part.dkim_domains)),
         notifications=tuple(dict.fromkeys(told for part in parts for told in part.notifications)),
         notification_of=message.notification_of,
+    )
+
+
+def _record_of_one(message: OpenMessage) -> MessageRecord:
+    """The same where there is one queue id: nearly every message."""
+    hop = message.hop
+    return MessageRecord(
+        (hop,),
+        message.begun_at is not None,
+        message.end or End.UNFINISHED,
+        message.arrival,
+        message.ended,
+        message.sender,
+        message.message_id,
+        message.client_host,
+        message.client_address,
+        message.sasl_username,
+        message.size,
+        tuple(
+            [
+                RecipientOutcome(*one.outcome, hop, one.attempts, one.first, one.last)
+                for one in message.recipients.values()
+            ]
+        ),
+        message.headers,
+        message.dkim_domains,
+        message.notifications,
+        message.notification_of,
     )
 
 
