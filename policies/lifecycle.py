@@ -48,8 +48,8 @@ WINDOW: Final = 2.0
 """Seconds by which a syslog daemon may shuffle lines."""
 PATIENCE: Final = 6 * 86400.0
 """Seconds without a line after which nothing more is expected; Postfix keeps mail for five days."""
-MOST: Final = 1_000_000
-"""Messages open at once; above that the longest silent ones are closed."""
+MOST: Final = 500_000
+"""Messages open at once, at about 1.6 kB each; above that the longest silent ones are closed."""
 _REQUEUE: Final = 120.0
 """pickup(8) wakes up every minute."""
 _ENDINGS: Final = 20_000
