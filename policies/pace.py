@@ -69,10 +69,10 @@ RARER = 1.5
 DEAR = 5.0
 """How much rarer exploring gets where an episode lowered the limit."""
 UNKNOWN_BURST = 100.0
-_SPARE = 12.0
-"""Refusals that exploring may cost in an opening ..."""
-_SHARE = 0.01
-"""... and so many more for each message that was accepted in it."""
+_SPARE = 17.0
+"""Refusals that exploring may cost in an opening: half of what a small backlog may see (15 in 1000 of 3,000) ..."""
+_SHARE = 0.002
+"""... and for each message that was accepted in it: with what comes unasked, 3 in 1000 of a large one."""
 _UNSEEN = 1.0
 """Seconds' worth of the pace that is let out unseen, beside the lag: releases go once a second, all at a time."""
 _LAGS = 10.0
