@@ -300,7 +300,10 @@ class Pace:
         seen = _LAGS * self._lag
         if self._chance.ratio > 0:
             return max(pacing.quick, seen)
-        if limit.rate and plan.idle_since is not None and at >= plan.idle_since + pacing.idle:
+        idle = plan.idle_since is not None and at >= plan.idle_since + pacing.idle
+        if idle and (limit.rate or plan.lent or not self._affordable()):
+            if not limit.rate and not plan.lent:
+                plan.goal = max(plan.goal, self.rate)  # was tested
             plan.lent = True
             return max(pacing.careful, seen)
         if self.rate < plan.goal:

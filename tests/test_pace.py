@@ -292,6 +292,16 @@ def test_no_more_is_tried_than_what_was_delivered_pays_for() -> None:
     assert late.rate < 2.0
 
 
+def test_with_nothing_waiting_it_grows_without_being_paid_for_and_what_was_tested_is_kept() -> None:
+    pace = explored(lag=30.0, seconds=400)
+    tested = pace.rate
+    for second in range(700, 3000):
+        pace.advance(now=float(second), held=0)
+    assert pace.rate == PACING.full_pace
+    pace.advance(now=3000.0, held=100_000)
+    assert pace.rate == pytest.approx(tested, rel=0.1)
+
+
 def test_refusals_are_paid_for_by_what_is_delivered_after_them() -> None:
     pace = explored(lag=0.2, seconds=200)
     for _ in range(40):
