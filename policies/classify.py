@@ -81,9 +81,19 @@ class RuleSet:
             return rule
         table = self._tables.get(provider) if provider else None
         if heard.remote:
-            return (table and table.find(heard)) or self._any.find(heard)
+            rule = table.find(heard) if table else None
+            return self._any.find(heard) if rule is None else self._second_thought(rule, heard)
         # Text without a code that is none of Postfix's: taken for a reply only where a provider's own token says so.
         return table.find(heard) if table and self._token(heard) == provider else None
+
+    def _second_thought(self, rule: Rule, heard: Heard) -> Rule:
+        """A provider's enhanced code alone condemns a recipient only where no words speak of something else."""
+        if rule.reaction is not Reaction.SUPPRESS or rule.any_of or rule.all_of:
+            return rule
+        other = self._any.find(heard)
+        if other is None or other.reaction is Reaction.SUPPRESS or not (other.any_of or other.all_of):
+            return rule
+        return other
 
     def _token(self, heard: Heard) -> str | None:
         said = self._tokens.said(heard.text, heard.words)

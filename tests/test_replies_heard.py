@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from parsers.smtp import read_reply
 from policies.classify import Said
 from policies.rules import DETAILS, OPENING_REACTIONS
 from policies.verdict import Bounce, Reaction, Scope
@@ -115,3 +116,28 @@ def test_odd_codes_before_plain_words() -> None:
         ("450 5.1.1 <nobody@example.net>: user unknown", Reaction.NOTHING),
     ):
         assert RULES.classify(Said(reply, "mx.example.net", "", "RCPT TO")).reaction is reaction, reply
+
+
+@pytest.mark.parametrize("status", ["5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1", "5.4.1", "5.7.1", "5.0.0"])
+def test_an_enhanced_code_alone_condemns_nobody(status: str) -> None:
+    """A refusal for another cause keeps to it under any enhanced code, at any provider."""
+    rng = random.Random(status)
+    others = [
+        row
+        for row in REPLIES
+        if row.text.startswith("5")
+        and row.label[0].startswith(("auth", "content", "reputation", "throttling", "policy"))
+        if row.label[0] != "policy.protocol" and (status != "5.4.1" or "Access denied" not in row.text)
+    ]
+    for row in others:
+        reply = read_reply(row.text)
+        assert reply is not None, row
+        for host in rng.sample(HOSTS, min(len(HOSTS), 2 * SOAK)):
+            text = f"{rng.choice(['550', '553', '554'])} {status} {reply.text}"
+            verdict = RULES.classify_anew(Said(text, host, "", row.command))
+            assert verdict.reaction is not Reaction.SUPPRESS, (text, host, verdict.rule)
+
+
+def test_only_what_is_about_the_recipient_suppresses() -> None:
+    for rule in RULES.rules:
+        assert rule.reaction is not Reaction.SUPPRESS or rule.category == "recipient", rule.id
