@@ -49,7 +49,7 @@ WINDOW: Final = 2.0
 PATIENCE: Final = 6 * 86400.0
 """Seconds without a line after which nothing more is expected; Postfix keeps mail for five days."""
 MOST: Final = 500_000
-"""Messages open at once, at about 1.6 kB each; above that the longest silent ones are closed."""
+"""Messages open at once, at about 1.3 kB each; above that the longest silent ones are closed."""
 _REQUEUE: Final = 120.0
 """pickup(8) wakes up every minute."""
 _ENDINGS: Final = 20_000
@@ -369,11 +369,13 @@ class Lifecycle:
             return None
         if message.begun_at is None:
             message.arrival = min(message.arrival, fact.record.time - fact.delay)
-        key = fact.recipient, fact.orig_to
-        recipient = message.recipients.get(key)
+        recipient = message.recipient(fact.recipient, fact.orig_to)
         if recipient is None:
-            message.recipients[key] = Recipient(fact)
-        elif fact.record.time < recipient.last - self._window or line_hash(fact) in recipient.lines:
+            message.add(Recipient(fact))
+        elif fact.record.time < recipient.last - self._window or line_hash(fact) in {
+            recipient.line,
+            recipient.line_before,
+        }:
             self.late += 1
             return message
         else:

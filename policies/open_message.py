@@ -13,38 +13,63 @@ from policies.message_record import End, Hop, MessageRecord, Notification, Recip
 
 _HEADERS: Final = 32
 """Header lines kept of a message."""
+_FEW: Final = 8
+"""Recipients that are looked up one by one; a dictionary for each message would be a good part of its size."""
 _LOOPBACK: Final = ("127.", "::1", "/", "private/", "public/")
 
 
 class Recipient:
-    """One recipient's attempts."""
+    """One recipient's attempts, and what the last one came to."""
 
-    __slots__ = ("attempts", "first", "last", "lines", "next_id", "outcome")
+    __slots__ = (
+        "attempts", "daemon", "dsn", "first", "last", "line", "line_before", "next_id", "orig_to", "reason", "recipient",
+        "relay_address", "relay_host", "service", "status",
+    )  # fmt: skip
 
     def __init__(self, attempt: DeliveryAttempt) -> None:
+        self.recipient = attempt.recipient
+        self.orig_to = attempt.orig_to
         self.first = attempt.record.time
         self.attempts = 0
-        self.lines: tuple[int, ...] = ()
-        """Hashes of the lines within reach of the last one: a line that comes twice counts once."""
+        self.line = 0
+        """Hash of the last line, and of the one before: a line that comes twice counts once."""
         self.seen(attempt)
 
     def seen(self, attempt: DeliveryAttempt) -> None:
         """One more attempt; the outcome is the last one's."""
-        self.attempts += 1
-        self.last = attempt.record.time
-        self.lines = (*self.lines[-3:], line_hash(attempt))
         record = attempt.record
+        self.attempts += 1
+        self.last = record.time
+        self.line_before = self.line
+        self.line = line_hash(attempt)
         self.next_id = next_queue_id(attempt)
-        self.outcome = (
-            attempt.recipient,
-            attempt.orig_to,
-            attempt.status,  # this, dsn and relay are the parser's, one object each
-            attempt.dsn,
-            attempt.reason,
-            attempt.relay_host,
-            attempt.relay_address,
-            record.service,
-            record.daemon,
+        self.status = attempt.status  # this, dsn, relay and tag are the parser's, one object for all
+        self.dsn = attempt.dsn
+        self.reason = attempt.reason
+        self.relay_host = attempt.relay_host
+        self.relay_address = attempt.relay_address
+        self.service = record.service
+        self.daemon = record.daemon
+
+    def outcome(self, hop: Hop, before: "Recipient | None" = None) -> RecipientOutcome:
+        """With the attempts before a requeue counted in."""
+        attempts, first = self.attempts, self.first
+        if before is not None:
+            attempts, first = attempts + before.attempts, min(first, before.first)
+        return RecipientOutcome(
+            self.recipient,
+            self.orig_to,
+            self.status,
+            self.dsn,
+            self.reason,
+            self.relay_host,
+            self.relay_address,
+            self.service,
+            self.daemon,
+            hop,
+            attempts,
+            first,
+            self.last,
         )
 
 
@@ -53,7 +78,7 @@ class OpenMessage:
 
     __slots__ = (
         "activations", "arrival", "begun_at", "client_address", "client_host", "closed", "dkim_domains", "end", "ended",
-        "expired", "fate", "first_line", "headers", "host", "identified_at", "instance", "last_line", "message_id", "notification_of",
+        "expired", "fate", "first_line", "headers", "host", "identified_at", "index", "instance", "last_line", "message_id", "notification_of",
         "notifications", "nrcpt", "parent", "parts", "previous", "queue_id", "recipients", "root",
         "sasl_username", "sender", "size", "told",
     )  # fmt: skip
@@ -78,8 +103,9 @@ class OpenMessage:
         self.size = 0
         self.nrcpt = 0
         self.activations = 0
-        self.recipients: dict[tuple[str, str], Recipient] = {}
-        """By address and original address."""
+        self.recipients: list[Recipient] = []
+        self.index: dict[tuple[str, str], Recipient] | None = None
+        """The recipients by address and original address, where they are many."""
         self.headers: tuple[tuple[str, str], ...] = ()
         self.dkim_domains: tuple[str, ...] = ()
         self.notifications: tuple[Notification, ...] = ()
@@ -105,6 +131,20 @@ class OpenMessage:
     @property
     def hop(self) -> Hop:
         return Hop(self.host, self.instance, self.queue_id)
+
+    def recipient(self, address: str, orig_to: str) -> Recipient | None:
+        """The recipient, if an outcome of it was seen."""
+        if self.index is not None:
+            return self.index.get((address, orig_to))
+        return next((one for one in self.recipients if (one.recipient, one.orig_to) == (address, orig_to)), None)
+
+    def add(self, recipient: Recipient) -> None:
+        """One that was not seen before."""
+        self.recipients.append(recipient)
+        if self.index is not None:
+            self.index[recipient.recipient, recipient.orig_to] = recipient
+        elif len(self.recipients) > _FEW:
+            self.index = {(one.recipient, one.orig_to): one for one in self.recipients}
 
     def follows(self, parent: "OpenMessage") -> None:
         """This is the same message, after `parent`."""
@@ -191,12 +231,7 @@ def _record_of_one(message: OpenMessage) -> MessageRecord:
         message.client_address,
         message.sasl_username,
         message.size,
-        tuple(
-            [
-                RecipientOutcome(*one.outcome, hop, one.attempts, one.first, one.last)
-                for one in message.recipients.values()
-            ]
-        ),
+        tuple([one.outcome(hop) for one in message.recipients]),
         message.headers,
         message.dkim_domains,
         message.notifications,
@@ -210,32 +245,22 @@ def _outcomes(parts: Sequence[OpenMessage]) -> Iterator[RecipientOutcome]:
     for part in parts:
         children = [other for other in parts if other.parent is part]
         requeued = part.end is End.REQUEUED and children
-        for (address, _), recipient in part.recipients.items():
-            if requeued and recipient.outcome[2] == "deferred":
-                earlier[address] = part, recipient  # the next queue id tries it again
-            elif not _passed_on(recipient, address, children):
-                _, before = earlier.pop(address, (part, None))
-                yield _outcome(part, recipient, before)
+        for recipient in part.recipients:
+            if requeued and recipient.status == "deferred":
+                earlier[recipient.recipient] = part, recipient  # the next queue id tries it again
+            elif not _passed_on(recipient, children):
+                _, before = earlier.pop(recipient.recipient, (part, None))
+                yield recipient.outcome(part.hop, before)
     for part, recipient in earlier.values():
-        yield _outcome(part, recipient, None)
+        yield recipient.outcome(part.hop)
 
 
-def _passed_on(recipient: Recipient, address: str, children: Iterable[OpenMessage]) -> bool:
-    if recipient.outcome[2] != "sent":
+def _passed_on(recipient: Recipient, children: Iterable[OpenMessage]) -> bool:
+    if recipient.status != "sent":
         return False
     if recipient.next_id:
         return any(child.queue_id == recipient.next_id for child in children)
     # A filter that does not say what it queued.
-    return is_local(recipient.outcome[6]) and any(
-        address == known for child in children for known, _ in child.recipients
-    )
-
-
-def _outcome(part: OpenMessage, recipient: Recipient, before: Recipient | None) -> RecipientOutcome:
-    """With the attempts before a requeue counted in."""
-    attempts, first = recipient.attempts, recipient.first
-    if before is not None:
-        attempts, first = attempts + before.attempts, min(first, before.first)
-    return RecipientOutcome(
-        *recipient.outcome, hop=part.hop, attempts=attempts, first_attempt=first, last_attempt=recipient.last
+    return is_local(recipient.relay_address) and any(
+        recipient.recipient == other.recipient for child in children for other in child.recipients
     )

@@ -170,3 +170,13 @@ def test_a_clock_that_was_set_back_and_a_stamp_from_the_future() -> None:
     future = "2031-01-01T00:00:00.000000+00:00 mx1 postfix/qmgr[3]: 00FFFFFFFF: from=<>, size=1, nrcpt=1 (queue active)"
     found = records([*lines[:100], future, *lines[100:]])
     assert sum(record.end is End.REMOVED for record in found) == 50
+
+
+def test_many_recipients_each_counted_once() -> None:
+    delivery = (
+        "2025-06-01T12:00:0{} mx1 postfix/smtp[4]: 3F2A81C0B7: to=<r{}@b.example>, relay=mx.b.example[198.51.100.1]:25"
+        ", delay=0, delays=0/0/0/0, dsn=4.0.0, status=deferred (host mx.b.example[198.51.100.1] said: 450 later)"
+    )
+    lines = [delivery.format(f"{second}+00:00", number) for second in (1, 5) for number in range(50)]
+    (record,) = records([line for line in lines for _ in range(2)])
+    assert [(one.recipient, one.attempts) for one in record.recipients] == [(f"r{n}@b.example", 2) for n in range(50)]
