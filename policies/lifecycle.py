@@ -49,7 +49,7 @@ WINDOW: Final = 2.0
 PATIENCE: Final = 6 * 86400.0
 """Seconds without a line after which nothing more is expected; Postfix keeps mail for five days."""
 MOST: Final = 500_000
-"""Messages open at once, at about 1.3 kB each; above that the longest silent ones are closed."""
+"""Messages open at once, at about 1.4 kB each; above that the longest silent ones are closed."""
 _REQUEUE: Final = 120.0
 """pickup(8) wakes up every minute."""
 _ENDINGS: Final = 20_000
