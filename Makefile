@@ -37,6 +37,7 @@ lint: venv
 
 bench: venv ## the figures of benchmarks/README.md
 	$(BIN)/python benchmarks/ramp.py
+	$(BIN)/python benchmarks/ramp_lab.py
 	$(BIN)/python benchmarks/replies.py
 	$(BIN)/python benchmarks/expression.py
 	$(BIN)/python benchmarks/policyd.py
