@@ -1,11 +1,12 @@
 """The ramp under a lab's conditions: a scenario file in seconds instead of minutes, without Postfix.
 
-    python benchmarks/ramp_lab.py [--scenario NAME|FILE] [--seeds N] [--json]
+    python benchmarks/ramp_lab.py [--scenario NAME|FILE] [--seeds N] [--seconds S] [--plain]
 
 A lab divides windows, penalties and pauses by its scale, and nothing else: a transaction takes 0.3 s, the log is read
 a little later, twenty deliveries a destination are under way at once, releases go once a second, all together. So an
 outcome comes back thirty times later, as the policy's own times go, than on a host. What is kept of Postfix: slots by
-destination, the next MX host after a 4xx, the kick that a release waits for; what is measured: `sidecar/lab/measure.py`.
+destination, the next MX host after a 4xx, the kick that a release waits for, and for `--plain` its back-off; the figures
+are those of `sidecar/lab/measure.py`.
 """
 
 import argparse
@@ -80,8 +81,9 @@ class _Mail:
 class Lab:
     """One throttled sender at one provider; the steady ones only take their slots."""
 
-    def __init__(self, scenario: Scenario, *, host: Host = Host(), seed: int = 1) -> None:
-        self.scenario, self.host = scenario, host
+    def __init__(self, scenario: Scenario, *, host: Host = Host(), seed: int = 1, plain: bool = False) -> None:
+        """`plain`: without a sub-queue, as Postfix alone does it."""
+        self.scenario, self.host, self.plain = scenario, host, plain
         self.random = random.Random(seed)
         self.sender, self.provider, self.limit = _throttled(scenario)
         self.account = model(self.limit, scenario.scale, self.random)
@@ -160,9 +162,18 @@ class Lab:
         self._at(seen, lambda: self._outcome(mail, began, accepted=accepted))
         self._slot_free(mail.domain)
 
+    def _tried_again(self, mail: _Mail) -> float:
+        """The queue run after the back-off, which is the message's age within its bounds (qmgr_active.c)."""
+        scale = self.scenario.scale
+        age = self.now - (self.sender.at + mail.number / self.host.intake)
+        due = self.now + min(max(age, 300 / scale), 4000 / scale)
+        return math.ceil(due * scale / 300) * 300 / scale
+
     # The sidecar.
 
     def _refused_early(self, mail: _Mail, began: float) -> None:
+        if self.plain:
+            return
         if self.machine is None:
             self._open(began)
         elif self.machine.state is State.RAMPING and mail.let_out:
@@ -178,6 +189,10 @@ class Lab:
         self._paused()
 
     def _outcome(self, mail: _Mail, began: float, *, accepted: bool) -> None:
+        if self.plain:
+            if not accepted:
+                self._at(self._tried_again(mail), partial(self._enqueue, mail, mail.domain))
+            return
         if self.machine is None:
             if accepted:
                 self.accepted.append(self.now)
@@ -313,12 +328,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--scenario", default="story")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--seconds", type=float)
+    parser.add_argument("--plain", action="store_true", help="Postfix alone")
     asked = parser.parse_args(arguments)
     chosen = scenarios.load(scenarios.find(asked.scenario))
     if asked.seconds:
         chosen = replace(chosen, seconds=asked.seconds)
     for seed in range(1, asked.seeds + 1):
-        print(json.dumps(Lab(chosen, seed=seed).run()._asdict()))
+        print(json.dumps(Lab(chosen, seed=seed, plain=asked.plain).run()._asdict()))
     return 0
 
 
