@@ -19,13 +19,13 @@ import pytest
 
 from parsers.log import LogReader
 from parsers.policy_protocol import (
-    _USUAL,
     DUNNO,
     Action,
     DeferIfPermit,
     Filter,
     Hold,
     Info,
+    PolicyConnection,
     PolicyRequest,
     Reject,
     encode,
@@ -299,8 +299,9 @@ def test_what_this_postfix_sends_is_read_by_the_fast_expression(postfix: Private
     assert requests[0].recipient == "a b=c@gmx.de"
     assert [request.size for request in requests[:3]] == [77, 77, requests[2].size]
     assert requests[2].queue_id
-    for data in asked:
-        assert _USUAL.fullmatch(data.decode()), data.decode()
+    connection = PolicyConnection()
+    connection.receive_data(asked[0])
+    assert [connection._read_usual(data) for data in asked] == requests
 
 
 def test_without_us_mail_is_accepted() -> None:
