@@ -4,6 +4,8 @@ Well-known domains come with the rules; hosted ones are learned from the relay t
 from MX look-ups that somebody else makes in the background. Nothing here waits for DNS.
 """
 
+from functools import lru_cache
+
 from policies.provider_directory import ProviderDirectory
 
 _MOST_WANTED = 5_000
@@ -17,6 +19,7 @@ class RecipientProviders:
 
     def __init__(self, directory: ProviderDirectory) -> None:
         self._directory = directory
+        self._well_known = lru_cache(maxsize=8_192)(directory.of_domain)
         self._learned: dict[str, tuple[str, float]] = {}
         self._wanted: dict[str, None] = {}
         self._asked: dict[str, float] = {}
@@ -25,7 +28,7 @@ class RecipientProviders:
 
     def of_domain(self, domain: str, *, now: float) -> str | None:
         """Look a domain up in memory; an unknown one is put on the list of the wanted."""
-        known = self._directory.of_domain(domain)
+        known = self._well_known(domain)
         if known is not None:
             return known
         learned = self._learned.get(domain)

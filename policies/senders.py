@@ -26,11 +26,16 @@ class Habit(NamedTuple):
 
 
 class _Counts:
-    __slots__ = ("of", "total")
+    __slots__ = ("habits", "of", "total")
 
     def __init__(self) -> None:
         self.total = 0
         self.of: dict[str, int] = {}
+        self.habits: tuple[str, ...] = ()
+        """What (nearly) all carry: asked for with each arriving message, and changed seldom."""
+
+    def changed(self) -> None:
+        self.habits = tuple(domain for domain, count in self.of.items() if count >= _TELLING * self.total)
 
 
 class SenderHabits:
@@ -52,6 +57,7 @@ class SenderHabits:
         if counts.total > _FORGET:
             counts.total //= 2
             counts.of = {domain: count // 2 for domain, count in counts.of.items() if count > 1}
+        counts.changed()
 
     def named(self, kind: str, envelope_domain: str, domain: str) -> None:
         """A reply to mail of this envelope domain named `domain`: it was one of the message's, if not all."""
@@ -62,13 +68,12 @@ class SenderHabits:
         if not counts.total:
             counts.total = 1
             counts.of[domain] = 1
+            counts.changed()
 
-    def habits(self, kind: str, envelope_domain: str) -> list[str]:
+    def habits(self, kind: str, envelope_domain: str) -> tuple[str, ...]:
         """List the domains that (nearly) all mail of this envelope domain carries."""
         counts = self._counts.get((kind, envelope_domain))
-        if counts is None:
-            return []
-        return [domain for domain, count in counts.of.items() if count >= _TELLING * counts.total]
+        return counts.habits if counts is not None else ()
 
     def envelope_domains(self, kind: str, domain: str) -> list[str]:
         """List the envelope domains some of whose mail carries `domain`."""
@@ -79,6 +84,7 @@ class SenderHabits:
         counts = self._of(habit.kind, habit.envelope_domain)
         counts.total += 1
         counts.of[habit.domain] = 1
+        counts.changed()
 
     def _of(self, kind: str, envelope_domain: str) -> _Counts:
         counts = self._counts.get((kind, envelope_domain))
