@@ -38,6 +38,7 @@ from policies.engine import Engine  # noqa: E402  # as above
 from policies.key import Key  # noqa: E402  # as above
 from policies.site import Settings  # noqa: E402  # as above
 from sidecar import rules  # noqa: E402  # as above
+from sidecar.core import spare_the_collector  # noqa: E402  # as above
 from sidecar.policy_sockets import Listener  # noqa: E402  # as above
 from sidecar.policyd import serve  # noqa: E402  # as above
 
@@ -160,6 +161,7 @@ async def _serve(path: Path, *, stand_in: bool) -> None:
     routes = {"yahoo": "lane-01", "apple": "lane-02"}
     access = Access(arrivals, routes=routes, milters_quarantine=False, act=True, wiring=wiring)
     await serve(access, [Listener(f"unix:{path}")])
+    spare_the_collector()  # as core does
     if engine is not None:
         await _removed_as_by_the_log(engine)
     await asyncio.Event().wait()

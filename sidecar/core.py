@@ -62,7 +62,7 @@ async def run(config: Config) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         own_log.listening(", ".join(map(str, parts.policy.addresses())), purpose="policy requests")
-        _spare_the_collector()
+        spare_the_collector()
         notify("READY=1")
         loops = (
             _read(parts, lag, wake.set),
@@ -80,7 +80,7 @@ async def run(config: Config) -> None:
             config.control_socket.unlink(missing_ok=True)
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Rules and books live as long as we do: a full collection over a million objects would cost an answer 50 ms."""
     gc.collect()
     gc.freeze()
