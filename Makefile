@@ -36,6 +36,7 @@ lint: venv
 	$(BIN)/mypy
 
 bench: venv ## the figures of benchmarks/README.md
+	$(MAKE) system PACKAGES="$(BENCH_PACKAGES)"
 	$(BIN)/python benchmarks/ramp.py
 	$(BIN)/python benchmarks/ramp_lab.py
 	$(BIN)/python benchmarks/replies.py
