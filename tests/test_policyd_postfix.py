@@ -371,3 +371,28 @@ def test_a_restart_under_load_loses_no_question() -> None:
         assert held(postfix) == [("a@gmail.com",)] * count
         assert not log.troubles()
         assert not [line for line in log.lines() if " reject: " in line or "status=" in line]
+
+
+def test_the_socket_that_systemd_hands_over(tmp_path: Path) -> None:
+    """systemd-socket-activate listens, and becomes us with the first connection: its question is answered, too."""
+    path = tmp_path / "policy"
+    main = SERVER.replace("os.dup2(int(sys.argv[1]), 3)\n", "").replace(
+        'os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}\n', ""
+    )
+    command = ["systemd-socket-activate", "-l", str(path), sys.executable, "-c", main, "-", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stderr
+            assert "Listening on" in process.stderr.readline()
+            inode = path.stat().st_ino
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(30)
+                client.connect(str(path))
+                client.send(
+                    b"request=smtpd_access_policy\nprotocol_state=END-OF-MESSAGE\nqueue_id=4SZv1\ninstance=1\n"
+                    b"sender=news@shop.example\nrecipient=a@gmail.com\nrecipient_count=1\n\n"
+                )
+                assert client.recv(1000) == encode(Hold(hold_text(KEY, RULE)))
+            assert path.stat().st_ino == inode, "the socket is systemd's, not one of our own in its place"
+        finally:
+            process.kill()
