@@ -17,7 +17,7 @@ from policies.commands import Adopt, Command, Hold
 from policies.header import from_domain, signature_domain
 from policies.key import Key
 from policies.listing import Listing
-from policies.messages import Message, Messages, Place, Recipient, by_arrival
+from policies.messages import Announced, Message, Messages, Place, Recipient, by_arrival
 from policies.outcomes import Outcomes
 from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
@@ -25,7 +25,7 @@ from policies.releasing import Releasing
 from policies.senders import SenderHabits
 from policies.site import Settings
 from policies.subqueue import State
-from policies.subqueues import SubQueues
+from policies.subqueues import SubQueues, Unsigned
 from policies.taking import Taking
 from policies.telling import Telling
 
@@ -237,6 +237,11 @@ class Engine:
         known = self.messages.get(arrival.postfix_instance, arrival.queue_id)
         if known is not None and known.place is Place.PROMISED:
             return self._parked(known.held_under) if known.held_under else None  # its sub-queue has closed
+        if known is None and not self._over(arrival, now=now):  # nearly all mail
+            recipients = arrival.recipients if arrival.complete else ()
+            announced = Announced(arrival.sender, recipients, now)
+            self.messages.announce(arrival.postfix_instance, arrival.queue_id, announced)
+            return None
         message = known or self.messages.obtain(arrival.postfix_instance, arrival.queue_id, now=now)
         self.messages.sent_by(message, arrival.sender)
         if arrival.complete and not message.recipients:
@@ -269,11 +274,13 @@ class Engine:
             self.books.park(message, keys, Place.PROMISED, now=now)
         return self._parked(keys)
 
+    def _over(self, arrival: Arrival, *, now: float) -> list[OpenSubQueue] | None:
+        """List the sub-queues over a message of which nothing but its arrival is known."""
+        mail = Unsigned(domain_of(arrival.sender))
+        return self.subqueues.covering(mail, map(domain_of, arrival.recipients), now=now)
+
     def _would_park(self, arrival: Arrival, *, now: float) -> Parked | None:
-        message = Message(arrival.postfix_instance, "", now=now)
-        message.sender = arrival.sender
-        message.sender_domain = domain_of(arrival.sender)
-        subs = self.subqueues.covering(message, map(domain_of, arrival.recipients), now=now)
+        subs = self._over(arrival, now=now)
         if not subs or all(sub.machine.passes(now=now, held=sub.held) for sub in subs):
             return None
         return self._parked([sub.key for sub in subs])

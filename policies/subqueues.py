@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from policies.classify import RuleSet
 from policies.key import Key
@@ -21,6 +21,14 @@ STOPPED = frozenset({State.PAUSED, State.PROBING})
 _NONE: Mapping[str, dict[str, OpenSubQueue]] = {}
 _MOST_CLOSED = 20_000
 """Closed sub-queues whose learned pace is remembered."""
+
+
+class Unsigned(NamedTuple):
+    """Mail of which only the envelope is known."""
+
+    sender_domain: str
+    dkim_domains: tuple[str, ...] = ()
+    from_domain: str = ""
 
 
 class SubQueues:
@@ -156,7 +164,7 @@ class SubQueues:
         )
         return True
 
-    def matching(self, message: Message, provider: str) -> list[OpenSubQueue]:
+    def matching(self, message: Message | Unsigned, provider: str) -> list[OpenSubQueue]:
         """List the open sub-queues that a message's mail to a provider falls under.
 
         What the message can be known by is looked up, type by type of those that are open: with thousands of
@@ -173,7 +181,7 @@ class SubQueues:
                         found.append(sub)
         return found
 
-    def _values(self, type_: str, message: Message) -> Iterable[str]:
+    def _values(self, type_: str, message: Message | Unsigned) -> Iterable[str]:
         """Give what a message can be known by: its own lines first, else the habit of its envelope domain."""
         domain = message.sender_domain
         match type_:
@@ -188,12 +196,14 @@ class SubQueues:
             case _:
                 return self._habits.habits(type_, domain)
 
-    def covering(self, message: Message, domains: Iterable[str], *, now: float) -> list[OpenSubQueue] | None:
+    def covering(self, message: Message | Unsigned, domains: Iterable[str], *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues over a message if each recipient's domain has at least one; else None (rule 4)."""
         covering: dict[Key, OpenSubQueue] = {}
         for domain in domains:
             provider = self._recipients.of_domain(domain, now=now)
-            matching = self.matching(message, provider) if provider else []
+            if provider not in self._index:
+                return None
+            matching = self.matching(message, provider)
             if not matching:
                 return None
             covering.update((sub.key, sub) for sub in matching)

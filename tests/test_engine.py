@@ -408,3 +408,24 @@ def test_one_mx_hosts_refusal_of_mail_from_before_the_opening_stops_no_ramp() ->
     message.let_out = sub.opened_at - 1
     _refused_by_one_mx(world, early)
     assert sub.machine.state is State.RAMPING
+
+
+@pytest.mark.parametrize("most", [0, 10_000])
+def test_a_sub_queue_that_opens_before_the_first_line_takes_the_message_with_it(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the policy service was told is kept until the log speaks of the message, in whichever form."""
+    monkeypatch.setattr("policies.messages.MOST_ANNOUNCED", most)
+    world = World(lambda *_: None, slots=0)
+    engine = world.engine
+    arrival = Arrival("postfix", "4WzB", "a@burst.example", ("b@gmail.com",), True, 1, "", "")
+    assert engine.arriving(arrival, now=world.now) is None
+    assert len(engine.messages) == 1
+    engine.open(Key("sender-domain", "burst.example", "google"), rule="google/rate-dkim-domain", now=world.now)
+    assert not any(isinstance(command, Hold) for command in engine.step(now=world.now)), "perhaps not queued yet"
+    world.say(lambda record: facts.QueueActive(record, "4WzB", "a@burst.example", 1, 1), "qmgr")
+    (hold,) = engine.step(now=world.now)
+    assert isinstance(hold, Hold)
+    assert list(hold.keys) == ["4WzB"]
+    (message,) = engine.messages
+    assert [recipient.address for recipient in message.recipients] == ["b@gmail.com"]
