@@ -4,6 +4,7 @@ Knows how phrases are laid out for that: by one whole word of each, so that only
 looked for at all. The order of the rules decides, whatever the layout.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -105,10 +106,18 @@ _OUR_FAULT: Final = frozenset({
     "phishing", "banned", "policy", "policies", "relaying", "limit", "limits", "limited", "exceeded", "exceeds",
     "full", "quota", "overquota", "temporarily", "temporary", "later", "retry", "authentication", "authenticate",
     "unauthenticated", "starttls", "tls", "helo", "ehlo", "attachment", "attachments", "connections",
-    "sender", "throttled", "throttling", "large",
+    "sender", "throttled", "throttling", "large", "password", "login", "outgoing", "abuse", "command", "count", "allowed",
+    "authorized", "unauthorized", "family",
 })  # fmt: skip
 """A reply with one of these words is about us, our mail or the moment, whatever else it says: it condemns no recipient."""
-_OUR_FAULT_TOO: Final = ("too many", "undeliverable address: host")
+_OUR_FAULT_TOO: Final = (
+    "too many", "undeliverable address: host", "your ip", "your domain", "your account", "your mailbox", "your server", "your host", "your provider",
+    "your contract", "your subscription", "your network", "your client", "from address", "return address", "reply address", "client address",
+    "in envelope", "to send", "log in", "does not resolve",
+)  # fmt: skip
+_OUR_CODES: Final = frozenset({"5.1.7", "5.1.8", "5.7.8", "5.7.9", "5.7.13"})
+"""RFC 3463 and its registry: the sender's address, the client's login."""
+_ADDRESS: Final = re.compile(r"address:? ?[\[(]?\d{1,3}\.\d")
 _THEIR_BLOCK: Final = ("account blocked", "account is blocked", "mailbox blocked", "mailbox is blocked")
 _DIRECTORY_SAYS_NO: Final = "5.4.1"
 """Microsoft's code for an address that its directory does not know; it says "Access denied" and means that."""
@@ -140,7 +149,11 @@ def fits(rule: Rule, heard: Heard) -> bool:
 def _is_about_us(heard: Heard) -> bool:
     """Whether a reply gives any sign that it is not the recipient who is at fault."""
     text, have = heard.text, heard.words
-    if not _OUR_FAULT.isdisjoint(have) or (len(heard.enhanced) == 6 and heard.enhanced.startswith("5.7.2")):
+    if not _OUR_FAULT.isdisjoint(have) or heard.enhanced in _OUR_CODES:
+        return True
+    if len(heard.enhanced) == 6 and heard.enhanced.startswith("5.7.2"):  # RFC 7372: authentication of the message
+        return True
+    if "address" in have and _ADDRESS.search(text):
         return True
     if "blocked" in have and not any(phrase in text for phrase in _THEIR_BLOCK):
         return True

@@ -10,7 +10,7 @@ from policies.classify import Said
 from policies.rules import DETAILS, OPENING_REACTIONS
 from policies.verdict import Bounce, Reaction, Scope
 from sidecar.rules import load
-from tests.labelled import REPLIES, ROWS, Labelled, identity, labels
+from tests.labelled import HEARD, REPLIES, ROWS, Labelled, identity, labels
 
 RULES = load()
 SOAK = int(os.environ.get("SOAK", "1"))
@@ -102,6 +102,17 @@ def test_what_is_our_fault_suppresses_nobody(fault: str) -> None:
             continue
         reply = f"{code} {status} {before}{fault}{after}".replace("  ", " ")
         verdict = RULES.classify(Said(reply, rng.choice(HOSTS), "", rng.choice(["", "RCPT TO", "end of DATA"])))
+        assert verdict.reaction is not Reaction.SUPPRESS, (reply, verdict.rule)
+
+
+TRAPS = [line for line in (HEARD.parent / "never-suppressed.txt").read_text().splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_only_reads_like_a_bad_recipient_suppresses_nobody(host: str) -> None:
+    assert len(TRAPS) > 40
+    for reply in TRAPS:
+        verdict = RULES.classify(Said(reply, host))
         assert verdict.reaction is not Reaction.SUPPRESS, (reply, verdict.rule)
 
 
