@@ -113,7 +113,7 @@ _OUR_FAULT: Final = frozenset({
 _OUR_FAULT_TOO: Final = (
     "too many", "undeliverable address: host", "your ip", "your domain", "your account", "your mailbox", "your server", "your host", "your provider",
     "your contract", "your subscription", "your network", "your client", "from address", "return address", "reply address", "client address",
-    "in envelope", "to send", "log in", "does not resolve",
+    "in envelope", "in cc", "link to", "one address", "to send", "log in", "does not resolve",
 )  # fmt: skip
 _OUR_CODES: Final = frozenset({"5.1.7", "5.1.8", "5.7.8", "5.7.9", "5.7.13"})
 """RFC 3463 and its registry: the sender's address, the client's login."""
