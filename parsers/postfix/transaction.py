@@ -32,7 +32,8 @@ _TAIL: Final = re.compile(
     rf";(?: from=<({ADDRESS})>,?)?(?: to=<({ADDRESS})>,?)?(?: proto=[A-Z0-9]++,?)?(?: helo=<(.*))?", re.ASCII
 )
 _HELO: Final = re.compile(
-    r"([^\s<>]*+)>(?:(?: sasl_method=\S++)? sasl_username=(?:<([^<>]*+)>|([^>]*+)))?(?:: (.*))?", re.ASCII
+    r"([^\s<>]*+)>(?:(?: sasl_method=\S++)? sasl_username=(?:<([^<>]*+)>|([^>]*+)))?(?: sasl_sender=[^>]*+)?(?:: (.*))?",
+    re.ASCII,
 )
 _REMARK: Final = re.compile(r"(?:: (.*))?", re.ASCII)
 _TRIED: Final = 8
