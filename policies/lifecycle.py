@@ -15,7 +15,6 @@ another queue id. Whom a reply concerns or what should be done about it is not i
         ...
 """
 
-import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -41,6 +40,7 @@ from parsers.postfix.facts import (
     Requeued,
 )
 from parsers.record import LogRecord
+from policies.log_order import BACK, LogOrder
 from policies.message_record import End, MessageRecord
 from policies.open_message import OpenMessage, Recipient, is_local, line_hash, next_queue_id, record_of
 
@@ -54,8 +54,6 @@ _REQUEUE: Final = 120.0
 """pickup(8) wakes up every minute."""
 _ENDINGS: Final = 20_000
 """Messages that wait for late lines, and closed ones whose lines would be known if they came again."""
-_WAITING: Final = 50_000
-"""Facts that wait for overtaken ones; no host logs so many in the window."""
 _SWEEP: Final = 100_000
 """Facts between two looks at everything that is open."""
 _NAMED: Final = 4
@@ -63,8 +61,6 @@ _NAMED: Final = 4
 _HOP: Final = 60.0
 """Seconds between a hop's answer and the first line of the next queue id, on machines whose clocks differ."""
 _PROCESSES: Final = 20_000
-_BACK: Final = 3600.0
-"""A host whose lines go back further than this had its clock set, or another file of it begins."""
 _UNQUEUED: Final = frozenset({End.ABORTED, End.REJECTED, End.DISCARDED, End.CANCELED})
 """Ends that were concluded: a message that is queued all the same has not ended."""
 _CONCLUDED: Final = _UNQUEUED | {End.UNFINISHED}
@@ -89,20 +85,6 @@ class _Place:
         """The message that an smtpd process is receiving, by service and pid."""
 
 
-class _Host:
-    """One machine: its clock, and the facts that others may still overtake."""
-
-    __slots__ = ("heard", "now", "places", "waiting")
-
-    def __init__(self) -> None:
-        self.now = -math.inf
-        self.heard = 0.0
-        """When it last said something, by the clock of whoever was ahead."""
-        self.waiting: deque[Fact] = deque()
-        self.places: dict[str, _Place] = {}
-        """By instance."""
-
-
 class Lifecycle:
     """The messages of one log, of any number of hosts and instances."""
 
@@ -114,9 +96,7 @@ class Lifecycle:
         self._patience = patience
         self._most = most
         self._places: dict[tuple[str, str], _Place] = {}
-        self._hosts: dict[str, _Host] = {}
-        self._now = -math.inf
-        self._listened = -math.inf
+        self._order = LogOrder(window)
         self._awaited: OrderedDict[str, tuple[tuple[float, OpenMessage, bool], ...]] = OrderedDict()
         """Next queue ids that were named before their own first line: until when, by whom, and whether for certain."""
         self._notified: OrderedDict[str, OpenMessage] = OrderedDict()
@@ -135,58 +115,26 @@ class Lifecycle:
         """
         if type(fact) not in self._HANDLERS:
             return []
-        time = fact.record.time
-        host = self._hosts.get(fact.record.host) or self._new_host(fact.record.host)
-        waiting = host.waiting
-        due = []
-        if time > self._now:
-            self._now = time
-            if time > self._listened + self._window and len(self._hosts) > 1:
-                due = self._quiet()
-        elif time < self._now - _BACK:
-            self._now = self._listened = time
-        host.heard = self._now
-        if time >= host.now:
-            host.now = time
-            waiting.append(fact)
-        elif time < host.now - _BACK:
-            due += self._told(host, math.inf)
-            host.now = time
-            waiting.append(fact)
-        else:
-            _insert(waiting, fact)
-        if waiting[0].record.time < host.now - self._window or len(waiting) > _WAITING:
-            due += self._told(host, host.now - self._window)
-        return due
+        return [(due, self._tell(due)) for due in self._order.put(fact)]
 
-    def _quiet(self) -> list[tuple[Fact, OpenMessage | None]]:
-        """What waited of hosts that have said nothing since: others wait for their words."""
-        self._listened = self._now
-        quiet = [host for host in self._hosts.values() if host.waiting and host.heard < self._now - 2 * self._window]
-        return [told for host in quiet for told in self._told(host, math.inf)]
-
-    def _told(self, host: _Host, until: float) -> list[tuple[Fact, OpenMessage | None]]:
-        waiting, handlers, due = host.waiting, self._HANDLERS, []
-        while waiting:
-            fact = waiting[0]
-            record = fact.record
-            time = record.time
-            if time >= until and len(waiting) <= _WAITING:
-                break
-            waiting.popleft()
-            place = host.places.get(record.instance) or self._new_place(host, record)
-            if time > place.now:
-                place.now = time
-                if place.closing and place.closing[0][0] < time:
-                    self._close_due(place)
-            elif time < place.now - _BACK:
-                self._close_all(place)
-                place.now = time
-            due.append((fact, handlers[type(fact)](self, place, fact)))
-            self._since += 1
-            if self._since >= self._swept_every:
-                self._sweep(time)
-        return due
+    def _tell(self, fact: Fact) -> OpenMessage | None:
+        record = fact.record
+        time = record.time
+        key = record.host, record.instance
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = _Place(*key)
+        if time > place.now:
+            place.now = time
+            if place.closing and place.closing[0][0] < time:
+                self._close_due(place)
+        elif time < place.now - BACK:
+            self._close_all(place)
+            place.now = time
+        self._since += 1
+        if self._since >= self._swept_every:
+            self._sweep(time)
+        return self._HANDLERS[type(fact)](self, place, fact)
 
     def finished(self) -> list[MessageRecord]:
         """The messages that came through since the last call, in the order of their ends."""
@@ -195,7 +143,7 @@ class Lifecycle:
 
     def rest(self) -> list[tuple[Fact, OpenMessage | None]]:
         """At the end of the log: what still waited. Messages that have not ended come through as `End.UNFINISHED`."""
-        due = [told for host in self._hosts.values() for told in self._told(host, math.inf)]
+        due = [(fact, self._tell(fact)) for fact in self._order.rest()]
         for place in self._places.values():
             self._close_all(place)
         for place in self._places.values():
@@ -207,15 +155,6 @@ class Lifecycle:
     def open_messages(self) -> int:
         """Queue ids in use by now, as far as the log tells."""
         return sum(len(place.open) for place in self._places.values())
-
-    def _new_host(self, name: str) -> _Host:
-        host = self._hosts[name] = _Host()
-        return host
-
-    def _new_place(self, host: _Host, record: LogRecord) -> _Place:
-        place = host.places[record.instance] = _Place(record.host, record.instance)
-        self._places[record.host, record.instance] = place
-        return place
 
     # Which message a line belongs to.
 
@@ -554,10 +493,8 @@ class Lifecycle:
                 self._give_up(place, message)
             if not place.open and not place.closing and place.now < now - self._patience:
                 del self._places[key]
-                host = self._hosts[place.host]
-                del host.places[place.instance]
-                if not host.places and not host.waiting:
-                    del self._hosts[place.host]
+                if not any(name == place.host for name, _ in self._places):
+                    self._order.forget(place.host)
         surplus = self.open_messages - self._most * 7 // 8
         if surplus > self._most // 8:
             everything = [(one.last_line, place, one) for place in self._places.values() for one in place.open.values()]
@@ -583,14 +520,6 @@ class Lifecycle:
         Released: _mentioned,
     }
     """What is done with each kind of fact; the others speak of no message."""
-
-
-def _insert(waiting: deque[Fact], fact: Fact) -> None:
-    """At its place by time, behind those of the same time."""
-    place = len(waiting)
-    while place and waiting[place - 1].record.time > fact.record.time:
-        place -= 1
-    waiting.insert(place, fact)
 
 
 def _fits(parent: OpenMessage, message: OpenMessage, *, certain: bool) -> bool:
