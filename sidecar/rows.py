@@ -8,7 +8,7 @@ from policies.messages import Message, Place, Recipient
 from policies.senders import Habit
 from sidecar.log_batch import Position
 from sidecar.store import Store
-from sidecar.store_rows import AttemptRow, ChangeRow, Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
+from sidecar.store_rows import Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
 
 _HABITS = ("dkim-domain", "from-domain")
 _PROVIDER = "provider"
@@ -23,8 +23,8 @@ def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit
     gone, subqueues.gone = subqueues.gone, []
     commit = Commit(
         checkpoint=checkpoint,
-        attempts=[AttemptRow(*attempt) for attempt in attempts],
-        changes=[ChangeRow(*change) for change in changes],
+        attempts=attempts,
+        changes=changes,
         subqueues=_subqueues(engine, gone, now=now),
         subqueues_gone=[str(key) for key in gone if subqueues.closed(key) is None and subqueues.get(key) is None],
         holds=[_hold_row(message) for message in books.values() if message is not None and message.on_hold],

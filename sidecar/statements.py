@@ -6,8 +6,9 @@ The tables and columns are explained where they are made, in schema/.
 
 from typing import NamedTuple
 
+from policies.commands import Attempt, Change
 from sidecar.database import Schema
-from sidecar.store_rows import AttemptRow, ChangeRow, LearnedRow, SubQueueRow
+from sidecar.store_rows import LearnedRow, SubQueueRow
 
 
 def _columns(row: type[NamedTuple]) -> str:
@@ -20,8 +21,8 @@ def _insert(table: str, columns: str, *, verb: str = "INSERT") -> str:
 
 _HOLD_COLUMNS = "instance, queue_id, keys, since, by_way, confirmed, in_core, sender, recipients, arrival"
 
-ADD_ATTEMPT = _insert("attempt", _columns(AttemptRow).removesuffix(", id"))
-ADD_CHANGE = _insert("change", _columns(ChangeRow).removesuffix(", id"))
+ADD_ATTEMPT = _insert("attempt", _columns(Attempt))
+ADD_CHANGE = _insert("change", _columns(Change))
 PUT_CHECKPOINT = _insert("checkpoint", "source, token", verb="INSERT OR REPLACE")
 PUT_SUBQUEUE = _insert("subqueue", _columns(SubQueueRow), verb="INSERT OR REPLACE")
 PUT_HOLD = _insert("hold", _HOLD_COLUMNS, verb="INSERT OR REPLACE")
@@ -34,9 +35,9 @@ CHECKPOINT = "SELECT token FROM checkpoint WHERE source = ?"
 SUBQUEUES = f"SELECT {_columns(SubQueueRow)} FROM subqueue"
 HOLDS = f"SELECT {_HOLD_COLUMNS} FROM hold ORDER BY since"
 LEARNED = f"SELECT {_columns(LearnedRow)} FROM learned"
-CHANGES = f"SELECT {_columns(ChangeRow)} FROM change WHERE id > ? ORDER BY id LIMIT ?"
-ATTEMPTS = f"SELECT {_columns(AttemptRow)} FROM attempt WHERE id > ? ORDER BY id LIMIT ?"
-ATTEMPTS_SINCE = f"SELECT {_columns(AttemptRow)} FROM attempt WHERE time >= ? ORDER BY time, id"
+CHANGES = f"SELECT id, {_columns(Change)} FROM change WHERE id > ? ORDER BY id LIMIT ?"
+ATTEMPTS = f"SELECT {_columns(Attempt)} FROM attempt WHERE id > ? ORDER BY id LIMIT ?"
+ATTEMPTS_SINCE = f"SELECT {_columns(Attempt)} FROM attempt WHERE time >= ? ORDER BY time, id"
 
 PRUNE = tuple(
     f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE time < ? ORDER BY time LIMIT ?)"

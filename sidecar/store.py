@@ -8,14 +8,13 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Self
 
+from policies.commands import Attempt, Change
 from sidecar import statements
 from sidecar.database import Database, StoreDamaged, StoreError, StoreUnavailable
 from sidecar.log_batch import Position
-from sidecar.store_rows import AttemptRow, ChangeRow, Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
+from sidecar.store_rows import Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
 
 __all__ = [
-    "AttemptRow",
-    "ChangeRow",
     "Commit",
     "HeldBy",
     "HoldRow",
@@ -87,17 +86,17 @@ class Store:
     def learned(self) -> list[LearnedRow]:
         return [LearnedRow(*row) for row in self._database.rows(statements.LEARNED)]
 
-    def changes(self, after_id: int, limit: int) -> list[ChangeRow]:
-        """In the order they were made, from the one after `after_id` on."""
-        return [ChangeRow(*row) for row in self._database.rows(statements.CHANGES, (after_id, limit))]
+    def changes(self, after_id: int, limit: int) -> list[tuple[int, Change]]:
+        """With their ids, in the order they were made, from the one after `after_id` on."""
+        return [(row[0], Change(*row[1:])) for row in self._database.rows(statements.CHANGES, (after_id, limit))]
 
-    def attempts(self, after_id: int, limit: int) -> list[AttemptRow]:
+    def attempts(self, after_id: int, limit: int) -> list[Attempt]:
         """In the order they were read, from the one after `after_id` on."""
-        return [AttemptRow(*row) for row in self._database.rows(statements.ATTEMPTS, (after_id, limit))]
+        return [Attempt(*row) for row in self._database.rows(statements.ATTEMPTS, (after_id, limit))]
 
-    def attempts_since(self, time: float) -> list[AttemptRow]:
+    def attempts_since(self, time: float) -> list[Attempt]:
         """By the time of their log lines (seconds since the epoch, UTC); all of them, so ask for hours and not for days."""
-        return [AttemptRow(*row) for row in self._database.rows(statements.ATTEMPTS_SINCE, (time,))]
+        return [Attempt(*row) for row in self._database.rows(statements.ATTEMPTS_SINCE, (time,))]
 
     def prune(self, *, before: float, limit: int) -> int:
         """Delete attempts and changes older than `before`, at most `limit` of each; the number deleted, 0 when done.
@@ -115,8 +114,8 @@ class Store:
         with self._database.transaction():
             if commit.checkpoint:
                 write(statements.PUT_CHECKPOINT, (commit.checkpoint,))
-            write(statements.ADD_ATTEMPT, (row[:-1] for row in commit.attempts))
-            write(statements.ADD_CHANGE, (row[:-1] for row in commit.changes))
+            write(statements.ADD_ATTEMPT, commit.attempts)
+            write(statements.ADD_CHANGE, commit.changes)
             write(statements.DROP_SUBQUEUE, ((key,) for key in commit.subqueues_gone))
             write(statements.PUT_SUBQUEUE, commit.subqueues)
             write(statements.DROP_HOLD, commit.holds_gone)

@@ -1,4 +1,4 @@
-"""What the store of core keeps, one type a row, and the commit that brings such rows together.
+"""What the store of core keeps beside attempts and changes, one type a row, and the commit that brings such rows together.
 
 The columns and their meaning stand in schema/; optional texts are "".
 """
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from policies.commands import Attempt, Change
 from sidecar.log_batch import Position
 
 
@@ -15,45 +16,6 @@ class HeldBy(StrEnum):
     """The policy service answered HOLD: a promise until the message is seen on hold or ended."""
     TAKEN = "taken"
     """Taken out of the queue by the helper."""
-
-
-class AttemptRow(NamedTuple):
-    """One recipient's outcome."""
-
-    time: float
-    host: str
-    instance: str
-    queue_id: str
-    sender_domain: str
-    recipient_domain: str
-    provider: str
-    relay: str
-    dsn: str
-    status: str
-    rule: str
-    detail: str
-    bounce: str
-    scope: str
-    delay: float
-    key: str
-    id: int | None = None
-    """Given by the store; in a commit it is not looked at."""
-
-
-class ChangeRow(NamedTuple):
-    """One thing that the engine, an administrator or another host decided or did."""
-
-    time: float
-    key: str
-    kind: str
-    state: str
-    why: str
-    line: str
-    rule: str
-    by_whom: str
-    messages: int
-    id: int | None = None
-    """As in AttemptRow."""
 
 
 class SubQueueRow(NamedTuple):
@@ -99,8 +61,8 @@ class Commit(NamedTuple):
     """
 
     checkpoint: Position | None = None
-    attempts: Sequence[AttemptRow] = ()
-    changes: Sequence[ChangeRow] = ()
+    attempts: Sequence[Attempt] = ()
+    changes: Sequence[Change] = ()
     subqueues: Sequence[SubQueueRow] = ()
     subqueues_gone: Sequence[str] = ()
     """Keys."""

@@ -9,13 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sidecar.store import AttemptRow, Store
+from policies.commands import Attempt
+from sidecar.store import Store
 
 READER = """
 import asyncio, contextlib, json, os, sys
 from pathlib import Path
 from sidecar.log_source import follow
-from sidecar.store import AttemptRow, Commit, Store
+from policies.commands import Attempt
+from sidecar.store import Commit, Store
 
 async def main(database, log, row):
     store = Store.open(Path(database))
@@ -23,7 +25,7 @@ async def main(database, log, row):
     os.write(1, b"%d\\n" % count)
     async with contextlib.aclosing(follow(log, start=store.checkpoint(log), from_end=False)) as batches:
         async for batch in batches:
-            attempts = [AttemptRow(*row)._replace(queue_id=line.decode()) for line in batch.lines]
+            attempts = [Attempt(*row)._replace(queue_id=line.decode()) for line in batch.lines]
             store.commit(Commit(checkpoint=batch.position, attempts=attempts))
             if batch.gap:
                 os.write(1, b"gap\\n")
@@ -33,7 +35,7 @@ async def main(database, log, row):
 asyncio.run(main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))
 """
 
-ROW = AttemptRow(5.0, "mx1", "postfix", "", "e.org", "g.com", "google", "", "2.0.0", "sent", "", "", "", "", 0.1, "")
+ROW = Attempt(5.0, "mx1", "postfix", "", "e.org", "g.com", "google", "", "2.0.0", "sent", "", "", "", "", 0.1, "")
 
 
 class Writer:

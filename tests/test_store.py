@@ -13,12 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.commands import Attempt, Change
 from sidecar import statements
 from sidecar.database import Database, Schema
 from sidecar.log_batch import Position
 from sidecar.store import (
-    AttemptRow,
-    ChangeRow,
     Commit,
     HeldBy,
     HoldRow,
@@ -34,8 +33,8 @@ from sidecar.store import (
 SOURCE = "/var/log/mail.log"
 
 
-def attempt(number: int) -> AttemptRow:
-    return AttemptRow(
+def attempt(number: int) -> Attempt:
+    return Attempt(
         time=1_700_000_000.0 + number,
         host="mx1",
         instance="postfix",
@@ -55,8 +54,8 @@ def attempt(number: int) -> AttemptRow:
     )
 
 
-def change(number: int, line: str = "Nov 21 19:00:00 mx1 postfix/smtp[12]: ...") -> ChangeRow:
-    return ChangeRow(
+def change(number: int, line: str = "Nov 21 19:00:00 mx1 postfix/smtp[12]: ...") -> Change:
+    return Change(
         1_700_000_000.0 + number, "dkim-domain:example.com@google", "opened", "paused", "why", line, "rule", "engine", 3
     )
 
@@ -122,9 +121,9 @@ def test_what_was_committed_is_read_again_after_closing(path: Path) -> None:
     assert second.recovered == ""
     assert second.checkpoint(SOURCE) == Position(SOURCE, "{}")
     assert second.checkpoint("journal") is None
-    assert second.attempts(0, 10) == [attempt(1)._replace(id=1), attempt(2)._replace(id=2)]
-    assert second.attempts_since(attempt(2).time) == [attempt(2)._replace(id=2)]
-    assert second.changes(0, 10) == [change(1)._replace(id=1)]
+    assert second.attempts(0, 10) == [attempt(1), attempt(2)]
+    assert second.attempts_since(attempt(2).time) == [attempt(2)]
+    assert second.changes(0, 10) == [(1, change(1))]
     assert second.subqueues() == [SUBQUEUE]
     assert second.holds() == [hold("A"), hold("B")]
     assert second.learned() == [LEARNED]
@@ -163,14 +162,14 @@ def test_a_commit_without_checkpoint_leaves_it(store: Store) -> None:
 
 def test_changes_are_read_on_after_an_id(store: Store) -> None:
     store.commit(Commit(changes=[change(number) for number in range(5)]))
-    assert [row.time - 1_700_000_000 for row in store.changes(2, 2)] == [2, 3]
+    assert [row.time - 1_700_000_000 for _, row in store.changes(2, 2)] == [2, 3]
 
 
 def test_bytes_that_are_not_utf8_are_kept_readable(store: Store) -> None:
     line = b"user caf\xe9 <x@y>".decode(errors="surrogateescape")
     broken = hold("A")._replace(sender=line, recipients=(line,))
     store.commit(Commit(changes=[change(1, line)], holds=[broken]))
-    assert [row.line for row in store.changes(0, 1)] == ["user caf\\udce9 <x@y>"]
+    assert [row.line for _, row in store.changes(0, 1)] == ["user caf\\udce9 <x@y>"]
     assert [(row.sender, row.by) for row in store.holds()] == [("user caf\\udce9 <x@y>", HeldBy.ANSWER)]
 
 
@@ -187,7 +186,7 @@ def test_any_text_can_be_kept(sender: str, line: str, recipients: list[str]) -> 
     store.commit(Commit(changes=[change(1, line)], holds=[row]))
     sound = not any("\ud800" <= letter <= "\udfff" for letter in sender + line + "".join(recipients))
     assert not sound or store.holds() == [row]
-    assert not sound or [change.line for change in store.changes(0, 1)] == [line]
+    assert not sound or [change.line for _, change in store.changes(0, 1)] == [line]
     assert len(store.holds()) == 1
     store.close()
 
@@ -205,14 +204,14 @@ def test_old_rows_are_pruned_in_slices(store: Store) -> None:
     assert store.prune(before=attempt(5).time, limit=3) == 2
     assert store.prune(before=attempt(5).time, limit=3) == 0
     assert [row.time for row in store.attempts_since(0)] == [attempt(number).time for number in range(5, 10)]
-    assert [row.id for row in store.changes(0, 10)] == [2]
+    assert [number for number, _ in store.changes(0, 10)] == [2]
 
 
 def test_ids_are_not_used_again_when_all_was_pruned(store: Store) -> None:
     store.commit(Commit(changes=[change(1), change(2)]))
     store.prune(before=change(3).time, limit=10)
     store.commit(Commit(changes=[change(4)]))
-    assert [row.id for row in store.changes(2, 10)] == [3]
+    assert [number for number, _ in store.changes(2, 10)] == [3]
 
 
 def test_the_file_is_not_for_everybody(store: Store) -> None:
@@ -298,7 +297,7 @@ def at_version(path: Path, version: int) -> sqlite3.Connection:
 
 def test_a_store_of_version_1_is_brought_to_the_present_one(path: Path) -> None:
     old = at_version(path, 1)
-    old.execute(statements.ADD_ATTEMPT, attempt(1)[:-1])
+    old.execute(statements.ADD_ATTEMPT, attempt(1))
     old.execute(statements.PUT_CHECKPOINT, (SOURCE, "1"))
     old.close()
     store = Store.open(path)
@@ -486,7 +485,8 @@ def test_damage_that_shows_while_core_runs_is_told_and_the_store_replaced(path: 
 WRITER = """
 import json, os, signal, sys
 from pathlib import Path
-from sidecar.store import AttemptRow, Commit, Position, Store
+from policies.commands import Attempt
+from sidecar.store import Commit, Position, Store
 
 path, source, row, size, dies_after = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), *map(int, sys.argv[4:])
 store = Store.open(path)
@@ -494,7 +494,7 @@ position = store.checkpoint(source)
 done = int(position.token) if position else 0
 while done != dies_after:
     done += size
-    store.commit(Commit(checkpoint=Position(source, str(done)), attempts=[AttemptRow(*row)] * size))
+    store.commit(Commit(checkpoint=Position(source, str(done)), attempts=[Attempt(*row)] * size))
     os.write(1, b".")
 os.kill(os.getpid(), signal.SIGKILL)
 """
