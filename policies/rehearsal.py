@@ -45,38 +45,41 @@ class Rehearsal:
         self._telling = self.engine.telling
         self.forgets = 0
         """How often it was looked for messages whose end the log does not tell."""
+        self._clock = 0.0
+        """Never goes back, as lines that a syslog daemon wrote out of order do."""
         self._at = 0.0
+        """Up to when all that was due is done."""
         self._due = math.inf
         """When something happens by itself; infinite while nothing is open."""
         self._forget_at = 0.0
 
     def observe(self, fact: facts.Fact) -> None:
         """Let time pass until the fact's, then tell the engine of it."""
-        engine, now = self.engine, fact.record.time
+        engine = self.engine
+        now = self._clock = max(self._clock, fact.record.time)
         if now >= self._due:
             self.wait(until=now)
         if now >= self._forget_at:
             self._forget(now)
         engine.observe(fact, now=now)
         if self._telling.changes:
-            self._at = max(self._at, now)
-            self._obey(engine.step(now=self._at), now=self._at)
-            self._look_ahead()
+            self._obey(engine.step(now=now), now=now)
+            self._look_ahead(now)
         elif self._due < math.inf and type(fact) in _OUTCOMES:
-            self._at = max(self._at, now)
-            self._look_ahead()
+            self._look_ahead(now)
 
     def wait(self, *, until: float) -> None:
         """Do all that is due by then, each thing at its time."""
         engine = self.engine
-        while engine.subqueues and (due := engine.next_step(now=self._at)) <= until:
-            self._at = max(self._at, due)
-            self._obey(engine.step(now=self._at), now=self._at)
-        self._at = max(self._at, until)
-        self._look_ahead()
+        at = self._at
+        while engine.subqueues and (due := engine.next_step(now=at)) <= until:
+            at = max(at, due)
+            self._obey(engine.step(now=at), now=at)
+        self._look_ahead(until)
 
-    def _look_ahead(self) -> None:
-        self._due = self.engine.next_step(now=self._at) if self.engine.subqueues else math.inf
+    def _look_ahead(self, now: float) -> None:
+        self._at = now
+        self._due = self.engine.next_step(now=now) if self.engine.subqueues else math.inf
 
     def changes(self) -> Sequence[Change]:
         """Take what was changed since the last look."""

@@ -27,7 +27,9 @@ _PLAIN = frozenset({"fact", "time", "host", "instance", "service", "daemon", "pi
 class Explainer:
     """Lines of all hosts in the order of their log; the engine observes and moves no hand."""
 
-    def __init__(self, in_force: RuleSet, zone: tzinfo) -> None:
+    def __init__(self, in_force: RuleSet, zone: tzinfo, *, latest: float) -> None:
+        """`latest`: later stamps are damaged, and their facts shown but not observed."""
+        self._latest = latest
         self._rules = in_force
         self._zone = zone
         self._hosts: dict[str, Rehearsal] = {}
@@ -54,7 +56,8 @@ class Explainer:
         host = self._hosts.get(name)
         if host is None:
             host = self._hosts[name] = Rehearsal(self._rules, rules.organizational_domain, host=name)
-        host.observe(fact)
+        if fact.record.time <= self._latest:
+            host.observe(fact)
         return host
 
 
@@ -73,8 +76,8 @@ def command(
     Reads FILES in the order of their stamps, also .gz, .bz2, .xz and .zst, or standard input. Nothing is changed.
     """
     shown = zone or local_zone()
-    explainer = Explainer(rules.load(config.rules.directory), shown)
     history = LogHistory(files, zone=shown, year=year, syslog_names=config.log.syslog_names)
+    explainer = Explainer(rules.load(config.rules.directory), shown, latest=history.latest)
     for path in history.paths:
         for told in explainer.explain(_lines(path), history.reader(path)):
             if as_json:

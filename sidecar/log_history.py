@@ -16,6 +16,9 @@ from parsers.log import LogReader
 from parsers.postfix.facts import Fact
 from sidecar.parse import STDIN, blocks, first_year, modified
 
+_AHEAD = 86_400.0
+"""Seconds that another host's clock, or a zone that is not known, may be ahead of ours."""
+
 
 class LogHistory:
     """Reads each file once, after a look at its beginning; one that overlaps no other at full speed."""
@@ -35,6 +38,8 @@ class LogHistory:
         self._syslog_names = syslog_names
         self._only = only
         self._readers: list[LogReader] = []
+        self.latest = time.time() + _AHEAD
+        """Stamps beyond this are damaged, and their facts left out."""
         self._begins = {path: self._begin(path) for path in paths or (STDIN,)}
         self.paths = tuple(sorted(self._begins, key=lambda path: self._begins[path]))
         """In the order of their first stamps. Standard input, which can be read but once, is the first."""
@@ -81,7 +86,9 @@ class LogHistory:
     def _facts(self, path: Path) -> Iterator[Fact]:
         reader = self.reader(path)
         self._readers.append(reader)
-        return itertools.chain.from_iterable(map(reader.block_facts, blocks(path)))
+        latest = self.latest
+        facts = itertools.chain.from_iterable(map(reader.block_facts, blocks(path)))
+        return (fact for fact in facts if fact.record.time <= latest)
 
     def _begin(self, path: Path) -> float:
         """The first stamp; of a file without any: never."""

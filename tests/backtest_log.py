@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from tests.world import GOOGLE_DKIM
 
-BEGIN = datetime(2026, 11, 21, 10, tzinfo=UTC).timestamp()
+BEGIN = datetime(2025, 11, 21, 10, tzinfo=UTC).timestamp()
 RELAYS = {
     "gmail.com": "gmail-smtp-in.l.google.com",
     "yahoo.com": "mta5.am0.yahoodns.net",

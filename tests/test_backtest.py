@@ -215,6 +215,24 @@ def test_it_closes_between_two_lines() -> None:
     assert opened.counts.others_sent == 0
 
 
+@pytest.mark.parametrize("state", ["before", "paused", "ramping"])
+def test_a_damaged_stamp_costs_neither_time_nor_the_rest(state: str) -> None:
+    """A line from the next year, and the log goes on as before."""
+    log = LogText()
+    damaged = ["2027-12-31T23:00:00+00:00 mx1 postfix/qmgr[11]: 4jX2kbQQQQQzBrk: removed"]
+    lines = damaged if state == "before" else []
+    log.message(0.0, "deferred")
+    if state == "ramping":
+        log.message(PAUSE + 10.0, "sent")
+    lines += log.lines + damaged
+    later = LogText()
+    for at, status in ((1000.0, "deferred"), (1000.0 + PAUSE, "sent"), (1700.0, "sent")):
+        later.message(at, status)
+    report = replayed("".join(f"{line}\n" for line in lines + later.lines))
+    assert report.outcomes == (("deferred", 2), ("sent", 3 if state == "ramping" else 2))
+    assert report.opened >= 1
+
+
 def test_each_host_is_taken_by_itself() -> None:
     """The same queue ids on both, and one of them is throttled."""
     first, second = throttled(LogText("mx1")), LogText("mx2")

@@ -13,12 +13,12 @@ from tests.backtest_log import LogText
 from tests.world import GOOGLE_DKIM
 
 LOG = (
-    "2026-11-21T10:00:00+00:00 mx1 postfix/qmgr[10]: 4jX2kb4B5rzJFrk: from=<n@burst.example>, size=9, nrcpt=1 (queue active)\n"
-    "2026-11-21T10:00:01+00:00 mx1 postfix/smtp[11]: 4jX2kb4B5rzJFrk: to=<u@gmail.com>, "
+    "2025-11-21T10:00:00+00:00 mx1 postfix/qmgr[10]: 4jX2kb4B5rzJFrk: from=<n@burst.example>, size=9, nrcpt=1 (queue active)\n"
+    "2025-11-21T10:00:01+00:00 mx1 postfix/smtp[11]: 4jX2kb4B5rzJFrk: to=<u@gmail.com>, "
     "relay=gmail-smtp-in.l.google.com[192.0.2.1]:25, delay=1, delays=0/0/0.3/0.7, dsn=4.7.28, status=deferred "
     f"(host gmail-smtp-in.l.google.com[192.0.2.1] said: {GOOGLE_DKIM.format(domain='burst.example')} "
     "(in reply to end of DATA command))\n"
-    "2026-11-21T10:00:02+00:00 mx1 dovecot: imap-login: Login\n"
+    "2025-11-21T10:00:02+00:00 mx1 dovecot: imap-login: Login\n"
 )
 
 
@@ -54,7 +54,7 @@ def test_what_time_alone_changes_is_told_with_its_time(tmp_path: Path) -> None:
     log.write_text(text.text)
     said = run("--tz", "UTC", log=log)
     assert "opened: by google/rate-dkim-domain\n" in said
-    assert "burst.example@google probing: 0 waiting (2026-11-21 10:10:00, by time)" in said
+    assert "burst.example@google probing: 0 waiting (2025-11-21 10:10:00, by time)" in said
     assert "burst.example@google ramping: 0 waiting\n" in said
 
 
