@@ -33,6 +33,9 @@ OBSERVED: frozenset[type[facts.Fact]] = frozenset(
 
 _OUTCOMES = frozenset({facts.DeliveryAttempt, facts.RemoteReply})
 """Facts that move a sub-queue on."""
+_QUIET = 2 * 86_400.0
+"""Seconds without a line after which the rest of a silence is passed in one step: longer than a sub-queue without mail
+is remembered, and archives have gaps of months."""
 _FORGET_EVERY = 600.0
 """Seconds of the log between two looks for messages whose end it does not tell."""
 
@@ -71,9 +74,9 @@ class Rehearsal:
     def wait(self, *, until: float) -> None:
         """Do all that is due by then, each thing at its time."""
         engine = self.engine
-        at = self._at
+        at, quiet = self._at, self._at + _QUIET
         while engine.subqueues and (due := engine.next_step(now=at)) <= until:
-            at = max(at, due)
+            at = max(at, due) if at < quiet else until
             self._obey(engine.step(now=at), now=at)
         self._look_ahead(until)
 
