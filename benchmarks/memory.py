@@ -69,7 +69,6 @@ def one(engine: Engine, i: int) -> None:
             "4.2.1",
             "deferred",
             REASON,
-            reply,
         ),
         now=float(i),
     )

@@ -55,12 +55,16 @@ class Clock:
         "_reference", "_year", "_zone",
     )  # fmt: skip
 
-    def __init__(self, *, zone: tzinfo, reference: float | None = None, year: int | None = None) -> None:
-        """`zone` is that of stamps without one; `reference` a time near the newest lines; `year` the first line's."""
+    def __init__(
+        self, *, zone: tzinfo, reference: float | None = None, year: int | None = None, after: float | None = None
+    ) -> None:
+        """`zone` is that of stamps without one; `reference` a time near the newest lines; `year` the first line's;
+        `after` the time of the line before, where reading begins in the middle.
+        """
         self._zone = zone
         self._reference = reference
         self._year = year
-        self._last: float | None = None
+        self._last = after
         self._foreign: dict[str, int] = {}
         """Months in the words of other languages."""
         self._bsd_minute = ""

@@ -86,9 +86,10 @@ class Syslog:
         zone: tzinfo,
         reference: float | None = None,
         year: int | None = None,
+        after: float | None = None,
         syslog_names: Sequence[str] = (),
     ) -> None:
-        self.clock = Clock(zone=zone, reference=reference, year=year)
+        self.clock = Clock(zone=zone, reference=reference, year=year, after=after)
         self._names = tuple(syslog_names)
 
     def read(self, text: str) -> LogRecord | Repeated | None:

@@ -15,10 +15,11 @@ from parsers.postfix.facts import Fact
 from policies.classify import RuleSet
 from policies.rehearsal import Rehearsal
 from sidecar import rules
+from sidecar.bulk import Part
 from sidecar.config import Config
 from sidecar.local_time import local_zone
 from sidecar.log_history import LogHistory
-from sidecar.parse import Zone, blocks
+from sidecar.parse import Zone
 
 _PLAIN = frozenset({"fact", "time", "host", "instance", "service", "daemon", "pid", "reason"})
 """What the line itself shows as it is."""
@@ -79,15 +80,16 @@ def command(
     history = LogHistory(files, zone=shown, year=year, syslog_names=config.log.syslog_names)
     explainer = Explainer(rules.load(config.rules.directory), shown, latest=history.latest)
     for path in history.paths:
-        for told in explainer.explain(_lines(path), history.reader(path)):
+        part = history.part(path)
+        for told in explainer.explain(_lines(part), part.reader()):
             if as_json:
                 click.echo(json.dumps(told))
             elif every or told["attempts"] or told["changes"]:
                 click.echo("\n".join(_said(told, shown)))
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    for block in blocks(path):
+def _lines(part: Part) -> Iterator[bytes]:
+    for block in part.blocks():
         yield from (line.removesuffix(b"\r") for line in block.removesuffix(b"\n").split(b"\n"))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from parsers.log import LogReader
 from parsers.postfix.facts import Fact
-from sidecar.parse import STDIN, blocks, first_year, modified
+from sidecar.bulk import STDIN, Part, parts
 
 _AHEAD = 86_400.0
 """Seconds that another host's clock, or a zone that is not known, may be ahead of ours."""
@@ -33,14 +33,13 @@ class LogHistory:
         only: Collection[type[Fact]] | None = None,
     ) -> None:
         """As `parse_files`; a path named twice is one. Raises ParseError when a file cannot be read, here and later."""
-        self._zone = zone
-        self._year = year
-        self._syslog_names = syslog_names
         self._only = only
+        named = tuple(dict.fromkeys(paths)) or (STDIN,)
+        self._parts = {part.path: part for part in parts(named, zone=zone, year=year, syslog_names=syslog_names)}
         self._readers: list[LogReader] = []
         self.latest = time.time() + _AHEAD
         """Stamps beyond this are damaged, and their facts left out."""
-        self._begins = {path: self._begin(path) for path in paths or (STDIN,)}
+        self._begins = {path: self._begin(part) for path, part in self._parts.items()}
         self.paths = tuple(sorted(self._begins, key=lambda path: self._begins[path]))
         """In the order of their first stamps. Standard input, which can be read but once, is the first."""
 
@@ -73,29 +72,24 @@ class LogHistory:
             else:
                 heapq.heappop(begun)
 
-    def reader(self, path: Path) -> LogReader:
-        """A reader for this file."""
-        return LogReader(
-            zone=self._zone,
-            reference=time.time() if path == STDIN else modified(path),
-            year=self._year or first_year(path, self._zone),
-            syslog_names=self._syslog_names,
-            only=self._only,
-        )
+    def part(self, path: Path) -> Part:
+        """The whole of a file, as it is read."""
+        return self._parts[path]
 
     def _facts(self, path: Path) -> Iterator[Fact]:
-        reader = self.reader(path)
+        part = self._parts[path]
+        reader = part.reader(only=self._only)
         self._readers.append(reader)
         latest = self.latest
-        facts = itertools.chain.from_iterable(map(reader.block_facts, blocks(path)))
+        facts = itertools.chain.from_iterable(map(reader.block_facts, part.blocks()))
         return (fact for fact in facts if fact.record.time <= latest)
 
-    def _begin(self, path: Path) -> float:
+    def _begin(self, part: Part) -> float:
         """The first stamp; of a file without any: never."""
-        if path == STDIN:
+        if part.path == STDIN:
             return -math.inf
-        reader = self.reader(path)
-        for block in blocks(path):
+        reader = part.reader(only=self._only)
+        for block in part.blocks():
             if facts := reader.block_facts(block):
                 return facts[0].record.time
         return math.inf

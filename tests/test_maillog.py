@@ -9,7 +9,7 @@ import pytest
 
 from parsers.log import LogReader
 from parsers.postfix import BESIDE, DAEMONS, grammar, parse
-from parsers.postfix.facts import Fact
+from parsers.postfix.facts import DeliveryAttempt, Fact, Held, QueueRemoved
 from parsers.postfix.grammar import Grammar, Lead, Shape
 from parsers.record import LogRecord
 from parsers.syslog import read_tag
@@ -40,6 +40,8 @@ def plainly(value: Any) -> Any:
 
 def stated(fact: Fact) -> dict[str, Any]:
     fields = {**plainly(fact.record), **plainly(fact)}
+    if isinstance(fact, DeliveryAttempt):
+        fields["reply"] = plainly(fact.reply)
     if isinstance(fields.get("delays"), dict):
         fields["delays"] = list(fields["delays"].values())
     if "extra" in fields:
@@ -77,6 +79,19 @@ def test_a_whole_line_gives_the_same(path: Path) -> None:
     assert reader.block_facts(line + b"\n" + line) == ([fact, fact] if fact else [])
     assert list(reader.facts(line)) == ([fact] if fact else [])
     assert reader.unknown.total() == (0 if fact else 3)
+
+
+def test_counting_counts_the_same() -> None:
+    """Every case, each followed by old syslog's word that it came again; what is counted and what is made."""
+    lines = [f"Jun  1 12:00:00 mx1 {case(path)['tag']}: {case(path)['text']}\n".encode() for path in PATHS]
+    again = b"Jun  1 12:00:01 mx1 last message repeated 2 times\n"
+    block = b"".join(line + line + again for line in lines)
+    made = LogReader(zone=UTC, reference=TIME)
+    facts = made.block_facts(block)
+    for only in ((), (DeliveryAttempt,), (QueueRemoved, Held)):
+        counting = LogReader(zone=UTC, reference=TIME, only=only, counting=True)
+        assert counting.block_facts(block) == [fact for fact in facts if isinstance(fact, only)]
+        assert (counting.known, counting.unknown, counting.samples) == (made.known, made.unknown, made.samples)
 
 
 def shapes() -> list[tuple[str, Shape]]:

@@ -18,8 +18,9 @@ from click.testing import CliRunner, Result
 
 from parsers.fact_json import fact_json
 from parsers.log import LogReader
+from sidecar.bulk import ParseError, first_year
 from sidecar.config import Config, LogConfig
-from sidecar.parse import ParseError, first_year, parse, parse_files
+from sidecar.parse import count_files, parse, parse_files
 
 SENT = (
     "Jun  1 14:00:00 mx1 postfix/lane-01/smtp[77]: 4TgXyz1MTHz9sPk: to=<a@example.com>, relay=mx.example.com[192.0.2.25]:25"
@@ -157,7 +158,7 @@ def test_without_the_program_zstd(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path.write_bytes(b"")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ParseError, match=r"mail\.log\.zst: cannot be read: the program zstd is not installed"):
-        parse_files([path], zone=UTC)
+        count_files([path], zone=UTC)
 
 
 def test_configured_names(tmp_path: Path) -> None:
@@ -236,6 +237,6 @@ def test_a_file_of_several_years_is_read_so(tmp_path: Path) -> None:
 def test_a_file_without_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "mail.log"
     path.write_bytes(b"x" * 3_000_000)
-    assert parse_files([path], zone=UTC).lines == 1
+    assert count_files([path], zone=UTC).lines == 1
     path.write_bytes(SENT.encode())
-    assert parse_files([path], zone=UTC).facts == {"DeliveryAttempt": 1}
+    assert count_files([path], zone=UTC).facts == {"DeliveryAttempt": 1}

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from parsers.postfix import facts
 from parsers.record import LogRecord
-from parsers.smtp import Reply
 from policies.access import Arrival, hold_text
 from policies.commands import Adopt, Command, Hold, Release, Reload
 from policies.engine import Engine
@@ -208,7 +207,6 @@ class World:
             if refusal is None
             else f"host {host}[192.0.2.1] said: {refusal} (in reply to end of DATA command)"
         )
-        reply = None if refusal is None else Reply("421", "4.7.28", refusal, host, "192.0.2.1", "end of DATA")
         delays = facts.Delays(0.0, 0.0, 0.0, self.transaction)
         self.say(
             lambda r: facts.DeliveryAttempt(
@@ -226,7 +224,6 @@ class World:
                 "4.7.28",
                 status,
                 reason,
-                reply,
             ),
             "smtp",
             text=f"{file.queue_id}: to=<{recipient}>, status={status} ({reason})",

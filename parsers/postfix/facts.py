@@ -5,10 +5,19 @@ line's text as evidence) and the queue id it speaks of, "" where the line names 
 are "" and optional numbers None when the line does not carry them, never a guess.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from parsers.record import LogRecord
-from parsers.smtp import Reply
+from parsers.smtp import Reply, read_reply
+
+_REMOTE: Final = (
+    "host ",
+    "TLS is required, but host ",
+    "SASL authentication failed; ",
+    "SASL [CACHED] authentication failed; ",
+)
+_TELLS: Final = (*_REMOTE, *(f"delivery temporarily suspended: {words}" for words in _REMOTE))
+"""How a reason begins that tells of a remote server's reply."""
 
 
 class Delays(NamedTuple):
@@ -43,10 +52,19 @@ class DeliveryAttempt(NamedTuple):
     """sent, deferred, bounced, SOFTBOUNCE, deliverable, undeliverable, ... : the word after `status=`."""
     reason: str
     """Everything between `status=S (` and the line's final `)`."""
-    reply: Reply | None
-    """What a remote server said; None where Postfix itself speaks."""
     extra: tuple[tuple[str, str], ...] = ()
     """Keys between relay and dsn that this version does not know, as logged."""
+
+    @property
+    def reply(self) -> Reply | None:
+        """What a remote server said; None where Postfix itself speaks.
+
+        Read when it is asked for: most deliveries are `sent`, and nobody asks what with. Without a remote server's
+        address a code alone is not its reply; a reason may still tell of one.
+        """
+        if self.relay_address or self.reason.startswith(_TELLS):
+            return read_reply(self.reason)
+        return None
 
 
 class ClientIdentified(NamedTuple):

@@ -21,8 +21,10 @@ MakeFact = Callable[[LogRecord, str, re.Match[str]], Fact | None]
 
 None: it looked right and is not, let the next shape try.
 """
-Choice = tuple[tuple[Match, MakeFact | None], ...]
-"""Several shapes in the order of trial; without a function where nobody wants the fact."""
+Choice = tuple[tuple[Match, MakeFact | None, type[Fact] | None], ...]
+"""Several shapes in the order of trial; without a function where nobody wants the fact, with its type where it is to be
+counted all the same.
+"""
 Index = Mapping[str, Choice]
 """By the first three characters of the shapes; "" for those that fix none."""
 
@@ -103,8 +105,13 @@ class Grammar:
         self.plain: Index = _index(self.shapes, Lead.NOTHING)
         self._warned: Index = _index(self.shapes, Lead.SEVERITY)
 
-    def only(self, wanted: Collection[type[Fact]]) -> tuple[Index, Index]:
-        """`queued` and `plain` without the functions of shapes that make none of these facts, () where all do not."""
+    def only(self, wanted: Collection[type[Fact]], *, counting: bool) -> tuple[Index, Index]:
+        """`queued` and `plain` without the functions of shapes that make none of these facts, () where all do not.
+
+        With `counting` all shapes are read whole, and only those lose their function that always give the same type.
+        """
+        if counting:
+            return tuple(_index(self.shapes, lead, set(wanted)) for lead in (Lead.QUEUE_ID, Lead.NOTHING))  # type: ignore[return-value]  # two
         shapes = [shape if _makes(shape) & set(wanted) else _passed_over(shape) for shape in self.shapes]
         queued, plain = _index(shapes, Lead.QUEUE_ID), _index(shapes, Lead.NOTHING)
         return _without_idle(queued), _without_idle(plain)
@@ -126,7 +133,7 @@ def is_queue_id(lead: str) -> bool:
 
 
 def _first(choice: Choice, record: LogRecord, lead: str, text: str) -> Fact | None:
-    for match, make in choice:
+    for match, make, _ in choice:
         if make and (matched := match(text)) and (fact := make(record, lead, matched)):
             return fact
     return None
@@ -145,13 +152,20 @@ def _passed_over(shape: Shape) -> Shape:
 
 
 def _without_idle(index: Index) -> Index:
-    return {key: choice if any(make for _, make in choice) else () for key, choice in index.items()}
+    return {key: choice if any(make for _, make, _ in choice) else () for key, choice in index.items()}
 
 
-def _index(shapes: Iterable[Shape], lead: Lead) -> Index:
-    """Each list in the order written; shapes without a start stand in every list."""
+def _index(shapes: Iterable[Shape], lead: Lead, made: Collection[type[Fact]] | None = None) -> Index:
+    """Each list in the order written; shapes without a start stand in every list. `made`: the facts not only counted."""
     shapes = [shape for shape in shapes if shape.lead is lead]
     keys = dict.fromkeys(shape.start[:KEY] for shape in shapes)
     for key in keys:
         assert len(key) == KEY or (not key and lead is not Lead.QUEUE_ID), f"a start needs {KEY} characters: {key!r}"
-    return {key: tuple((shape.match, shape.fact) for shape in shapes if shape.start[:KEY] in ("", key)) for key in keys}
+    entries = [(shape, _entry(shape, made)) for shape in shapes]
+    return {key: tuple(entry for shape, entry in entries if shape.start[:KEY] in ("", key)) for key in keys}
+
+
+def _entry(shape: Shape, made: Collection[type[Fact]] | None) -> tuple[Match, MakeFact | None, type[Fact] | None]:
+    if made is not None and len(makes := _makes(shape)) == 1 and not makes & set(made):
+        return shape.match, None, next(iter(makes))
+    return shape.match, shape.fact, None

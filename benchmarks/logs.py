@@ -1,0 +1,251 @@
+"""How fast logs are read, against Debian's pflogsumm in the same run; what it finds against what is in the log.
+
+    flock LOCK .venv/bin/python benchmarks/logs.py [--lines 500000] [--rounds 3] [--gigabytes 10]
+
+CPU time (user and system) of whole processes, interpreter and imports and all, the least of the rounds, which take
+turns. pflogsumm is told of the second instance, as without it it would not count its lines.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.mail_log import Style, write_log
+from parsers.postfix.facts import (
+    ClientIdentified,
+    DeliveryAttempt,
+    Fact,
+    MessageIdentified,
+    NonDeliveryNotification,
+    PickedUp,
+    QueueActive,
+    QueueRemoved,
+    Rejected,
+)
+from sidecar.bulk import Part, fold, parts
+from sidecar.parse import count
+
+PFLOGSUMM: Final = ("pflogsumm", "--syslog-name=postfix-out")
+_TRACKED: Final[tuple[type[Fact], ...]] = (
+    ClientIdentified, DeliveryAttempt, MessageIdentified, NonDeliveryNotification, PickedUp, QueueActive, QueueRemoved,
+    Rejected,
+)  # fmt: skip
+
+
+class _Message:
+    """What pflogsumm keeps of a message, and more: who sent it, how large it is, what became of each recipient."""
+
+    __slots__ = ("client", "delays", "domain", "message_id", "nrcpt", "outcomes", "size")
+
+    def __init__(self) -> None:
+        self.client = self.domain = self.message_id = ""
+        self.size = self.nrcpt = 0
+        self.delays = 0.0
+        self.outcomes: dict[str, str] = {}
+
+
+class _Tracker:
+    """Messages by host, instance and queue id until they are removed, and sums of those that were."""
+
+    def __init__(self) -> None:
+        self.open: dict[tuple[str, str, str], _Message] = {}
+        self.statuses: Counter[str] = Counter()
+        self.by_domain: Counter[tuple[str, str]] = Counter()
+        self.by_relay: Counter[tuple[str, str]] = Counter()
+        self.bytes_by_domain: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.seconds = 0.0
+        self.finished = 0
+
+    def see(self, fact: Fact) -> None:
+        record, queue_id = fact[0], fact[1]
+        key = record[1], record[2], queue_id
+        kind = type(fact)
+        message = self.open.get(key)
+        if message is None:
+            if not queue_id or kind is QueueRemoved:
+                if isinstance(fact, Rejected):
+                    self.rejected[fact.code] += 1
+                return
+            message = self.open[key] = _Message()
+        if isinstance(fact, DeliveryAttempt):
+            message.outcomes[fact.recipient] = status = fact.status
+            message.delays = max(message.delays, fact.delay)
+            self.statuses[status] += 1
+            self.by_domain[message.domain, status] += 1
+            self.by_relay[fact.relay_host, status] += 1
+        elif isinstance(fact, QueueActive):
+            if not message.nrcpt:
+                message.domain = fact.sender.rpartition("@")[2]
+                message.size, message.nrcpt = fact.size, fact.nrcpt
+                self.bytes_by_domain[message.domain] += fact.size
+        elif isinstance(fact, MessageIdentified):
+            message.message_id = fact.message_id
+        elif isinstance(fact, ClientIdentified):
+            message.client = fact.client_address
+        elif kind is QueueRemoved:
+            del self.open[key]
+            self.finished += 1
+            self.seconds += message.delays
+
+
+def tracked(part: Part) -> Counter[str]:
+    """Full life-cycle tracking with metrics: every fact is counted by name, those of messages feed the tracker."""
+    reader = part.reader(only=_TRACKED, counting=True)
+    tracker = _Tracker()
+    see = tracker.see
+    for block in part.blocks():
+        for fact in reader.block_facts(block):
+            see(fact)
+    return Counter({"removed": tracker.finished}) + tracker.statuses
+
+
+def delivered(part: Part) -> Counter[str]:
+    """Deliveries alone, all their fields."""
+    reader = part.reader(only=[DeliveryAttempt])
+    statuses: Counter[str] = Counter()
+    for block in part.blocks():
+        statuses.update([fact.status for fact in reader.block_facts(block)])  # type: ignore[union-attr]  # no others
+    return statuses
+
+
+def counted(part: Part) -> Counter[str]:
+    """`sidecar parse --stats`: all facts by name, none made that need not be."""
+    return count(part).facts
+
+
+def made(part: Part) -> Counter[str]:
+    """All facts of all daemons, made."""
+    reader = part.reader()
+    for block in part.blocks():
+        reader.block_facts(block)
+    return reader.known
+
+
+WORK: Final[dict[str, Callable[[Part], Counter[str]]]] = {
+    "deliveries alone": delivered,
+    "tracked, with metrics": tracked,
+    "all facts": made,
+    "parse --stats": counted,
+}
+BARS: Final = {"deliveries alone": 10.0, "tracked, with metrics": 3.0}
+
+
+def work(name: str, paths: list[Path], processes: int) -> Counter[str]:
+    """Do one of them, as a process of its own does."""
+    some = parts(paths, zone=UTC, pieces=processes)
+    return sum(fold(WORK[name], some, processes=processes), Counter())
+
+
+class Run:
+    """One command to its end: CPU seconds, wall seconds, largest resident size in MB, and what it printed."""
+
+    def __init__(self, *command: str) -> None:
+        began = time.perf_counter()
+        with tempfile.TemporaryFile() as out:
+            child = subprocess.Popen(command, stdout=out)
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            self.said = out.read().decode()
+        if child.returncode:
+            raise SystemExit(f"{command[0]} failed with status {child.returncode}")
+        self.wall = time.perf_counter() - began
+        self.cpu = usage.ru_utime + usage.ru_stime
+        self.resident = usage.ru_maxrss / 1024
+
+
+def ours(name: str, *paths: Path, processes: int = 1) -> Run:
+    return Run(sys.executable, __file__, "--work", name, "--processes", str(processes), *map(str, paths))
+
+
+def compare(path: Path, truth: Counter[str], rounds: int) -> None:
+    peer: list[float] = []
+    times: dict[str, list[float]] = {name: [] for name in WORK}
+    for _ in range(rounds):
+        peer.append(Run(*PFLOGSUMM, str(path)).cpu)
+        for name, seconds in times.items():
+            run = ours(name, path)
+            seconds.append(run.cpu)
+            if name in BARS:
+                found = json.loads(run.said)
+                wanted = {kind: number for kind, number in truth.items() if kind != "removed" or "removed" in found}
+                assert found == wanted, f"{name}: found {found}, wanted {wanted}"
+    print(f"{path.name}: pflogsumm {min(peer):.2f} s CPU")
+    for name, seconds in times.items():
+        ratio = min(peer) / min(seconds)
+        bar = f"  bar {BARS[name]:.0f}: {'met' if ratio >= BARS[name] else 'MISSED'}" if name in BARS else ""
+        print(f"  {name:24}{min(seconds):7.2f} s {ratio:6.1f} times pflogsumm{bar}")
+
+
+def side_by_side(path: Path, rounds: int) -> None:
+    """One file by two processes, against two processes that read a file each: lines a second."""
+    together, apart = [], []
+    for _ in range(rounds):
+        together.append(ours("tracked, with metrics", path, processes=2).wall)
+        began = time.perf_counter()
+        children = [
+            subprocess.Popen(
+                [sys.executable, __file__, "--work", "tracked, with metrics", str(path)], stdout=subprocess.DEVNULL
+            )
+            for _ in range(2)
+        ]
+        for child in children:
+            assert child.wait() == 0
+        apart.append(time.perf_counter() - began)
+    ratio = min(apart) / 2 / min(together)
+    print(
+        f"two processes on one file: {ratio:.2f} of two independent runs  bar 0.9: {'met' if ratio >= 0.9 else 'MISSED'}"
+    )
+
+
+def large(path: Path, gigabytes: float, directory: Path) -> None:
+    """The largest resident size on the log itself and on many copies of it, one behind the other."""
+    many = directory / "many.log"
+    block = path.read_bytes()
+    with many.open("wb") as file:
+        while file.tell() < gigabytes * 1e9:
+            file.write(block)
+    for name in WORK:
+        small, big = ours(name, path), ours(name, many)
+        print(f"{name:24}{small.resident:6.0f} MB on {path.stat().st_size / 1e9:.2f} GB,"
+              f"{big.resident:6.0f} MB on {many.stat().st_size / 1e9:.2f} GB ({big.cpu:.0f} s)")  # fmt: skip
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--lines", type=int, default=500_000)
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--gigabytes", type=float, default=1.0, help="of the large file; 0: none")
+    arguments.add_argument("--work", help=argparse.SUPPRESS)
+    arguments.add_argument("--processes", type=int, default=1, help=argparse.SUPPRESS)
+    arguments.add_argument("files", nargs="*", type=Path, help=argparse.SUPPRESS)
+    said = arguments.parse_args()
+    if said.work:
+        print(json.dumps(work(said.work, said.files, said.processes)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        for style in Style:
+            path = directory / f"{style}.log"
+            with path.open("w") as file:
+                truth = write_log(file, said.lines, style=style)
+            compare(path, truth, said.rounds)
+        side_by_side(directory / "bsd.log", said.rounds)
+        if said.gigabytes:
+            large(directory / "bsd.log", said.gigabytes, directory)
+
+
+if __name__ == "__main__":
+    main()
