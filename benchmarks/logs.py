@@ -23,16 +23,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.mail_log import Style, write_log
 from parsers.postfix.facts import (
+    ClientDisconnected,
     ClientIdentified,
+    ConnectionLost,
     DeliveryAttempt,
+    DkimSigned,
     Fact,
+    HeaderLogged,
+    Held,
+    MessageExpired,
     MessageIdentified,
     NonDeliveryNotification,
     PickedUp,
     QueueActive,
     QueueRemoved,
     Rejected,
+    Released,
+    Requeued,
 )
+from policies.lifecycle import Lifecycle
 from sidecar.bulk import Part, fold, parts
 from sidecar.parse import count
 
@@ -40,6 +49,11 @@ PFLOGSUMM: Final = ("pflogsumm", "--syslog-name=postfix-out")
 _TRACKED: Final[tuple[type[Fact], ...]] = (
     ClientIdentified, DeliveryAttempt, MessageIdentified, NonDeliveryNotification, PickedUp, QueueActive, QueueRemoved,
     Rejected,
+)  # fmt: skip
+
+
+_FOLLOWED: Final[tuple[type[Fact], ...]] = (
+    *_TRACKED, ClientDisconnected, ConnectionLost, DkimSigned, HeaderLogged, Held, MessageExpired, Released, Requeued,
 )  # fmt: skip
 
 
@@ -111,6 +125,20 @@ def tracked(part: Part) -> Counter[str]:
     return Counter({"removed": tracker.finished}) + tracker.statuses
 
 
+def followed(part: Part) -> Counter[str]:
+    """The same with `policies.lifecycle`: hops, lines out of order, queue ids used again, copies of lines."""
+    reader = part.reader(only=_FOLLOWED, counting=True)
+    lifecycle = Lifecycle()
+    found: Counter[str] = Counter()
+    for block in part.blocks():
+        for fact in reader.block_facts(block):
+            lifecycle.see(fact)
+        found.update(message.end for message in lifecycle.finished())
+    lifecycle.rest()
+    found.update(message.end for message in lifecycle.finished())
+    return found
+
+
 def delivered(part: Part) -> Counter[str]:
     """Deliveries alone, all their fields."""
     reader = part.reader(only=[DeliveryAttempt])
@@ -136,6 +164,7 @@ def made(part: Part) -> Counter[str]:
 WORK: Final[dict[str, Callable[[Part], Counter[str]]]] = {
     "deliveries alone": delivered,
     "tracked, with metrics": tracked,
+    "whole messages": followed,
     "all facts": made,
     "parse --stats": counted,
 }
