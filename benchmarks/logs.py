@@ -261,6 +261,7 @@ def main() -> None:
     arguments.add_argument("--processes", type=int, default=1, help=argparse.SUPPRESS)
     arguments.add_argument("files", nargs="*", type=Path, help=argparse.SUPPRESS)
     said = arguments.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a file
     if said.work:
         print(json.dumps(work(said.work, said.files, said.processes)))
         return
