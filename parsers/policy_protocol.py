@@ -285,7 +285,7 @@ def value_of(action: Action) -> str:
     return value
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32_768)
 def encode(action: Action) -> bytes:
     """Write the answer to one request. Raises ValueError, see `value_of`."""
     return f"action={value_of(action)}\n\n".encode()

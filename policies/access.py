@@ -22,7 +22,7 @@ HOLD_PREFIX = "sidecar "
 """Every HOLD text of ours begins with this, so that the log tells ours from an admin's."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32_768)
 def hold_text(key: str, rule: str) -> str:
     """Write the text of a HOLD answer: `sidecar dkim-domain:example.com@google (google/rate-dkim-domain)`.
 
@@ -318,17 +318,23 @@ def _arrival(request: PolicyRequest, postfix_instance: str, known: dict[str, Non
         recipients, complete = (request.recipient,), True
     elif known is not None and len(known) >= count > 0:
         recipients, complete = tuple(known), len(known) == count
-    return Arrival(
+    address, login = request.client_address, request.sasl_username
+    sure = binding and bool(recipients)
+    values = (
         postfix_instance,
         request.queue_id,
         request.sender,
         recipients,
         complete,
         request.size,
-        request.client_address,
-        request.sasl_username,
-        binding and bool(recipients),
+        address,
+        login,
+        sure,
     )
+    return _new(Arrival, values)
+
+
+_new = tuple.__new__  # a third of the time that Arrival(...) takes
 
 
 _STATES: dict[str, Callable[[Access, PolicyRequest, str, float], Decision]] = {

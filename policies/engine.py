@@ -17,7 +17,7 @@ from policies.commands import Adopt, Command, Hold
 from policies.header import from_domain, signature_domain
 from policies.key import Key
 from policies.listing import Listing
-from policies.messages import Announced, Message, Messages, Place, Recipient, by_arrival
+from policies.messages import Message, Messages, Place, Recipient, by_arrival
 from policies.outcomes import Outcomes
 from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
@@ -239,8 +239,7 @@ class Engine:
             return self._parked(known.held_under) if known.held_under else None  # its sub-queue has closed
         if known is None and not self._over(arrival, now=now):  # nearly all mail
             recipients = arrival.recipients if arrival.complete else ()
-            announced = Announced(arrival.sender, recipients, now)
-            self.messages.announce(arrival.postfix_instance, arrival.queue_id, announced)
+            self.messages.announce(arrival.postfix_instance, arrival.queue_id, (arrival.sender, recipients, now))
             return None
         message = known or self.messages.obtain(arrival.postfix_instance, arrival.queue_id, now=now)
         self.messages.sent_by(message, arrival.sender)

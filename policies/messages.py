@@ -8,7 +8,6 @@ instance, with the host before it where a log carries several.
 from collections.abc import Iterator
 from enum import IntEnum
 from sys import intern
-from typing import NamedTuple
 
 from parsers.address import domain_of
 from policies.key import Key
@@ -205,52 +204,51 @@ def by_arrival(message: Message) -> tuple[float, str]:
     return message.arrival, message.queue_id
 
 
-class Announced(NamedTuple):
-    """What the policy service learned of a message that nothing was done about."""
-
-    sender: str
-    recipients: tuple[str, ...]
-    """Empty where not all of them are known."""
-    time: float
-
-
-MOST_ANNOUNCED = 10_000
-"""Messages that wait for their first line; the log is read within a second, if it is read at all."""
+Announced = tuple[str, tuple[str, ...], float]
+"""What the policy service learned of a message that nothing was done about: the sender, the recipients (none where not
+all of them are known), the time. A bare tuple, for one is made for each message."""
+MOST_ANNOUNCED = 25_000
+"""Of a generation: messages that wait for their first line. Many never get one, for they are refused after our
+answer; the log is read within a second, so that one who is still waiting behind so many others waits in vain."""
 
 
 class Messages:
     """All live messages, by (instance, queue id), and by envelope sender's domain.
 
-    One that was only announced is made when it is asked for, mostly by its first line: until then, which is while
-    Postfix waits for an answer and some moments more, it costs next to nothing.
+    One that was only announced is made when it is asked for by its id, mostly by its first line: until then, which is
+    while Postfix waits for an answer and some moments more, it costs next to nothing. It is none of those that are
+    listed: before its first activation no message is taken.
     """
 
     def __init__(self) -> None:
+        # Two generations, as in policies/access: the older is dropped as a whole.
         self._announced: dict[tuple[str, str], Announced] = {}
+        self._announced_before: dict[tuple[str, str], Announced] = {}
         self._by_id: dict[str, dict[str, Message]] = {}
         self._by_sender: dict[str, set[Message]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_id.values())) + len(self._announced)
+        return sum(map(len, self._by_id.values()))
 
     def __iter__(self) -> Iterator[Message]:
-        self._make_announced()
         for messages in self._by_id.values():
             yield from messages.values()
 
     def get(self, instance: str, queue_id: str) -> Message | None:
         messages = self._by_id.get(instance)
         message = messages.get(queue_id) if messages else None
-        if message is None and (instance, queue_id) in self._announced:
-            message = self._make(instance, queue_id, self._announced.pop((instance, queue_id)))
+        if message is None:
+            place = instance, queue_id
+            announced = self._announced.pop(place, None) or self._announced_before.pop(place, None)
+            if announced is not None:
+                return self._make(instance, queue_id, announced)
         return message
 
     def announce(self, instance: str, queue_id: str, announced: Announced) -> None:
         """Note a message that is not live yet, by whatever is known of it before its first line."""
-        if len(self._announced) < MOST_ANNOUNCED:
-            self._announced[instance, queue_id] = announced
-        else:
-            self._make(instance, queue_id, announced)
+        if len(self._announced) >= MOST_ANNOUNCED:
+            self._announced, self._announced_before = {}, self._announced
+        self._announced[instance, queue_id] = announced
 
     def obtain(self, instance: str, queue_id: str, *, now: float) -> Message:
         """Get the live message, or a new one."""
@@ -266,17 +264,12 @@ class Messages:
         return message
 
     def _make(self, instance: str, queue_id: str, announced: Announced) -> Message:
-        message = self._new(instance, queue_id, now=announced.time)
-        self.sent_by(message, announced.sender)
-        message.recipients = tuple(map(Recipient, announced.recipients))
+        sender, recipients, time = announced
+        message = self._new(instance, queue_id, now=time)
+        self.sent_by(message, sender)
+        message.recipients = tuple(map(Recipient, recipients))
         message.nrcpt = len(message.recipients)
         return message
-
-    def _make_announced(self) -> None:
-        """Who asks for all of them means these, too."""
-        while self._announced:
-            (instance, queue_id), announced = self._announced.popitem()
-            self._make(instance, queue_id, announced)
 
     def adopt(self, message: Message) -> None:
         """Take a message made elsewhere (restored from the store)."""
@@ -297,12 +290,10 @@ class Messages:
 
     def of_sender(self, domain: str) -> list[Message]:
         """List the live messages whose envelope sender is of exactly this domain, in no order."""
-        self._make_announced()
         return list(self._by_sender.get(domain, ()))
 
     def sender_domains(self) -> list[str]:
         """List the envelope domains of live messages."""
-        self._make_announced()
         return list(self._by_sender)
 
     def remove(self, message: Message) -> None:
@@ -313,7 +304,6 @@ class Messages:
 
     def of_instance(self, instance: str) -> list[Message]:
         """List the live messages of one Postfix instance."""
-        self._make_announced()
         return list(self._by_id.get(instance, {}).values())
 
     def _unlist(self, message: Message) -> None:

@@ -165,13 +165,19 @@ class SubQueues:
         return True
 
     def matching(self, message: Message | Unsigned, provider: str) -> list[OpenSubQueue]:
-        """List the open sub-queues that a message's mail to a provider falls under.
+        """List the open sub-queues that a message's mail to a provider falls under."""
+        types = self._index.get(provider)
+        return self._matching(types, message) if types else []
 
-        What the message can be known by is looked up, type by type of those that are open: with thousands of
-        sub-queues none is looked at in vain.
+    def _matching(
+        self, types: Mapping[str, Mapping[str, OpenSubQueue]], message: Message | Unsigned
+    ) -> list[OpenSubQueue]:
+        """Look up what the message can be known by, type by type of those that are open at a provider.
+
+        With thousands of sub-queues none is looked at in vain.
         """
         found: list[OpenSubQueue] = []
-        for type_, values in self._index.get(provider, _NONE).items():
+        for type_, values in types.items():
             if type_ in IP_TYPES:
                 found += values.values()
             elif message.sender_domain:  # the null sender is never parked by domain (rule 4)
@@ -198,16 +204,15 @@ class SubQueues:
 
     def covering(self, message: Message | Unsigned, domains: Iterable[str], *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues over a message if each recipient's domain has at least one; else None (rule 4)."""
-        covering: dict[Key, OpenSubQueue] = {}
+        covering: list[OpenSubQueue] = []
         for domain in domains:
             provider = self._recipients.of_domain(domain, now=now)
-            if provider not in self._index:
-                return None
-            matching = self.matching(message, provider)
+            types = self._index.get(provider) if provider else None
+            matching = self._matching(types, message) if types else None
             if not matching:
                 return None
-            covering.update((sub.key, sub) for sub in matching)
-        return list(covering.values()) or None
+            covering += [sub for sub in matching if sub not in covering] if covering else matching
+        return covering or None
 
     def candidates(self, key: Key, messages: Messages) -> Iterable[Message]:
         """List live messages that may be of this key; each is looked at again before it is taken."""
