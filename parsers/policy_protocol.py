@@ -96,10 +96,15 @@ class PolicyConnection:
 
         Raises ProtocolError.
         """
-        if not self.partial:
-            usual = self._read_usual(data)
-            if usual is not None:
-                return [usual]
+        usual = self.receive_usual(data)
+        return [usual] if usual is not None else self.receive_other(data)
+
+    def receive_usual(self, data: bytes) -> PolicyRequest | None:
+        """Give the one request that these bytes are, where it looks like the one before it; else None."""
+        return None if self.partial else self._read_usual(data)
+
+    def receive_other(self, data: bytes) -> list[PolicyRequest]:
+        """As `receive_data`, of bytes that `receive_usual` made nothing of. Raises ProtocolError."""
         self._received += data
         requests: list[PolicyRequest] = []
         try:

@@ -248,7 +248,11 @@ class _Connection:
             self.close()
             return 0
         if data:
-            return self._received_data(data, now)
+            usual = self._received.receive_usual(data)
+            if usual is None or self._partial:
+                return self._received_other(data, now)
+            self._send(self._answered(usual, now))
+            return 1
         if self._unsent:
             # It has only shut down its sending side. Read no more until it has its answers, and then this end again.
             self._server.await_events(self._socket.fileno(), select.EPOLLOUT)
@@ -264,17 +268,19 @@ class _Connection:
         self._server.lost(self, number)
         self._socket.close()
 
-    def _received_data(self, data: bytes, now: float) -> int:
+    def _answered(self, request: PolicyRequest, now: float) -> bytes:
+        if request.instance != self._instance:
+            self._next_message(request.instance)
+        return self._server.answer(request, self._postfix_instance, now)
+
+    def _received_other(self, data: bytes, now: float) -> int:
+        """Bytes that are not just one request like the one before."""
         breach = ""
         try:
-            requests = self._received.receive_data(data)
+            requests = self._received.receive_other(data)
         except ProtocolError as error:
             requests, breach = error.requests, str(error)
-        replies = b""
-        for request in requests:
-            if request.instance != self._instance:
-                self._next_message(request.instance)
-            replies += self._server.answer(request, self._postfix_instance, now)
+        replies = b"".join([self._answered(request, now) for request in requests])
         if replies:
             self._send(replies)
         if breach:
