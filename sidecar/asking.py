@@ -193,12 +193,18 @@ def _text(record: dns.rdata.Rdata) -> str:
 
 
 def keep(ask: Keep) -> Kept:
-    """Write a secret whole and safely, readable by us alone: a rotated token that is lost locks us out."""
+    """Write a secret whole and safely, readable by us alone: a rotated token that is lost locks us out.
+
+    It stays its owner's, or becomes that of the directory's: root, by hand, must not lock out the outside process.
+    """
     path = Path(ask.path)
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
+                if os.geteuid() == 0:
+                    owner = (path if path.exists() else path.parent).stat()
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
                 file.write(ask.text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -215,7 +221,7 @@ def _raw(ask: Ask, answer: Answer) -> RawAnswer:
     assert isinstance(ask, HttpAsk)
     assert isinstance(answer, HttpAnswer)
     asked = _without(ask.secrets, f"{ask.method} {ask.url} -> {answer.status or answer.error}")
-    body = answer.body
+    body = b"[secret]" if ask.private else answer.body
     for secret in ask.secrets:
         body = body.replace(secret.encode(), b"[secret]") if secret else body
     return RawAnswer(asked, body)

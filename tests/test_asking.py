@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import os
 import stat
 import time
 from pathlib import Path
@@ -169,6 +170,14 @@ def test_what_is_kept_of_an_answer_has_no_secrets() -> None:
     assert raw == [RawAnswer(f"GET {server.url}/?key=[secret] -> 200", b"you are [secret], from /?key=[secret]")]
 
 
+def test_an_answer_that_brings_a_secret_is_not_kept() -> None:
+    with http_server(lambda _: Response(200, b'{"access_token": "n3w"}')) as server:
+        (got,), raw, _ = asked(HttpAsk(server.url, private=True))
+    assert isinstance(got, HttpAnswer)
+    assert b"n3w" in got.body
+    assert raw == [RawAnswer(f"GET {server.url} -> 200", b"[secret]")]
+
+
 def test_an_error_tells_no_secret() -> None:
     assert "s3cret" not in fetch(HttpAsk("http://127.0.0.1:9/?key=s3cret", secrets=("s3cret",))).error
 
@@ -181,6 +190,21 @@ def test_a_secret_is_kept_whole_and_for_us_alone(tmp_path: Path) -> None:
     assert path.read_text() == "new"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_secret_that_root_keeps_stays_its_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, there: bool
+) -> None:
+    path = tmp_path / "token"
+    if there:
+        path.touch()
+    owner = (path if there else tmp_path).stat()
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda _, uid, gid: given.append((uid, gid)))
+    assert asking.keep(Keep(str(path), "new")) == Kept()
+    assert given == [(owner.st_uid, owner.st_gid)]
 
 
 def test_a_secret_that_cannot_be_kept_says_so(tmp_path: Path) -> None:

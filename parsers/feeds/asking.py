@@ -5,7 +5,7 @@ A feed knows what to ask and what the answers mean; whoever drives it knows sock
 
 from collections.abc import Generator
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from parsers.observation import Observation
 
@@ -19,6 +19,8 @@ class HttpAsk(NamedTuple):
     body: bytes = b""
     secrets: tuple[str, ...] = ()
     """Never to be logged or kept, wherever they stand in here or in the answer."""
+    private: bool = False
+    """The answer brings a new secret: nothing of its body is kept."""
 
 
 class HttpAnswer(NamedTuple):
@@ -102,3 +104,7 @@ class Reading(NamedTuple):
 
 Poll = Generator[tuple[Ask, ...], tuple[Answer, ...], Reading]
 """Yields questions that may be asked at once, is sent their answers in the same order."""
+
+T = TypeVar("T")
+Asked = Generator[tuple[Ask, ...], tuple[Answer, ...], T]
+"""A part of a poll: what it found out, for `yield from`."""
