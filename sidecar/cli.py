@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Entry] = {
     "replay": Entry("sidecar.replay:replay", "Back-test: what the rules would have done to a log."),
     "feeds": Entry("sidecar.feeds_command:feeds", "Where each feed stands."),
     "poll": Entry("sidecar.feeds_command:poll", "Ask one feed now."),
+    "login": Entry("sidecar.login:login", "A person's consent for a feed that needs one."),
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
     "check": Entry("sidecar.check:check", "Configuration, wiring, what is missing."),
     "postfix": Entry("sidecar.wiring:postfix_command", "The wiring in main.cf and master.cf: show, apply, remove."),

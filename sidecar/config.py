@@ -101,9 +101,79 @@ class BlocklistsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GooglePostmasterConfig:
+    enabled: bool = False
+    credentials: str = ""
+    """JSON file: a service account's key, or what `sidecar login google-postmaster` wrote; empty:
+    google-postmaster.json in the directory of the stores.
+    """
+    client: str = ""
+    """JSON file of an OAuth client of the kind "desktop app", for `sidecar login google-postmaster` alone."""
+    subject: str = ""
+    """For a service account with domain-wide delegation: the user that it acts for."""
+    scopes: tuple[str, ...] = (
+        "https://www.googleapis.com/auth/postmaster.domain",
+        "https://www.googleapis.com/auth/postmaster.traffic.readonly",
+    )
+    """The two read-only halves; with one of them the other half is refused."""
+    base_url: str = "https://gmailpostmastertools.googleapis.com"
+    token_endpoint: str = ""
+    """Empty: that of the credentials, else Google's."""
+    authorize_endpoint: str = "https://accounts.google.com/o/oauth2/v2/auth"
+    redirect_uri: str = "http://127.0.0.1:8401/"
+    every_hours: float = 24.0
+    days: int = 7
+    """Asked about each time; late days are filled in."""
+    domains_max: int = 1000
+    """Of the account's domains, those that send most; beyond it nothing is asked about them."""
+    v1: bool = False
+    """Ask the old interface too, for the reputations that the new one has not; as long as it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class SndsConfig:
+    enabled: bool = False
+    token_file: str = ""
+    """Where `sidecar login snds` keeps the login; empty: snds.token in the directory of the stores. The outside
+    process must be able to write it, for its content changes with each use.
+    """
+    data_link: str = ""
+    """File with the link to the daily data, key and all; with this or the next one no login is used."""
+    status_link: str = ""
+    """File with the link to the state of addresses."""
+    networks: tuple[str, ...] = ()
+    """Networks that the account was granted: of their addresses no mention means not blocked."""
+    attested: str = ""
+    """Day of the last attestation of the networks, as 2026-06-20: they are lost after ten months."""
+    base_url: str = "https://substrate.office.com/ip-domain-management-snds"
+    token_endpoint: str = "https://login.microsoftonline.com/consumers/oauth2/v2.0/token"  # noqa: S105  # an address
+    authorize_endpoint: str = "https://login.microsoftonline.com/consumers/oauth2/v2.0/authorize"
+    client_id: str = "a53a6cc1-a1cd-46f7-a4aa-281cdabec33c"
+    """Of the portal itself, as other programs use it; Microsoft documents none."""
+    scope: str = "a53a6cc1-a1cd-46f7-a4aa-281cdabec33c/.default offline_access openid profile"
+    redirect_uri: str = "http://localhost:8400"
+    every_hours: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpamhausSiaConfig:
+    enabled: bool = False
+    username: str = ""
+    password: str = ""
+    """File with the password."""
+    lists: tuple[str, ...] = ("cidr/ALL",)
+    """How addresses are looked up, and in which data set: cidr/ALL, ip/SBL."""
+    base_url: str = "https://api.spamhaus.org"
+    every_hours: float = 24.0
+
+
+@dataclass(frozen=True, slots=True)
 class FeedsConfig:
     blocklists: BlocklistsConfig = field(default_factory=BlocklistsConfig)
     senderscore: SenderScoreConfig = field(default_factory=SenderScoreConfig)
+    google_postmaster: GooglePostmasterConfig = field(default_factory=GooglePostmasterConfig)
+    snds: SndsConfig = field(default_factory=SndsConfig)
+    spamhaus_sia: SpamhausSiaConfig = field(default_factory=SpamhausSiaConfig)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ Knows which settings belong to which feed; what a feed asks and reads stands in 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from parsers.feeds import senderscore
+from parsers.feeds import google_postmaster, google_postmaster_v1, senderscore, snds, spamhaus_sia
 from parsers.feeds.asking import Poll
 from policies.cadence import Cadence
 from sidecar import blocklists
-from sidecar.config import Config
+from sidecar.config import Config, ConfigError
+from sidecar.credentials import google_grant, secret, snds_ages, snds_networks, snds_way
 from sidecar.scope import Scope
 
 _HOUR = 3600.0
@@ -34,6 +35,47 @@ def _blocklists(name: str, every: int) -> Feed:
     )
 
 
+def _google(config: Config, scope: Scope, now: float) -> Poll:
+    ours = config.feeds.google_postmaster
+    return google_postmaster.poll(
+        google_grant(config, scopes=ours.scopes, now=now),
+        scope.domains,
+        now=now,
+        base_url=ours.base_url,
+        wanted=config.outside.domains,
+        days=ours.days,
+        domains_max=ours.domains_max,
+    )
+
+
+def _google_v1(config: Config, scope: Scope, now: float) -> Poll:
+    ours = config.feeds.google_postmaster
+    grant = google_grant(config, scopes=google_postmaster_v1.SCOPES, now=now)
+    domains = scope.domains[: ours.domains_max]
+    return google_postmaster_v1.poll(grant, domains, now=now, base_url=ours.base_url, days=ours.days)
+
+
+def _snds(config: Config, scope: Scope, now: float) -> Poll:
+    way = snds_way(config)
+    ages = list(snds_ages(config, way))
+    return snds.poll(way, scope.addresses, ages, now=now, networks=snds_networks(config))
+
+
+def _sia(config: Config, scope: Scope, now: float) -> Poll:
+    ours = config.feeds.spamhaus_sia
+    for part in ours.lists:
+        if part not in _SIA_LISTS:
+            raise ConfigError(f"feeds.spamhaus_sia.lists: found {part!r}, wanted of {', '.join(_SIA_LISTS)}")
+    password = secret("feeds.spamhaus_sia.password", ours.password)
+    return spamhaus_sia.poll(
+        ours.username, password, scope.addresses, now=now, base_url=ours.base_url, lists=ours.lists
+    )
+
+
+_SIA_LISTS = ("cidr/ALL", "cidr/XBL", "cidr/CSS", "cidr/BCL", "ip/SBL")
+"""A name that is none would be answered as if nothing were listed."""
+
+
 FEEDS: Mapping[str, Feed] = {
     **{name: _blocklists(name, every) for name, every in blocklists.CADENCES.items()},
     senderscore.FEED: Feed(
@@ -41,5 +83,29 @@ FEEDS: Mapping[str, Feed] = {
         lambda config: config.feeds.senderscore.enabled,
         lambda config: Cadence(config.feeds.senderscore.every_hours * _HOUR),
         lambda config, scope, _: senderscore.poll(scope.addresses, zone=config.feeds.senderscore.zone),
+    ),
+    google_postmaster.FEED: Feed(
+        "Google Postmaster: spam rate, authentication, errors and requirements of our domains, as Gmail sees them",
+        lambda config: config.feeds.google_postmaster.enabled,
+        lambda config: Cadence(config.feeds.google_postmaster.every_hours * _HOUR),
+        _google,
+    ),
+    google_postmaster_v1.FEED: Feed(
+        "Google Postmaster v1: reputation of our domains, as long as it is there",
+        lambda config: config.feeds.google_postmaster.enabled and config.feeds.google_postmaster.v1,
+        lambda config: Cadence(config.feeds.google_postmaster.every_hours * _HOUR),
+        _google_v1,
+    ),
+    snds.FEED: Feed(
+        "Microsoft SNDS: how Outlook.com judges and blocks our addresses",
+        lambda config: config.feeds.snds.enabled,
+        lambda config: Cadence(config.feeds.snds.every_hours * _HOUR),
+        _snds,
+    ),
+    spamhaus_sia.FEED: Feed(
+        "Spamhaus Intelligence: why an address of ours is listed",
+        lambda config: config.feeds.spamhaus_sia.enabled,
+        lambda config: Cadence(config.feeds.spamhaus_sia.every_hours * _HOUR),
+        _sia,
     ),
 }

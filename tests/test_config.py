@@ -78,6 +78,44 @@ enabled = true
 zone = "score.example"
 every_hours = 12
 
+[feeds.google_postmaster]
+enabled = true
+credentials = "/etc/sidecar/google.json"
+client = "/etc/sidecar/google-client.json"
+subject = "postmaster@example.com"
+scopes = ["https://www.googleapis.com/auth/postmaster"]
+base_url = "http://127.0.0.1:8080"
+token_endpoint = "http://127.0.0.1:8080/token"
+authorize_endpoint = "http://127.0.0.1:8080/auth"
+redirect_uri = "http://127.0.0.1:8402/"
+every_hours = 12
+days = 14
+domains_max = 50
+v1 = true
+
+[feeds.snds]
+enabled = true
+token_file = "/etc/sidecar/snds.token"
+data_link = "/etc/sidecar/snds-data.link"
+status_link = "/etc/sidecar/snds-status.link"
+networks = ["192.0.2.0/24"]
+attested = "2026-06-20"
+base_url = "http://127.0.0.1:8080/snds"
+token_endpoint = "http://127.0.0.1:8080/token"
+authorize_endpoint = "http://127.0.0.1:8080/authorize"
+client_id = "ours"
+scope = "ours/.default offline_access"
+redirect_uri = "http://localhost:8403"
+every_hours = 6
+
+[feeds.spamhaus_sia]
+enabled = true
+username = "postmaster"
+password = "/etc/sidecar/sia.password"
+lists = ["cidr/ALL", "ip/SBL"]
+base_url = "http://127.0.0.1:8080"
+every_hours = 12
+
 [subqueues]
 hold_max_hours = 12
 failsafe_after_minutes = 7.5

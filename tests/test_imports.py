@@ -19,7 +19,8 @@ BELOW = {"parsers": set[str](), "policies": {"parsers"}, "sidecar": {"parsers", 
 """Folder -> the folders of ours that it may import."""
 
 HARMLESS = {
-    *("array", "bisect", "collections", "collections.abc", "dataclasses", "datetime", "difflib", "enum", "fractions"),
+    *("array", "bisect", "collections", "collections.abc", "csv", "dataclasses", "datetime", "difflib", "enum"),
+    "fractions",
     *(
         "functools",
         "hashlib",
