@@ -156,21 +156,22 @@ def snds_ages(config: Config, way: snds.Login | snds.Links) -> Iterator[snds.Cre
     if isinstance(way, snds.Login):
         yield snds.Credential("login", way.stored.logged_in_at, "log in again when it is refused: sidecar login snds")
     else:
-        for name, file in (("data-link", ours.data_link), ("status-link", ours.status_link)):
-            if file:
-                yield snds.Credential(
-                    name, _written(file), "a link ends 30 days after it was made: renew it in the portal"
-                )
+        for name, setting in (("data-link", "data_link"), ("status-link", "status_link")):
+            if file := getattr(ours, setting):
+                yield snds.Credential(name, _written(f"feeds.snds.{setting}", file), _LINKS_END)
     if ours.attested:
         needs = "access to a network ends ten months after it was attested: attest it in the portal"
         yield snds.Credential("attestation", _day("feeds.snds.attested", ours.attested), needs)
 
 
-def _written(name: str) -> float:
+_LINKS_END = "a link ends 30 days after it was made: renew it in the portal"
+
+
+def _written(setting: str, name: str) -> float:
     try:
         return Path(name).stat().st_mtime
     except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{setting}: {name}: cannot be read: {error.strerror}") from error
 
 
 def _day(setting: str, said: str) -> float:
