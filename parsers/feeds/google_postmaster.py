@@ -75,7 +75,7 @@ def poll(
         asked = asked[:domains_max]
     window = Window.before(now, days)
     told = yield from _statistics(session, [Query(domain, group) for domain in asked for group in GROUPS], window)
-    told |= yield from _statistics(session, list(_loops(told, window)), window)
+    told |= yield from _statistics(session, list(_loops(told)), window)
     for query, each in told.items():
         found += google_statistics.observations(query, each, window)
     found += _ages(told, window, now=now)
@@ -301,7 +301,7 @@ def _page(told: Any) -> _Page | None:
 def _complete(session: Session, query: Query, window: Window, first: _Page | _Refused | None) -> Asked[Told]:
     """Follow an answer to its last page; ask singly where the batch gave none."""
     if isinstance(first, _Refused) and first.code in _FINAL:
-        return Told((), Failure(_FINAL[first.code], first.why))
+        return Told({}, Failure(_FINAL[first.code], first.why))
     listed = isinstance(first, _Refused) and first.code == _INVALID_ARGUMENT
     page: _Page | Failure
     if isinstance(first, _Page):
@@ -312,14 +312,17 @@ def _complete(session: Session, query: Query, window: Window, first: _Page | _Re
             listed = True
             page = yield from _single(session, query, window, listed=True)
     entries: list[Any] = []
-    for _ in range(_PAGES_MAX):
-        if isinstance(page, Failure):
-            return Told(tuple(entries), page)
+    pages: set[str] = set()
+    while isinstance(page, _Page):
         entries += page.entries
         if not page.next:
-            return Told(tuple(entries))
-        page = yield from _single(session, query, window, listed=listed, token=page.next)
-    return Told(tuple(entries), Failure(Trouble.FORMAT, f"more than {_PAGES_MAX} pages"))
+            return Told(google_statistics.values(query, entries, window))
+        if page.next in pages or len(pages) == _PAGES_MAX:
+            page = Failure(Trouble.FORMAT, "pages without end")
+        else:
+            pages.add(page.next)
+            page = yield from _single(session, query, window, listed=listed, token=page.next)
+    return Told(google_statistics.values(query, entries, window), page)
 
 
 def _single(
@@ -333,10 +336,10 @@ def _single(
     return _page(told) or Failure(Trouble.FORMAT, "statistics that we cannot read")
 
 
-def _loops(told: Mapping[Query, Told], window: Window) -> Iterator[Query]:
+def _loops(told: Mapping[Query, Told]) -> Iterator[Query]:
     """What to ask next: the rates of the feedback loops that were named."""
     for query, each in told.items():
-        if names := google_statistics.loop_names(query, each, window)[:LOOPS_MAX]:
+        if names := google_statistics.loop_names(each)[:LOOPS_MAX]:
             yield Query(query.domain, google_statistics.loops(names))
 
 

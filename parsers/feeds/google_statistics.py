@@ -145,14 +145,6 @@ def _definition(number: int, metric: Metric) -> dict[str, Any]:
     return {**what, "filter": metric.filter} if metric.filter else what
 
 
-class Told(NamedTuple):
-    """What was told of one query."""
-
-    entries: tuple[Any, ...] = ()
-    wrong: Failure | None = None
-    """Why something may be missing; None where the answer is complete."""
-
-
 class Value(NamedTuple):
     number: float | None
     """None where the entry says none that we understand."""
@@ -160,11 +152,19 @@ class Value(NamedTuple):
     names: tuple[str, ...] = ()
 
 
+class Told(NamedTuple):
+    """What was told of one query."""
+
+    days: Mapping[str, Mapping[date, Value]]
+    """Of each measure."""
+    wrong: Failure | None = None
+    """Why something may be missing; None where the answer is complete."""
+
+
 def observations(query: Query, told: Told, window: Window) -> Iterator[Observation]:
     """Yield each figure of each day, oldest first; and for what is not there whether it is known to be missing."""
-    found = values(query, told, window)
     for metric in query.group.metrics:
-        days = found.get(metric.measure, {})
+        days = told.days.get(metric.measure, {})
         for day in sorted(days):
             value = days[day]
             outcome = Outcome.UNKNOWN if value.number is None else Outcome.OK
@@ -181,8 +181,7 @@ def data_age(domain: str, told: Mapping[Query, Told], window: Window, *, now: fl
     basic = {query: each for query, each in told.items() if _TELL_THE_DAY & {m.measure for m in query.group.metrics}}
     if wrong := next((each.wrong for each in basic.values() if each.wrong), None):
         return Observation(FEED, domain, "data-age", Outcome.UNKNOWN, text=wrong.why)
-    found = [values(query, each, window) for query, each in basic.items()]
-    known = {day: value.number is not None for each in found for days in each.values() for day, value in days.items()}
+    known = {day for each in basic.values() for days in each.days.values() for day in days}
     if not known:
         return Observation(FEED, domain, "data-age", Outcome.NO_DATA, text=f"no day since {window.first}")
     newest = max(known)
@@ -191,11 +190,9 @@ def data_age(domain: str, told: Mapping[Query, Told], window: Window, *, now: fl
     )
 
 
-def loop_names(query: Query, told: Told, window: Window) -> list[str]:
+def loop_names(told: Told) -> list[str]:
     """Feedback loops that Google names, those of the newest day first."""
-    if query.group.metrics[0].kind is not Kind.NAMES:
-        return []
-    days = values(query, told, window).get("fbl-ids", {})
+    days = told.days.get("fbl-ids", {})
     return list(dict.fromkeys(name for day in sorted(days, reverse=True) for name in days[day].names))
 
 
@@ -204,11 +201,11 @@ def begin(day: date) -> float:
     return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
 
 
-def values(query: Query, told: Told, window: Window) -> dict[str, dict[date, Value]]:
-    """Measure -> day -> value. What an entry contradicts, or what is of no day that we asked for, is no value."""
+def values(query: Query, entries: Sequence[Any], window: Window) -> dict[str, dict[date, Value]]:
+    """Measure -> day -> value, of the entries of all pages. What an entry contradicts, or what is of no day that we asked for, is no value."""
     found: defaultdict[str, dict[date, Value]] = defaultdict(dict)
     metrics = {f"m{number}": metric for number, metric in enumerate(query.group.metrics)}
-    for entry in told.entries:
+    for entry in entries:
         metric = metrics.get(str(entry.get("metric"))) if isinstance(entry, dict) else None
         if metric is None:
             continue
