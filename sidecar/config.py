@@ -176,6 +176,52 @@ class FeedsConfig:
     spamhaus_sia: SpamhausSiaConfig = field(default_factory=SpamhausSiaConfig)
 
 
+class ImapTls(StrEnum):
+    TLS = "tls"
+    STARTTLS = "starttls"
+    NONE = "none"
+    """For a server on this machine alone: the password goes in the clear."""
+
+
+class RecipientForm(StrEnum):
+    HASH = "hash"
+    """SHA-256 of the address in lower case."""
+    ADDRESS = "address"
+
+
+@dataclass(frozen=True, slots=True)
+class ImapConfig:
+    host: str
+    user: str
+    password_file: str
+    port: int = 993
+    tls: ImapTls = ImapTls.TLS
+    folder: str = "INBOX"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMailConfig:
+    maildir: tuple[str, ...] = ()
+    """Maildirs to take report mail from; what was taken moves from new/ to cur/."""
+    mbox: tuple[str, ...] = ()
+    mbox_emptied: bool = False
+    """Empty an mbox when all that was in it is stored; else it stays as it is."""
+    imap: tuple[ImapConfig, ...] = ()
+    """[[report_mail.imap]]: host, user, password_file, port, tls, folder."""
+    every_minutes: float = 5.0
+    """How often IMAP folders are looked into; files every ten seconds."""
+    authserv_ids: tuple[str, ...] = ()
+    """Names under which our own servers write Authentication-Results; without one no report is trusted."""
+    reporters: tuple[str, ...] = ()
+    """Domains whose reports are believed beside those of the large providers; not one that gives out mailboxes."""
+    own_headers: tuple[str, ...] = ()
+    """Header fields of ours that name a campaign or a message, as X-Campaign-ID; first one first."""
+    verp_delimiters: str = "+="
+    """As default_verp_delimiters of Postfix."""
+    recipients: RecipientForm = RecipientForm.HASH
+    """How recipients of complaints and bounces are stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class SubqueuesConfig:
     hold_max_hours: float = 24.0
@@ -211,6 +257,7 @@ class Config:
     dns: DnsConfig = field(default_factory=DnsConfig)
     outside: OutsideConfig = field(default_factory=OutsideConfig)
     feeds: FeedsConfig = field(default_factory=FeedsConfig)
+    report_mail: ReportMailConfig = field(default_factory=ReportMailConfig)
     subqueues: SubqueuesConfig = field(default_factory=SubqueuesConfig)
     route: tuple[Route, ...] = ()
     """[[route]]: provider -> transport."""
@@ -230,6 +277,11 @@ class Config:
     @property
     def outside_database(self) -> Path:
         return Path(self.store.path) / "outside.db"
+
+    @property
+    def report_spool(self) -> Path:
+        """Where the pipe and `ingest` hand report mail over to the outside process: a Maildir."""
+        return Path(self.store.path) / "report-mail"
 
     @property
     def held_record(self) -> Path:

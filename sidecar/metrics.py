@@ -230,6 +230,12 @@ class OutsideFigures:
         self.feed_interval = Gauge(
             "sidecar_feed_interval_seconds", "How often each feed is asked", ["feed"], registry=self.registry
         )
+        self.report_mails = Counter(
+            "sidecar_report_mails",
+            "Report mails taken in, by kind and whether a known reporter sent them",
+            ["kind", "trusted"],
+            registry=self.registry,
+        )
         self.malformed = Gauge(
             "sidecar_outside_malformed_figures",
             "Figures of core left out of this answer because their form was wrong",

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from sidecar import metrics, own_log
+from sidecar import metrics, own_log, report_intake
 from sidecar.config import Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable, ask_core_async
 from sidecar.feeds import FEEDS
@@ -152,6 +152,9 @@ async def run(config: Config) -> None:
     store = OutsideStore.open(config.outside_database)
     if store.recovered:
         own_log.store_recovered(store.recovered)
+    reports = report_intake.report_mail(
+        config, lambda mail: own.report_mails.labels(mail.kind, "yes" if mail.trusted else "no").inc()
+    )
     poller = Poller(config, FEEDS, store, asking(config), find_scope=find, told=functools.partial(_count, own))
     for name, feed in FEEDS.items():
         if feed.wanted(config):  # with a series from the start on, a feed that never tells anything can be alerted on
@@ -163,12 +166,17 @@ async def run(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         async with web, asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(lookups.run()), tasks.create_task(poller.run())]
+            running = [
+                tasks.create_task(lookups.run()),
+                tasks.create_task(poller.run()),
+                tasks.create_task(reports.run()),
+            ]
             await stop.wait()
             own_log.stopping("asked to")
             for task in running:
                 task.cancel()
     finally:
+        reports.close()
         store.close()
 
 
@@ -183,6 +191,9 @@ def _count(own: OutsideFigures, feed: str, polled: Polled) -> None:
 @click.option("--verbose", is_flag=True, help="Log each look-up.")
 @click.pass_obj
 def outside(config: Config, *, verbose: bool) -> None:
-    """Look up MX hosts for core; poll the feeds; serve /healthz and /metrics. Lives on while core is away."""
+    """Look up MX hosts for core; poll the feeds; take in report mail; serve /healthz and /metrics.
+
+    Lives on while core is away.
+    """
     own_log.start("outside", verbose=verbose)
     asyncio.run(run(config))

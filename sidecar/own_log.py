@@ -126,6 +126,25 @@ def not_stored(why: str) -> None:
     _LOG.error("what was polled could not be stored: %s", why)
 
 
+def report_taken(source: str, name: str, *, kind: str, why: str) -> None:
+    if why:
+        _LOG.warning("report mail %s %s: %s: %s", source, name, kind, why)
+    else:
+        _LOG.debug("report mail %s %s: %s", source, name, kind)
+
+
+def report_source(source: str, why: str) -> None:
+    if why:
+        _LOG.warning("report mail %s: %s", source, why)
+    else:
+        _LOG.info("report mail %s: can be read again", source)
+
+
+def report_failed(source: str, error: Exception) -> None:
+    """A bug of ours, or a mail that nobody foresaw."""
+    _LOG.error("report mail %s: an error of ours: %r", source, error, exc_info=error)
+
+
 def scope_incomplete(why: str) -> None:
     _LOG.warning("whom to ask the feeds about: %s", why)
 

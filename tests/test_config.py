@@ -115,6 +115,24 @@ password = "/etc/sidecar/sia.password"
 lists = ["cidr/ALL", "ip/SBL"]
 base_url = "http://127.0.0.1:8080"
 every_hours = 12
+[report_mail]
+maildir = ["/var/mail/reports/"]
+mbox = ["/var/mail/dmarc"]
+mbox_emptied = true
+every_minutes = 2
+authserv_ids = ["mx.example.com"]
+reporters = ["fbl.example.net"]
+own_headers = ["X-Campaign-ID"]
+verp_delimiters = "-="
+recipients = "address"
+
+[[report_mail.imap]]
+host = "imap.example.com"
+user = "reports"
+password_file = "/etc/sidecar/imap.password"
+port = 143
+tls = "starttls"
+folder = "Reports"
 
 [subqueues]
 hold_max_hours = 12

@@ -1,0 +1,259 @@
+"""Takes report mail in: reads each mail once, judges who sent it, and writes down what it says.
+
+Knows the order of things: stored first, acknowledged to its source then, so that a crash neither loses nor doubles one.
+"""
+
+import asyncio
+import functools
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from parsers.address import domain_of
+from parsers.feeds.asking import Reading, Trouble
+from parsers.reports.arf import Complaint
+from parsers.reports.authentication import Passed, passed
+from parsers.reports.dmarc import Aggregate
+from parsers.reports.dsn import NonDelivery
+from parsers.reports.mail import Report, read_reports
+from parsers.reports.mime import Part, address_in, read_mail
+from parsers.reports.original import Tracing
+from parsers.reports.refusal import ReportError
+from parsers.reports.tls_rpt import TlsReport
+from policies.cadence import Cadence
+from policies.classify import RuleSet
+from policies.report_events import Event, of_bounce, of_complaint
+from policies.reporters import KNOWN, Reporter, Standing, judge
+from sidecar import own_log, rules
+from sidecar.config import Config, RecipientForm, ReportMailConfig
+from sidecar.database import Database, StoreError, StoreUnavailable
+from sidecar.outside_store import SCHEMA, OutsideStore
+from sidecar.report_source import Mail, Source, SourceError
+from sidecar.report_sources import local_sources, remote_sources
+from sidecar.report_store import Added, EventRow, MailRow, ReportStore
+from sidecar.rules import organizational_domain
+from sidecar.threads import in_thread
+
+LOCAL_SECONDS = 10.0
+"""Between two looks at what is on this machine: mailboxes in files, and what the pipe handed over."""
+PRUNE_SECONDS = 6 * 3600.0
+FEED = "report-mail"
+"""Under which name it is kept whether the sources can be read."""
+
+
+class Read(NamedTuple):
+    """What one mail says."""
+
+    mail: MailRow
+    events: tuple[EventRow, ...] = ()
+    reports: tuple[Aggregate | TlsReport, ...] = ()
+
+
+class Taken(NamedTuple):
+    read: Read
+    added: Added
+    known: bool
+    """It was taken in before."""
+
+
+class Intake:
+    """Reads mails as a site has set it up."""
+
+    def __init__(self, settings: ReportMailConfig, rules: RuleSet) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._tracing = Tracing(settings.own_headers, settings.verp_delimiters)
+        self._reporters = (*KNOWN, *(Reporter(each.lower(), each.lower()) for each in settings.reporters))
+
+    def take(self, store: ReportStore, data: bytes, *, source: str, now: float) -> Taken:
+        """Read a mail and write down what it says. Raises StoreUnavailable: then nothing is written."""
+        digest = hashlib.sha256(data).hexdigest()
+        if store.is_known(digest):
+            return Taken(Read(MailRow(digest, now, source, "other", "", trusted=False, why="")), Added(), known=True)
+        read = self.read(data, source=source, now=now)
+        return Taken(read, store.add(*read), known=False)
+
+    def read(self, data: bytes, *, source: str, now: float) -> Read:
+        """Read a mail; never raises."""
+        digest = hashlib.sha256(data).hexdigest()
+        try:
+            return self._read(read_mail(data), digest, source=source, now=now)
+        except ReportError as error:
+            why = str(error)
+        except Exception as error:  # noqa: BLE001  # one mail that nobody thought of must not stop the others
+            own_log.report_failed(source, error)
+            why = f"an error of ours: {type(error).__name__}: {error}"[:300]
+        return Read(MailRow(digest, now, source, "refused", "", trusted=False, why=why))
+
+    def _read(self, mail: Part, digest: str, *, source: str, now: float) -> Read:
+        found = read_reports(mail, self._tracing)
+        proofs = passed(mail, self._settings.authserv_ids)
+        standing = judge(proofs, _sender(mail), self._reporters)
+        events = [event for report in found.reports for event in self._events(report, standing, proofs)]
+        trusted = standing.trusted or (bool(events) and all(event.trusted for event in events))
+        row = MailRow(digest, now, source, _kind(found.reports, found.why), standing.domain, trusted, found.why)
+        key = mail.header("message-id").strip() or digest
+        reports = tuple(each for each in found.reports if isinstance(each, Aggregate | TlsReport))
+        return Read(row, tuple(self._row(event, row, f"{key} {i}") for i, event in enumerate(events)), reports)
+
+    def _events(self, report: Report, standing: Standing, proofs: tuple[Passed, ...]) -> Iterator[Event]:
+        if isinstance(report, Complaint):
+            yield from of_complaint(report, standing, self._rules)
+        elif isinstance(report, NonDelivery):
+            yield from of_bounce(report, proofs, self._rules, organizational_domain)
+
+    def _row(self, event: Event, mail: MailRow, report: str) -> EventRow:
+        original, verdict = event.original, event.verdict
+        return EventRow(
+            key=hashlib.sha256(f"{event.kind} {event.recipient} {report}".encode(errors="replace")).hexdigest(),
+            time=mail.time,
+            at=_plausible(event.at, now=mail.time),
+            source=mail.source,
+            kind=event.kind,
+            type=event.type,
+            trusted=event.trusted,
+            reporter=mail.reporter,
+            provider=event.provider,
+            recipient=self._recipient(event.recipient),
+            recipient_domain=domain_of(event.recipient),
+            sending_domain=original.sending_domain,
+            source_ip=event.source_ip,
+            reporting_mta=event.reporting_mta,
+            found_by=original.found_by,
+            own_id=original.own_id,
+            feedback_id=original.feedback_id,
+            message_id=original.message_id,
+            queue_id=original.queue_id,
+            incidents=event.incidents,
+            status=event.status,
+            reply=event.reply,
+            rule=verdict.rule if verdict else "",
+            category=verdict.category if verdict else "",
+            detail=verdict.detail if verdict else "",
+            bounce=verdict.bounce if verdict else "",
+        )
+
+    def _recipient(self, address: str) -> str:
+        if not address or self._settings.recipients is RecipientForm.ADDRESS:
+            return address
+        return hash_of(address)
+
+
+def hash_of(address: str) -> str:
+    """SHA-256 of an address in lower case: tells two apart; who has a list of addresses can find them again."""
+    return hashlib.sha256(address.lower().encode(errors="replace")).hexdigest()
+
+
+def _sender(mail: Part) -> str:
+    """The From address, "" where there is not exactly one."""
+    fields = mail.headers("from")
+    return address_in(fields[0]) if len(fields) == 1 and fields[0].count("@") == 1 else ""
+
+
+def _kind(reports: Sequence[Report], why: str) -> str:
+    for report in reports:
+        return _KINDS[type(report)]
+    return "refused" if why else "other"
+
+
+_KINDS = {Complaint: "complaint", NonDelivery: "bounce", Aggregate: "dmarc", TlsReport: "tls"}
+
+
+def _plausible(at: float | None, *, now: float) -> float:
+    """When it happened, as strangers say, if that can be; else now."""
+    return at if at is not None and now - 30 * 86_400.0 < at <= now + 3_600.0 else now
+
+
+Told = Callable[[MailRow], None]
+
+
+class ReportMail:
+    """Looks into all sources for ever, each at its own pace."""
+
+    def __init__(self, config: Config, intake: Intake, database: Database, told: Told) -> None:
+        """`told` hears of each mail that was new."""
+        self._config = config
+        self._intake = intake
+        self._database = database
+        self._store = ReportStore(database)
+        self._standings = OutsideStore(database)
+        self._told = told
+        self._said: dict[str, str] = {}
+
+    async def run(self) -> None:
+        local, remote = local_sources(self._config), remote_sources(self._config)
+        cadence = Cadence(self._config.report_mail.every_minutes * 60.0)
+        standing = await in_thread(lambda: self._standings.standing(FEED))
+        asked = pruned = -1e9
+        while True:
+            began = time.monotonic()
+            is_due = began - asked >= cadence.every
+            troubles = [await self.drain(source) for source in (*local, *(remote if is_due else ()))]
+            if began - pruned >= PRUNE_SECONDS:
+                pruned = began
+                await self._guarded(lambda: self._prune(now=time.time()))
+            if is_due:
+                asked = began
+                why = "; ".join(filter(None, troubles))
+                reading = Reading((), Trouble.NETWORK if why else None, why)
+                standing = standing.after(reading, cadence, now=time.time(), dice=random.random())
+                await self._guarded(functools.partial(self._standings.polled, FEED, standing, (), (), now=time.time()))
+            await asyncio.sleep(LOCAL_SECONDS)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _prune(self, *, now: float) -> None:
+        self._store.prune(now=now, event_seconds=self._config.store.retention_days * 86_400.0)
+
+    async def _guarded(self, write: Callable[[], None]) -> bool:
+        try:
+            await in_thread(write)
+        except StoreUnavailable as error:
+            own_log.not_stored(str(error))
+            return False
+        return True
+
+    async def drain(self, source: Source) -> str:
+        """Take in all that a source has now; why it could not be, "" where it could."""
+        mails = source.mails()
+        try:
+            while (mail := await in_thread(lambda: next(mails, None))) is not None:
+                if not await self._guarded(functools.partial(self._take, source.name, mail)):
+                    return "the store cannot be written"
+        except SourceError as error:
+            return self._news(source.name, str(error))
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a server that answers as none should must not stop the others
+            own_log.report_failed(source.name, error)
+            return f"{source.name}: an error of ours: {error!r}"[:300]
+        finally:
+            await in_thread(mails.close)
+        return self._news(source.name, "")
+
+    def _take(self, source: str, mail: Mail) -> None:
+        taken = self._intake.take(self._store, mail.data, source=source, now=time.time())
+        row = taken.read.mail
+        if not taken.known:
+            own_log.report_taken(source, mail.name, kind=row.kind, why=row.why)
+            self._told(row)
+        mail.done(taken.known or row.kind not in {"refused", "other"})
+
+    def _news(self, source: str, why: str) -> str:
+        """Said when it is news: the same trouble is met at each look."""
+        if self._said.get(source, "") != why:
+            self._said[source] = why
+            own_log.report_source(source, why)
+        return why
+
+
+def report_mail(config: Config, told: Told) -> ReportMail:
+    """All that report mail needs, as configured; opens the store a second time, for its own thread.
+
+    Raises ConfigError, RuleError, StoreError.
+    """
+    intake = Intake(config.report_mail, rules.load(config.rules.directory))
+    return ReportMail(config, intake, Database.open(config.outside_database, SCHEMA), told)

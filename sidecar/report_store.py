@@ -1,0 +1,199 @@
+"""The part of the outside store that report mail fills: events, DMARC and TLS rows, and which mails were read.
+
+The only SQL about it. One mail is one transaction; a report that was known already changes nothing, unless now it is
+trusted and was not before.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from parsers.reports.dmarc import Aggregate
+from parsers.reports.tls_rpt import TlsReport
+from sidecar.database import Database
+
+REPORT_SECONDS = 400 * 86_400.0
+"""How long DMARC and TLS rows stay; they name nobody."""
+UNTRUSTED_ROWS = 1_000
+"""Rows kept of a report that nobody vouches for: strangers must not fill the disk."""
+UNTRUSTED_SECONDS = 30 * 86_400.0
+
+
+class MailRow(NamedTuple):
+    """As the table report_mail."""
+
+    digest: str
+    time: float
+    source: str
+    kind: str
+    reporter: str
+    trusted: bool
+    why: str
+
+
+class EventRow(NamedTuple):
+    """As the table report_event."""
+
+    key: str
+    time: float
+    at: float
+    source: str
+    kind: str
+    type: str
+    trusted: bool
+    reporter: str
+    provider: str
+    recipient: str
+    recipient_domain: str
+    sending_domain: str
+    source_ip: str
+    reporting_mta: str
+    found_by: str
+    own_id: str
+    feedback_id: str
+    message_id: str
+    queue_id: str
+    incidents: int
+    status: str = ""
+    reply: str = ""
+    rule: str = ""
+    category: str = ""
+    detail: str = ""
+    bounce: str = ""
+
+
+class Added(NamedTuple):
+    """What of a mail was new."""
+
+    events: int = 0
+    reports: int = 0
+    rows: int = 0
+
+
+class ReportStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def is_known(self, digest: str) -> bool:
+        return bool(self._database.rows("SELECT 1 FROM report_mail WHERE digest = ?", (digest,)))
+
+    def add(
+        self, mail: MailRow, events: Iterable[EventRow] = (), reports: Iterable[Aggregate | TlsReport] = ()
+    ) -> Added:
+        """Write down one mail and all it says. Raises StoreUnavailable, and nothing is written; StoreDamaged."""
+        with self._database.transaction():
+            execute = self._database.connection.execute
+            if not execute(_ADD_MAIL, mail).rowcount:
+                return Added()
+            new = sum(execute(_ADD_EVENT, event).rowcount for event in events)
+            added = [
+                self._add_dmarc(report, mail) if isinstance(report, Aggregate) else self._add_tls(report, mail)
+                for report in reports
+            ]
+        return Added(new, sum(rows is not None for rows in added), sum(filter(None, added)))
+
+    def _add_dmarc(self, report: Aggregate, mail: MailRow) -> int | None:
+        """How many rows; None where the report is known."""
+        key = (report.organization, report.report_id, report.policy.domain, report.begin)
+        if not self._make_room("dmarc", _FIND_DMARC, key, trusted=mail.trusted):
+            return None
+        about = (
+            *key,
+            report.end,
+            report.rfc,
+            _json({name: said for name, said in report.policy._asdict().items() if said}),
+        )
+        values = (*about, mail.time, mail.trusted, mail.reporter, report.unreadable)
+        number = self._database.connection.execute(_ADD_DMARC, values).lastrowid
+        rows = report.rows if mail.trusted else report.rows[:UNTRUSTED_ROWS]
+        made = (
+            (number, i, row.source_ip, row.messages, row.disposition, row.dkim, row.spf, row.header_from,
+             row.envelope_from, _json({"dkim": row.dkim_results, "spf": row.spf_results}), _json(row.reasons))
+            for i, row in enumerate(rows)
+        )  # fmt: skip
+        self._database.connection.executemany(_ADD_DMARC_ROW, made)
+        return len(rows)
+
+    def _add_tls(self, report: TlsReport, mail: MailRow) -> int | None:
+        key = (report.organization, report.report_id, report.begin)
+        if not self._make_room("tls", _FIND_TLS, key, trusted=mail.trusted):
+            return None
+        values = (*key, report.end, mail.time, mail.trusted, mail.reporter)
+        number = self._database.connection.execute(_ADD_TLS, values).lastrowid
+        rows = _tls_rows(report)
+        rows = rows if mail.trusted else rows[:UNTRUSTED_ROWS]
+        self._database.connection.executemany(_ADD_TLS_ROW, ((number, i, *row) for i, row in enumerate(rows)))
+        return len(rows)
+
+    def _make_room(self, table: str, find: str, key: tuple[object, ...], *, trusted: bool) -> bool:
+        """Whether to write the report: it is new, or takes the place of one that anybody may have forged."""
+        execute = self._database.connection.execute
+        known = execute(find, key).fetchone()
+        if known is None:
+            return True
+        number, was_trusted = known
+        if was_trusted or not trusted:
+            return False
+        execute(f"DELETE FROM {table}_row WHERE report = ?", (number,))  # noqa: S608  # two words of ours
+        execute(f"DELETE FROM {table}_report WHERE id = ?", (number,))  # noqa: S608  # as above
+        return True
+
+    def prune(self, *, now: float, event_seconds: float) -> int:
+        """Delete what is too old; how many rows. Raises StoreUnavailable."""
+        old, forged = now - REPORT_SECONDS, now - UNTRUSTED_SECONDS
+        # What is forgotten of report_mail and still in a mailbox would be read again: it stays longest.
+        aged = ((_PRUNE_EVENTS, (now - event_seconds,)), *((each, (old, forged)) for each in _PRUNE_REPORTS))
+        with self._database.transaction():
+            execute = self._database.connection.execute
+            return sum(execute(*each).rowcount for each in (*aged, (_PRUNE_MAILS, (old,))))
+
+
+def _tls_rows(report: TlsReport) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for each in report.policies:
+        rows.append((each.domain, each.type, "", each.successes, each.failures, "", "", "", ""))
+        rows += [
+            (each.domain, each.type, fail.result_type, 0, fail.sessions, fail.receiving_mx, fail.receiving_ip,
+             fail.sending_ip, fail.reason)
+            for fail in each.details
+        ]  # fmt: skip
+    return rows
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _places(row: type[MailRow | EventRow]) -> str:
+    return f"({', '.join(row._fields)}) VALUES ({', '.join('?' * len(row._fields))})"
+
+
+_PRUNE_EVENTS = "DELETE FROM report_event WHERE time < ?"
+_PRUNE_MAILS = "DELETE FROM report_mail WHERE time < ?"
+_PRUNE_REPORTS = (
+    "DELETE FROM dmarc_row WHERE report IN (SELECT id FROM dmarc_report WHERE time < ? OR (NOT trusted AND time < ?))",
+    "DELETE FROM dmarc_report WHERE time < ? OR (NOT trusted AND time < ?)",
+    "DELETE FROM tls_row WHERE report IN (SELECT id FROM tls_report WHERE time < ? OR (NOT trusted AND time < ?))",
+    "DELETE FROM tls_report WHERE time < ? OR (NOT trusted AND time < ?)",
+)
+_ADD_MAIL = f"INSERT OR IGNORE INTO report_mail {_places(MailRow)}"
+_ADD_EVENT = f"""
+    INSERT INTO report_event {_places(EventRow)}
+    ON CONFLICT (key) DO UPDATE SET
+        trusted = excluded.trusted, reporter = excluded.reporter, provider = excluded.provider,
+        time = excluded.time, source = excluded.source
+    WHERE excluded.trusted > trusted
+"""
+_FIND_DMARC = (
+    "SELECT id, trusted FROM dmarc_report WHERE organization = ? AND report_id = ? AND domain = ? AND begin = ?"
+)
+_ADD_DMARC = (
+    "INSERT INTO dmarc_report (organization, report_id, domain, begin, end, rfc, policy, time, trusted, reporter,"
+    " unreadable) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_ADD_DMARC_ROW = "INSERT INTO dmarc_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_FIND_TLS = "SELECT id, trusted FROM tls_report WHERE organization = ? AND report_id = ? AND begin = ?"
+_ADD_TLS = (
+    "INSERT INTO tls_report (organization, report_id, begin, end, time, trusted, reporter) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_ADD_TLS_ROW = "INSERT INTO tls_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
