@@ -177,6 +177,8 @@ def _read(pieces: Iterable[bytes], charset: str | None) -> Aggregate:
                 if fed - max(parser.CurrentByteIndex, 0) > TAG_MAX:
                     raise ReportError(f"a tag of more than {TAG_MAX >> 20} MiB")
         parser.Parse(b"", True)
+    except (LookupError, UnicodeError) as error:  # from the codec that the XML asks for
+        raise _InvalidTextError from error
     except expat.ExpatError as error:
         if charset is None and error.code in _TEXT_ERRORS:
             raise _InvalidTextError from error
@@ -193,6 +195,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self._paths: list[str] = [""]
+        self._known_paths: dict[tuple[str, str], str] = {}
         self._text: list[str] = []
         self._length = 0
         self._head: dict[str, str] = {}
@@ -207,14 +210,13 @@ class _Reading:
         self._same: dict[str, str] = {}
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        name = tag.rpartition(":")[2].lower()
+        path = self._known_paths.get((self._paths[-1], tag)) or self._path(tag)
         if len(self._paths) == 1:
-            if name != "feedback":
+            if path != "feedback":
                 raise ReportError(f"the XML is <{tag[:40]}>, wanted <feedback>")
             self._newer = any(value.endswith(":dmarc-2.0") for value in attributes.values())
         if len(self._paths) > DEPTH_MAX:
             raise ReportError(f"elements nested more than {DEPTH_MAX} deep")
-        path = f"{self._paths[-1]}/{name[:40]}".lstrip("/")
         self._paths.append(path)
         self._text, self._length = [], 0
         if path == _RECORD:
@@ -224,6 +226,13 @@ class _Reading:
                 raise ReportError(f"more than {RECORDS_MAX} records")
         elif path in _GROUPS:
             self._group = {}
+
+    def _path(self, tag: str) -> str:
+        """Where an element stands, without namespace and case."""
+        path = f"{self._paths[-1]}/{tag.rpartition(':')[2].lower()[:40]}".lstrip("/")
+        if len(self._known_paths) < 1_000:
+            self._known_paths[self._paths[-1], tag] = path
+        return path
 
     def characters(self, text: str) -> None:
         if self._length < TEXT_MAX:

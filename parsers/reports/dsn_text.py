@@ -97,7 +97,7 @@ def _exchange(_: Part, text: str) -> TextBounce | None:
 
 def _exchange_recipients(text: str) -> Iterator[Named]:
     named = list(_EXCHANGE_NAMED.finditer(text))
-    for found, following in zip(named, [*named[1:], None], strict=True):
+    for found, following in zip(named, (*named[1:], None), strict=False):
         said = _EXCHANGE_STATUS.search(text, found.end(), following.start() if following else len(text))
         if said is None:  # an address on a line, and nothing about it
             continue
