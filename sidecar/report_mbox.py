@@ -60,11 +60,10 @@ class Mbox:
         except FileNotFoundError:  # nothing was ever delivered
             yield None
             return
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise SourceError(f"{self._path}: no file; wanted an mbox (a directory is a Maildir: report_mail.maildir)")
         with os.fdopen(handle, "r+b" if self._emptied else "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise SourceError(
-                    f"{self._path}: no file; wanted an mbox (a directory is a Maildir: report_mail.maildir)"
-                )
             yield file
 
     def _begin(self, file: BinaryIO) -> int:
