@@ -115,6 +115,7 @@ password = "/etc/sidecar/sia.password"
 lists = ["cidr/ALL", "ip/SBL"]
 base_url = "http://127.0.0.1:8080"
 every_hours = 12
+
 [report_mail]
 maildir = ["/var/mail/reports/"]
 mbox = ["/var/mail/dmarc"]
