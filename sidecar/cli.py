@@ -40,6 +40,8 @@ COMMANDS: Mapping[str, Entry] = {
     "login": Entry("sidecar.login:login", "A person's consent for a feed that needs one."),
     "ingest": Entry("sidecar.report_command:ingest", "Take report mail in by hand."),
     "report-mail": Entry("sidecar.report_command:report_mail", "Take one report mail from a pipe.", configured=False),
+    "alert": Entry("sidecar.alerts_command:alert", "What fires; try the channels."),
+    "incident": Entry("sidecar.alerts_command:incident", "Incidents: look, take on, close."),
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
     "check": Entry("sidecar.check:check", "Configuration, wiring, what is missing."),
     "postfix": Entry("sidecar.wiring:postfix_command", "The wiring in main.cf and master.cf: show, apply, remove."),

@@ -233,6 +233,69 @@ class SubqueuesConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertsConfig:
+    enabled: bool = True
+    owner: str = ""
+    """Whose incidents are that no condition gives to somebody."""
+    host: str = ""
+    """What this host is called in messages; empty: its name."""
+    runbooks: str = ""
+    """URL below which the runbooks are, as "https://wiki.example/sidecar/"; empty: their file names are given."""
+    page: str = ""
+    """URL of our page as people reach it, for links."""
+    without: tuple[str, ...] = ()
+    """Names of conditions that are not looked at."""
+
+
+class ChannelKind(StrEnum):
+    SLACK = "slack"
+    PAGERDUTY = "pagerduty"
+    ALERTMANAGER = "alertmanager"
+    WEBHOOK = "webhook"
+    MAIL = "mail"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelConfig:
+    name: str
+    kind: ChannelKind
+    severities: tuple[str, ...] = ()
+    """Of incidents that it is told of; empty: critical, error and warning (pagerduty: critical and error)."""
+    url: str = ""
+    """Of alertmanager and webhook; of the API where it is not the usual one (slack with a token, pagerduty)."""
+    url_file: str = ""
+    """File with a URL that is a secret: Slack's incoming webhook."""
+    token_file: str = ""
+    """File with a Slack bot's token: an incident is then one thread."""
+    channel: str = ""
+    """Id of the Slack channel that the bot posts to, as C0123456789."""
+    routing_key_file: str = ""
+    """File with the integration key of PagerDuty's Events API v2."""
+    secret_file: str = ""
+    """File with the secret that a webhook is signed with."""
+    to: tuple[str, ...] = ()
+    """Addresses that mail goes to."""
+    sender: str = ""
+    """From of mail; empty: as Postfix puts it."""
+    sendmail: str = "/usr/sbin/sendmail"
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionConfig:
+    name: str
+    when: str
+    """An expression over feed, object, kind, measure, value, share, text, volume and baseline of a figure."""
+    until: str = ""
+    """An expression that must hold for it to be over; empty: that `when` does not."""
+    severity: str = "warning"
+    confirm: int = 1
+    """Looks in a row until it fires."""
+    clear: int = 1
+    owner: str = ""
+    runbook: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     provider: str
     transport: str
@@ -259,6 +322,11 @@ class Config:
     feeds: FeedsConfig = field(default_factory=FeedsConfig)
     report_mail: ReportMailConfig = field(default_factory=ReportMailConfig)
     subqueues: SubqueuesConfig = field(default_factory=SubqueuesConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
+    channel: tuple[ChannelConfig, ...] = ()
+    """[[channel]]: who is told of incidents; the next one stands in for one that is broken."""
+    condition: tuple[ConditionConfig, ...] = ()
+    """[[condition]]: conditions of the site's own."""
     route: tuple[Route, ...] = ()
     """[[route]]: provider -> transport."""
 
@@ -269,6 +337,11 @@ class Config:
     @property
     def helper_socket(self) -> Path:
         return Path(self.runtime_directory) / "helper"
+
+    @property
+    def outside_socket(self) -> Path:
+        """Where the outside process takes commands about alerts."""
+        return Path(self.runtime_directory) / "outside"
 
     @property
     def core_database(self) -> Path:

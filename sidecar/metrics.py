@@ -236,6 +236,38 @@ class OutsideFigures:
             ["kind", "trusted"],
             registry=self.registry,
         )
+        self.alerts_firing = Gauge(
+            "sidecar_alerts_firing", "Alerts that fire now, by severity", ["severity"], registry=self.registry
+        )
+        self.incidents_open = Gauge(
+            "sidecar_incidents_open", "Incidents that are not over, by severity", ["severity"], registry=self.registry
+        )
+        self.incident_detect = Gauge(
+            "sidecar_incident_detect_seconds",
+            "From the first sign of an incident until it was noticed; of those of the last two days",
+            ["quantile"],
+            registry=self.registry,
+        )
+        self.incident_recover = Gauge(
+            "sidecar_incident_recover_seconds",
+            "From the first sign of an incident until its last alert was over; of those of the last two days",
+            ["quantile"],
+            registry=self.registry,
+        )
+        self.looked = Gauge(
+            "sidecar_outside_alerts_last_look_timestamp_seconds",
+            "When alerts were last looked at",
+            registry=self.registry,
+        )
+        self.notes = Counter(
+            "sidecar_channel_messages",
+            "Messages by channel and what became of them: sent, later, broken, unsure",
+            ["channel", "result"],
+            registry=self.registry,
+        )
+        self.channel_broken = Gauge(
+            "sidecar_channel_broken", "1 while a channel takes no messages", ["channel"], registry=self.registry
+        )
         self.malformed = Gauge(
             "sidecar_outside_malformed_figures",
             "Figures of core left out of this answer because their form was wrong",

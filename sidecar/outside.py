@@ -1,4 +1,4 @@
-"""The outside process: MX look-ups for core, the polls of the feeds, and the page with /healthz and /metrics.
+"""The outside process: MX look-ups for core, feeds, alerts, and the page with /healthz and /metrics.
 
 Knows what to do while core is away, which is to say so and to go on; core never waits for it.
 """
@@ -7,6 +7,7 @@ import asyncio
 import functools
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -14,11 +15,15 @@ from typing import Any
 
 import click
 
-from sidecar import metrics, own_log, report_intake
+from policies.channels.receipt import Result
+from policies.incidents import severities, times
+from sidecar import channels, metrics, own_log, report_intake
 from sidecar.config import Config, ConfigError
-from sidecar.control import CoreRefused, CoreUnreachable, ask_core_async
+from sidecar.control import CoreRefused, CoreUnreachable, ask_core_async, serve_control
 from sidecar.feeds import FEEDS
 from sidecar.feeds_command import asking
+from sidecar.incident_store import IncidentStore
+from sidecar.lookout import Lookout
 from sidecar.metrics import Busiest, Figures, OutsideFigures
 from sidecar.mx import MxLookups, resolver_at
 from sidecar.outside_store import OutsideStore
@@ -161,6 +166,7 @@ async def run(config: Config) -> None:
             own.polls.labels(name)
             own.feed_told.labels(name).set(store.standing(name).told_at)
             own.feed_interval.labels(name).set(feed.cadence(config).every)
+    alerts = _alerts(config, core, own) if config.alerts.enabled else None
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -171,6 +177,8 @@ async def run(config: Config) -> None:
                 tasks.create_task(poller.run()),
                 tasks.create_task(reports.run()),
             ]
+            if alerts is not None:
+                running.append(tasks.create_task(_look_out(config, alerts[0])))
             await stop.wait()
             own_log.stopping("asked to")
             for task in running:
@@ -178,6 +186,49 @@ async def run(config: Config) -> None:
     finally:
         reports.close()
         store.close()
+        if alerts is not None:
+            alerts[1].close()
+
+
+def _alerts(config: Config, core: Core, own: OutsideFigures) -> tuple[Lookout, IncidentStore]:
+    """Raises ConfigError, StoreError."""
+    listed = channels.configured(config)
+    for channel in listed:
+        own.channel_broken.labels(channel.name).set(0)
+        for result in Result:
+            own.notes.labels(channel.name, result)
+    store = IncidentStore.open(config.outside_database)
+    seen = functools.partial(_measure, own)
+    told = functools.partial(_told, own)
+    return Lookout(config, store, listed, ask_core=core.ask, seen=seen, told=told), store
+
+
+async def _look_out(config: Config, lookout: Lookout) -> None:
+    async with await serve_control(config.outside_socket, lookout.commands()):
+        try:
+            await lookout.run()
+        finally:
+            config.outside_socket.unlink(missing_ok=True)
+
+
+def _told(own: OutsideFigures, channel: str, result: Result) -> None:
+    own.notes.labels(channel, result).inc()
+
+
+def _measure(own: OutsideFigures, lookout: Lookout) -> None:
+    firing = Counter(alert.severity for alert in lookout.firing())
+    found = lookout.incidents()
+    for severity, number in severities(found).items():
+        own.alerts_firing.labels(severity).set(firing[severity])
+        own.incidents_open.labels(severity).set(number)
+    if taken := times(found):
+        own.incident_detect.labels("0.5").set(taken.detect_median)
+        own.incident_detect.labels("1").set(taken.detect_worst)
+        own.incident_recover.labels("0.5").set(taken.recover_median)
+        own.incident_recover.labels("1").set(taken.recover_worst)
+    for name, broken in lookout.broken_channels().items():
+        own.channel_broken.labels(name).set(float(broken))
+    own.looked.set_to_current_time()
 
 
 def _count(own: OutsideFigures, feed: str, polled: Polled) -> None:
@@ -191,7 +242,7 @@ def _count(own: OutsideFigures, feed: str, polled: Polled) -> None:
 @click.option("--verbose", is_flag=True, help="Log each look-up.")
 @click.pass_obj
 def outside(config: Config, *, verbose: bool) -> None:
-    """Look up MX hosts for core; poll the feeds; take in report mail; serve /healthz and /metrics.
+    """Look up MX hosts for core; poll the feeds; take in report mail; alert; serve /healthz and /metrics.
 
     Lives on while core is away.
     """

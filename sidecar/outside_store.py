@@ -13,7 +13,9 @@ from parsers.observation import Observation, Outcome
 from policies.cadence import Standing
 from sidecar.database import Database, Schema
 
-SCHEMA = Schema("schema_outside", "outside", frozenset({"feed", "measure"}))
+SCHEMA = Schema(
+    "schema_outside", "outside", frozenset({"feed", "measure", "alert", "incident", "outbox", "thread", "channel"})
+)
 
 ANSWERS_KEPT = 500
 """Answers of one feed that are kept as they came; the oldest go first."""

@@ -151,3 +151,40 @@ def scope_incomplete(why: str) -> None:
 
 def store_recovered(how: str) -> None:
     _LOG.error("%s", how)
+
+
+def incident(text: str, *, severity: str) -> None:
+    """What people are told, also where no channel is configured."""
+    _LOG.log(
+        {"critical": logging.ERROR, "error": logging.ERROR, "warning": logging.WARNING}.get(severity, logging.INFO),
+        "%s",
+        text,
+    )
+
+
+def not_sent(channel: str, incident: int, result: str, why: str) -> None:
+    _LOG.warning("channel %s: incident %d: %s: %s", channel, incident, result, why)
+
+
+def handed_on(channel: str, other: str, incident: int) -> None:
+    _LOG.warning("channel %s: incident %d goes over %s instead", channel, incident, other)
+
+
+def channel_broken(channel: str, why: str) -> None:
+    _LOG.error("channel %s is broken: %s; `sidecar alert test %s` tries it", channel, why, channel)
+
+
+def channel_works(channel: str) -> None:
+    _LOG.info("channel %s works again", channel)
+
+
+def outbox_waits(channel: str, why: str) -> None:
+    _LOG.error("channel %s: nothing is sent, for it could not be recorded: %s", channel, why)
+
+
+def look_failed(error: Exception) -> None:
+    _LOG.error("alerts: a look failed: %s: %s", type(error).__name__, error, exc_info=error)
+
+
+def look_incomplete(why: str) -> None:
+    _LOG.warning("alerts: %s", why)

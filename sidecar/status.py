@@ -249,7 +249,7 @@ def _do(config: Config, what: str, key: str, *, as_json: bool, **more: float | N
 
     Raises CoreUnreachable, CoreRefused.
     """
-    request = {"command": "subqueue", "do": what, "key": key, "who": _who(), **more}
+    request = {"command": "subqueue", "do": what, "key": key, "who": who(), **more}
     answer = ask_core(config.control_socket, {name: value for name, value in request.items() if value is not None})
     said = answer.get("subqueue") or {name: value for name, value in answer.items() if name != "ok"}
     if as_json:
@@ -271,6 +271,6 @@ def _print_row(row: Row, *, now: float) -> None:
         click.echo(f"{row.unheld_attempts} attempts during a pause that could not be held")
 
 
-def _who() -> str:
+def who() -> str:
     """Whom the audit names: behind sudo, who called it."""
     return os.environ.get("SUDO_USER") or getpass.getuser()

@@ -140,6 +140,24 @@ hold_max_hours = 12
 failsafe_after_minutes = 7.5
 scale = 60
 
+[alerts]
+enabled = false
+owner = "postmaster"
+host = "mx7.example.com"
+runbooks = "https://wiki.example/sidecar/"
+page = "https://sidecar.example/"
+without = ["tls"]
+
+[[channel]]
+name = "ops"
+kind = "slack"
+severities = ["critical"]
+url_file = "/etc/sidecar/slack.url"
+
+[[condition]]
+name = "many-bounces-at-google"
+when = "measure = hard-bounces.1h and object = google and share > 2%"
+
 [[route]]
 provider = "google"
 transport = "lane-01"

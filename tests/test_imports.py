@@ -23,8 +23,11 @@ HARMLESS = {
     "fractions",
     *(
         "functools",
+        "email.message",
+        "email.utils",
         "hashlib",
         "heapq",
+        "hmac",
         "html",
         "ipaddress",
         "itertools",

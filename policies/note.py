@@ -1,0 +1,109 @@
+"""What people are told of an incident, before any channel gives it its own form.
+
+Knows which notes are messages, of which an incident may send only a few a day, and which only keep a pager informed.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from parsers.feeds.dnsbl import Severity
+
+
+class NoteKind(StrEnum):
+    OPENED = "opened"
+    WORSE = "worse"
+    REOPENED = "reopened"
+    """It was said to be over, and is back."""
+    RESOLVED = "resolved"
+    AGAIN = "again"
+    """Still open: for a pager, under the same dedup key; no message."""
+    ACKED = "acked"
+    """Somebody has taken it on; no message."""
+    CLOSED = "closed"
+    """By hand, where no message is left: for a pager alone."""
+    UNSURE = "unsure"
+    """Still open, and nobody knows whether the last message arrived."""
+    TEST = "test"
+
+
+MESSAGES = frozenset({NoteKind.OPENED, NoteKind.WORSE, NoteKind.REOPENED, NoteKind.RESOLVED, NoteKind.UNSURE})
+"""What counts against an incident's messages a day."""
+
+
+class Note(NamedTuple):
+    kind: NoteKind
+    incident: int
+    dedup_key: str
+    severity: Severity
+    title: str
+    category: str
+    at: float
+    began_at: float
+    opened_at: float
+    """0 for a test."""
+    owner: str = ""
+    runbook: str = ""
+    """Where to read on: a URL or a file."""
+    link: str = ""
+    """Where the incident can be looked at; "" where there is no page."""
+    scope: tuple[str, ...] = ()
+    """What it is about: "domain:example.com"."""
+    alerts: tuple[str, ...] = ()
+    """One line for each, those that fire first."""
+    evidence: tuple[str, ...] = ()
+    victims: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    """What the sidecar did by itself."""
+    by_whom: str = ""
+    """Who acknowledged or closed it, "" where nobody did."""
+    instead_of: str = ""
+    """Why it comes over this channel and not over another."""
+
+    @property
+    def is_open(self) -> bool:
+        return self.kind not in {NoteKind.RESOLVED, NoteKind.CLOSED}
+
+
+_WORDS = {
+    NoteKind.OPENED: "FIRING",
+    NoteKind.WORSE: "WORSE",
+    NoteKind.REOPENED: "FIRING AGAIN",
+    NoteKind.RESOLVED: "RESOLVED",
+    NoteKind.AGAIN: "STILL FIRING",
+    NoteKind.ACKED: "ACKNOWLEDGED",
+    NoteKind.CLOSED: "CLOSED",
+    NoteKind.UNSURE: "STILL FIRING",
+    NoteKind.TEST: "TEST",
+}
+
+
+def headline(note: Note) -> str:
+    """One line: what happened to which incident, and what it is."""
+    return f"[{_WORDS[note.kind]}] {note.severity}: {note.title}"
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it."""
+    seconds = max(seconds, 0.0)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def paragraphs(note: Note) -> list[tuple[str, tuple[str, ...]]]:
+    """(heading, lines) in the order in which people want them; empty ones left out."""
+    times = [f"began {span(note.at - note.began_at)} ago", f"noticed {span(note.opened_at - note.began_at)} after that"]
+    if note.kind is NoteKind.RESOLVED:
+        times = [f"it lasted {span(note.at - note.opened_at)}"]
+    found = [
+        ("What", note.alerts),
+        ("When", tuple(times) if note.opened_at else ()),
+        ("Who", (note.by_whom,) if note.by_whom else ()),
+        ("Who waits", note.victims),
+        ("Evidence", note.evidence),
+        ("Done by the sidecar", note.actions),
+        ("What to do", (note.runbook,) if note.runbook else ()),
+        ("Owner", (note.owner,) if note.owner else ()),
+        ("Why here", (note.instead_of,) if note.instead_of else ()),
+    ]
+    return [(heading, lines) for heading, lines in found if lines]

@@ -1,0 +1,150 @@
+# ruff: noqa: S608  # statements are put together from names in this project alone; values are always parameters
+"""Counts of core's delivery attempts, taken from core.db as they come and kept by five minutes and by the hour.
+
+The only SQL about them. Reads on from the last row that was counted, so that a look costs what came since.
+"""
+
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Final
+
+from policies.figures import Figure, Kind
+from policies.windows import BASELINE, DAY, HOUR, WINDOWS, Counts, Object, Window, expected, shares
+from sidecar.database import Database
+from sidecar.incident_store import IncidentStore
+from sidecar.statements import SCHEMA
+
+ROWS: Final = 50_000
+"""Attempts that are counted in one piece."""
+LOOK_SECONDS: Final = 2.0
+"""For which one look counts what is old; the next one goes on."""
+ALL: Final = "all mail"
+_FINE: Final = 300
+_KEPT: Final = {_FINE: 26 * HOUR, HOUR: 31 * DAY}
+
+
+class LogTally:
+    def __init__(self, store: IncidentStore, core: Path) -> None:
+        self._store = store
+        self._core = core
+        self._looked_at: dict[str, float] = {}
+        self._usual: dict[Object, Counts] = {}
+
+    def figures(self, watched: set[Object], *, now: float) -> list[Figure] | None:
+        """Give the shares that are due, also of what is watched and had no mail; None while there is more to count.
+
+        Raises StoreError.
+        """
+        if not self.count(now=now):
+            return None
+        found: list[Figure] = []
+        if self._due(next(window for window in WINDOWS if window.name == BASELINE), now=now):
+            self._usual = self._sums(HOUR, now - 7 * DAY)
+        for window in WINDOWS:
+            if self._due(window, now=now):
+                self._looked_at[window.name] = now
+                counted = self._sums(window.width, now - window.seconds)
+                found += shares(window, counted, self._usual, watched, now=now)
+        found += self._expected(watched, now=now)
+        return found
+
+    def _due(self, window: Window, *, now: float) -> bool:
+        return now - self._looked_at.get(window.name, 0.0) >= window.every * 0.9
+
+    def _expected(self, watched: set[Object], *, now: float) -> list[Figure]:
+        if now - self._looked_at.get("expected", 0.0) < 60.0:
+            return []
+        self._looked_at["expected"] = now
+        before = [self._attempts(now - 25 * HOUR, now - 24 * HOUR)]
+        first = self._store.database.rows("SELECT min(begin) FROM tally WHERE width = ?", (HOUR,))[0][0]
+        if first is not None and first <= now - 7 * DAY - HOUR:
+            before.append(self._attempts(now - 7 * DAY - HOUR, now - 7 * DAY, HOUR))
+        else:
+            before.append(self._attempts(now - 2 * HOUR, now - HOUR))
+        return list(expected(self._attempts(now - HOUR, now), tuple(before), watched, now=now))
+
+    def count(self, *, now: float) -> bool:
+        """Count what came since the last time; whether that was all. Raises StoreError."""
+        if not self._core.exists():
+            return False
+        until = time.monotonic() + LOOK_SECONDS
+        core = Database.open_read_only(self._core, SCHEMA)
+        try:
+            mark = self._begin(core, now=now)
+            last = int(core.rows("SELECT coalesce(max(id), 0) FROM attempt")[0][0])
+            while mark < last and time.monotonic() < until:
+                upto = min(mark + ROWS, last)
+                self._add(core.rows(_COUNT, (mark, upto, now - _KEPT[HOUR])), upto, now=now)
+                mark = upto
+            return mark >= last
+        finally:
+            core.close()
+
+    def _begin(self, core: Database, *, now: float) -> int:
+        """Tell up to which attempt they are counted. A store of core that was made anew is counted anew."""
+        with self._store.lock:
+            known = self._store.database.rows("SELECT value FROM mark WHERE name = 'attempt'")
+            # AUTOINCREMENT: ids only grow, and what is deleted is the oldest.
+            highest = core.rows("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'attempt'")[0][0]
+            if known and known[0][0] <= highest:
+                return int(known[0][0])
+            with self._store.database.transaction():
+                self._store.database.connection.execute("DELETE FROM tally")
+        first = core.rows("SELECT min(id) FROM attempt WHERE time >= ?", (now - _KEPT[HOUR],))[0][0]
+        return int(first or 1) - 1
+
+    def _add(self, rows: list[tuple[Any, ...]], upto: int, *, now: float) -> None:
+        cells: defaultdict[tuple[int, int, str, str], Counts] = defaultdict(Counts)
+        for begin, provider, domain, *numbers in rows:
+            counts = Counts(*map(int, numbers))
+            fine = int(begin)
+            for width in (_FINE, HOUR):
+                if fine < now - _KEPT[width]:
+                    continue
+                start = fine // width * width
+                for kind, name in ((Kind.PROVIDER, provider), (Kind.DOMAIN, domain), (Kind.HOST, ALL)):
+                    if name:
+                        cell = (width, start, str(kind), str(name))
+                        cells[cell] = cells[cell].plus(counts)
+        with self._store.lock, self._store.database.transaction():
+            write = self._store.database.connection.executemany
+            write(_ADD, [(*cell, *counts) for cell, counts in cells.items()])
+            write("INSERT OR REPLACE INTO mark VALUES ('attempt', ?)", [(upto,)])
+            write(
+                "DELETE FROM tally WHERE width = ? AND begin < ?",
+                [(width, now - kept) for width, kept in _KEPT.items()],
+            )
+
+    def _sums(self, width: int, since: float) -> dict[Object, Counts]:
+        with self._store.lock:
+            rows = self._store.database.rows(_SUM, (width, since // width * width))
+        return {(kind, name): Counts(*numbers) for kind, name, *numbers in rows}
+
+    def _attempts(self, since: float, until: float, width: int = _FINE) -> dict[Object, int]:
+        with self._store.lock:
+            rows = self._store.database.rows(_ATTEMPTS, (width, since // width * width, until // width * width))
+        return {(kind, name): int(number) for kind, name, number in rows}
+
+
+_COUNT = f"""
+    SELECT CAST(time / {_FINE} AS INTEGER) * {_FINE} AS begin, provider, sender_domain, count(*),
+        sum(status = 'sent'), sum(status = 'deferred'), sum(status IN ('bounced', 'expired')),
+        sum(status = 'bounced' AND bounce = 'hard'),
+        sum(detail IN ('infrastructure.connect', 'infrastructure.timeout')),
+        sum(detail = 'infrastructure.tls'), sum(status != 'sent' AND detail LIKE 'authentication.%')
+    FROM attempt WHERE id > ? AND id <= ? AND time >= ? GROUP BY begin, provider, sender_domain
+"""
+_FIELDS = ", ".join(Counts._fields)
+_ADD = (
+    f"INSERT INTO tally (width, begin, kind, object, {_FIELDS}) VALUES (?, ?, ?, ?, {', '.join('?' * len(Counts._fields))})"
+    f" ON CONFLICT (width, begin, kind, object) DO UPDATE SET {', '.join(f'{f} = {f} + excluded.{f}' for f in Counts._fields)}"
+)
+_SUM = (
+    f"SELECT kind, object, {', '.join(f'sum({f})' for f in Counts._fields)} FROM tally"
+    " WHERE width = ? AND begin >= ? GROUP BY kind, object"
+)
+_ATTEMPTS = (
+    "SELECT kind, object, sum(attempts) FROM tally WHERE width = ? AND begin >= ? AND begin < ? AND kind = 'domain'"
+    " GROUP BY kind, object"
+)

@@ -1,0 +1,367 @@
+"""The lookout: looks at every figure that there is, every few seconds, and keeps alerts, incidents and outbox.
+
+Knows where figures come from; what is bad, and when people hear of it, is decided in policies. Runs in threads of the
+outside process, so that a slow disk makes nobody wait.
+"""
+
+import asyncio
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from parsers.expression import ExpressionError
+from parsers.feeds.asking import Trouble
+from parsers.feeds.dnsbl import Severity
+from parsers.observation import Observation, Outcome
+from policies import conditions
+from policies.channels.receipt import Result
+from policies.conditions import CONDITIONS, Alert, Condition, Turn
+from policies.figures import Figure, Kind, told
+from policies.incidents import REOPEN, Incident, Incidents
+from policies.note import Note, NoteKind, headline
+from policies.windows import FEED as LOG
+from sidecar import blocklists, own_log, surroundings
+from sidecar.channels import Channel
+from sidecar.config import Config, ConfigError
+from sidecar.control import CoreRefused, CoreUnreachable
+from sidecar.database import StoreError, StoreUnavailable
+from sidecar.feeds import FEEDS, Feed
+from sidecar.incident_store import IncidentStore, Looked
+from sidecar.log_tally import LogTally
+from sidecar.outbox import Outbox
+from sidecar.threads import in_thread
+
+EVERY: Final = 15.0
+LAG_MAX: Final = 120.0
+"""Seconds that core may be behind its log for what the log counts to be believed."""
+QUEUE_EVERY: Final = 300.0
+SUBQUEUES_EVERY: Final = 60.0
+PRUNE_EVERY: Final = 6 * 3600.0
+
+Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+def conditions_of(config: Config) -> list[Condition]:
+    """Give ours without those that the site does not want, and the site's own. Raises ConfigError."""
+    names = {condition.name for condition in CONDITIONS}
+    for name in config.alerts.without:
+        if name not in names:
+            raise ConfigError(f"alerts.without: {name!r} is no condition; `sidecar alert list --conditions` has them")
+    found = [condition for condition in CONDITIONS if condition.name not in config.alerts.without]
+    for number, own in enumerate(config.condition):
+        key = f"condition[{number}] ({own.name})"
+        if own.name in names:
+            raise ConfigError(f"{key}: there is a condition of this name; wanted one of its own")
+        if own.severity not in set(Severity):
+            raise ConfigError(f"{key}: severity: found {own.severity!r}, wanted one of {', '.join(Severity)}")
+        names.add(own.name)
+        try:
+            severity, looks = Severity(own.severity), {"confirm": own.confirm, "clear": own.clear}
+            found.append(
+                conditions.own(own.name, own.when, until=own.until, severity=severity, **looks,
+                               runbook=own.runbook, owner=own.owner)
+            )  # fmt: skip
+        except ExpressionError as error:
+            raise ConfigError(f"{key}: {error}") from error
+    return found
+
+
+class Lookout:
+    def __init__(
+        self,
+        config: Config,
+        store: IncidentStore,
+        channels: Sequence[Channel],
+        *,
+        ask_core: Ask,
+        feeds: Mapping[str, Feed] = FEEDS,
+        clock: Callable[[], float] = time.time,
+        seen: Callable[["Lookout"], None] = lambda _: None,
+        told: Callable[[str, Result], None] = lambda _, __: None,
+    ) -> None:
+        """`seen` hears of each look that ended, `told` what became of each message. Raises ConfigError, StoreError."""
+        self._config = config
+        self._store = store
+        self._ask_core = ask_core
+        self._feeds = {name: feed for name, feed in feeds.items() if feed.wanted(config)}
+        self._clock = clock
+        self._seen = seen
+        self._conditions = {condition.name: condition for condition in conditions_of(config)}
+        self._by_measure: dict[tuple[str, str, Kind], list[Condition]] = {}
+        self._tally = LogTally(store, config.core_database)
+        self._turn = threading.RLock()
+        """Held while alerts and incidents are read or changed: looks, commands and the outbox come from threads."""
+        self._alerts = {alert.key: alert for alert in store.alerts()}
+        known = store.incidents(since=clock() - 2 * REOPEN)
+        self._incidents = Incidents(known, last_id=store.last_incident())
+        self._pending: list[Looked] = []
+        self._quiet = frozenset(f"listed.{spec.id}" for spec in blocklists.packaged() if spec.quiet)
+        self._polled_upto: float | None = None
+        self._at: defaultdict[str, float] = defaultdict(float)
+        self.outbox = Outbox(store, channels, incidents=self.incidents, unsure=self._unsure, told=told)
+        self._channels = [channel.name for channel in channels]
+
+    async def run(self) -> None:
+        """Look for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.outbox.run())
+            while True:
+                await self.look()
+                await asyncio.sleep(EVERY)
+
+    def incidents(self) -> list[Incident]:
+        with self._turn:
+            return self._incidents.all()
+
+    def broken_channels(self) -> dict[str, bool]:
+        """Tell of each channel whether it is broken."""
+        return {name: self._store.channel(name).broken_since > 0 for name in self._channels}
+
+    def firing(self) -> list[Alert]:
+        with self._turn:
+            return [alert for alert in self._alerts.values() if alert.firing]
+
+    async def look(self) -> None:
+        """Look once at everything; never raises for what cannot be read."""
+        try:
+            said = await self._core_says()
+            await in_thread(lambda: self._look(said))
+            self._seen(self)
+        except Exception as error:  # noqa: BLE001  # one broken figure must not end the alerts of all the others
+            own_log.look_failed(error)
+
+    def _look(self, core: Sequence[Figure]) -> None:
+        now = self._clock()
+        self.take_in(self._figures(core, now=now), now=now)
+
+    def take_in(self, figures: Iterable[Figure], *, now: float) -> None:
+        """Judge figures, let time pass, and store what came of it."""
+        with self._turn:
+            changed: dict[str, Alert] = {}
+            self._drop_unknown(changed, now=now)
+            for figure in figures:
+                for condition in self._looking(figure):
+                    self._judge(condition, figure, changed, now=now)
+            self._incidents.tick(now=now)
+            self._store_changes(changed, now=now)
+            self._incidents.forget(now=now)
+        self.outbox.wake_from_thread()
+
+    def _drop_unknown(self, changed: dict[str, Alert], *, now: float) -> None:
+        """Alerts of conditions that the site wants no more are over: there will be no look that says so."""
+        for key in [key for key, alert in self._alerts.items() if alert.condition not in self._conditions]:
+            over = self._alerts.pop(key)._replace(firing=False, bad=0, resolved_at=now, said="not looked at any more")
+            changed[key] = over
+            self._incidents.turned(over, Turn.RESOLVED, CONDITIONS[0], now=now)
+
+    def _looking(self, figure: Figure) -> list[Condition]:
+        place = (figure.feed, figure.measure, figure.kind)
+        found = self._by_measure.get(place)
+        if found is None:
+            found = [condition for condition in self._conditions.values() if condition.looks_at(figure)]
+            self._by_measure[place] = found
+        return found
+
+    def _judge(self, condition: Condition, figure: Figure, changed: dict[str, Alert], *, now: float) -> None:
+        key = condition.dedup_key(figure)
+        before = self._alerts.get(key)
+        alert, turn = conditions.follow(before or conditions.begin(condition, figure), condition, figure, now=now)
+        if before is None and alert.idle:
+            return
+        if alert != before:
+            changed[key] = self._alerts[key] = alert
+        if alert.idle:
+            del self._alerts[key]
+        if turn is not None:
+            around = None
+            if turn is not Turn.RESOLVED:
+                around = surroundings.around(self._config.core_database, alert, now=now)
+            self._incidents.turned(alert, turn, condition, now=now, around=around)
+
+    def _store_changes(self, changed: Mapping[str, Alert], *, now: float) -> None:
+        moved, notes, events = self._incidents.take()
+        for note in notes:
+            if note.kind is not NoteKind.AGAIN:
+                own_log.incident(f"incident {note.incident}: {headline(note)}", severity=str(note.severity))
+        posts = [(self._dressed(note), self._channels_for(note)) for note in notes]
+        gone = [key for key, alert in changed.items() if alert.idle]
+        kept = [alert for alert in changed.values() if not alert.idle]
+        looked = Looked(kept, gone, moved, events, [(note, names) for note, names in posts if names])
+        self._pending += [looked] if any(looked) else []
+        while self._pending:
+            try:
+                self._store.looked(self._pending[0], now=now)
+            except StoreUnavailable as error:  # tried again at the next look
+                own_log.look_incomplete(str(error))
+                return
+            del self._pending[0]
+
+    def _channels_for(self, note: Note) -> list[str]:
+        wanting = self.outbox.wanting(note)
+        if note.kind is NoteKind.AGAIN:  # a pager that takes nothing need not hear it twice
+            return [name for name in wanting if not self._store.waiting(name)]
+        return wanting
+
+    def _dressed(self, note: Note) -> Note:
+        """Add what the configuration knows."""
+        alerts = self._config.alerts
+        page = alerts.page.rstrip("/")
+        return note._replace(
+            owner=note.owner or alerts.owner,
+            runbook=runbook(alerts.runbooks, note.runbook),
+            link=f"{page}/incident/{note.incident}" if page else "",
+        )
+
+    def _unsure(self, number: int) -> Note | None:
+        with self._turn:
+            now = self._clock()
+            note = self._incidents.unsure(number, now=now)
+            if note is None:
+                return None
+            self._store_changes({}, now=now)
+            return self._dressed(note)
+
+    # By hand.
+
+    def commands(self) -> dict[str, Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]]:
+        """Give what the control socket answers."""
+
+        async def ack(request: dict[str, Any]) -> Mapping[str, Any]:
+            return await in_thread(lambda: self._by_hand(request, self._incidents.ack))
+
+        async def close(request: dict[str, Any]) -> Mapping[str, Any]:
+            return await in_thread(lambda: self._by_hand(request, self._incidents.close))
+
+        async def channel_works(request: dict[str, Any]) -> Mapping[str, Any]:
+            return await in_thread(lambda: self._works(request))
+
+        return {"incident-ack": ack, "incident-close": close, "channel-works": channel_works}
+
+    def _by_hand(self, request: Mapping[str, Any], do: Callable[..., Incident]) -> Mapping[str, Any]:
+        number, who = request.get("incident"), request.get("who")
+        if not isinstance(number, int) or not isinstance(who, str) or not who:
+            raise ValueError('wanted {"incident": NUMBER, "who": "NAME"}')
+        with self._turn:
+            now = self._clock()
+            incident = do(number, who=who[:100], now=now)
+            self._store_changes({}, now=now)
+        self.outbox.wake_from_thread()
+        return {"incident": incident.id, "phase": str(incident.phase), "acked_by": incident.acked_by}
+
+    def _works(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        name = str(request.get("channel"))
+        if name not in self._channels:
+            raise ValueError(f"there is no channel {name!r}; there is {', '.join(self._channels) or 'none'}")
+        self.outbox.works(name)
+        return {"channel": name}
+
+    # Where figures come from.
+
+    def _figures(self, core: Sequence[Figure], *, now: float) -> Iterator[Figure]:
+        yield from core
+        yield from self._polled()
+        yield from self._standings(now=now)
+        yield from self._channel_states(now=now)
+        away = any(figure.measure == "away" and figure.value for figure in core)
+        lag = next(
+            (figure.value for figure in core if figure.measure == "log-lag" and figure.outcome is Outcome.OK), None
+        )
+        if now - self._at["subqueues"] >= SUBQUEUES_EVERY and not away:
+            self._at["subqueues"] = now
+            yield from self._stuck(now=now)
+        if lag is not None and lag <= LAG_MAX:
+            yield from self._log(now=now)
+        if now - self._at["prune"] >= PRUNE_EVERY:
+            self._at["prune"] = now
+            self._store.prune(now=now)
+
+    def _polled(self) -> Iterator[Figure]:
+        """Give what the feeds told, when there was a poll since the last look."""
+        with self._store.lock:
+            newest = self._store.database.rows("SELECT coalesce(max(asked_at), 0.0) FROM feed")[0][0]
+            if newest == self._polled_upto:
+                return
+            known = self._store.polls.known()
+        self._polled_upto = newest
+        for each in known:
+            if each.measure not in self._quiet and (each.feed in self._feeds or each.feed not in FEEDS):
+                seen = Observation(
+                    *each[:4], each.value, each.text if each.outcome is Outcome.OK else each.why, each.at
+                )
+                yield told(seen, stamp=each.polled_at)
+
+    def _standings(self, *, now: float) -> Iterator[Figure]:
+        for name, feed in self._feeds.items():
+            with self._store.lock:
+                standing = self._store.polls.standing(name)
+            if not standing.asked_at:
+                continue
+            blind = standing.blind(feed.cadence(self._config), now=now)
+            refused = standing.trouble in {Trouble.AUTHENTICATION, Trouble.REFUSED, Trouble.CONFIGURATION}
+            for measure, bad, stamp in (("blind", blind, now), ("refused", refused, standing.asked_at)):
+                yield _figure("feeds", (name, Kind.FEED), measure, float(bad), stamp, text=standing.why)
+
+    def _channel_states(self, *, now: float) -> Iterator[Figure]:
+        for name in self._channels:
+            state = self._store.channel(name)
+            yield _figure(
+                "channels", (name, Kind.CHANNEL), "broken", float(state.broken_since > 0), now, text=state.why
+            )
+
+    def _stuck(self, *, now: float) -> Iterator[Figure]:
+        watched = {alert.object for alert in self._alerts.values() if alert.kind is Kind.SUBQUEUE}
+        try:
+            for key, since, held in surroundings.progress(self._config.core_database, watched):
+                idle = now - since if held else 0.0
+                yield _figure("core", (key, Kind.SUBQUEUE), "without-progress", idle, now, volume=float(held))
+        except StoreError as error:
+            own_log.look_incomplete(str(error))
+
+    def _log(self, *, now: float) -> Iterator[Figure]:
+        watched = {(str(alert.kind), alert.object) for alert in self._alerts.values() if alert.feed == LOG}
+        try:
+            yield from self._tally.figures(watched, now=now) or ()
+        except StoreError as error:
+            own_log.look_incomplete(str(error))
+
+    async def _core_says(self) -> list[Figure]:
+        now = self._clock()
+        host = self._config.alerts.host or socket.gethostname()
+        try:
+            health = await self._ask_core({"command": "health"})
+        except (CoreUnreachable, CoreRefused) as error:
+            return [_figure("core", (host, Kind.HOST), "away", 1.0, now, text=str(error))]
+        lag = health.get("log_lag_s")
+        said = [
+            _figure("core", (host, Kind.HOST), "away", 0.0, now),
+            _figure("core", (host, Kind.HOST), "log-lag", round(lag, 1) if lag is not None else 0.0, now),
+        ]
+        if now - self._at["queue"] >= QUEUE_EVERY:
+            self._at["queue"] = now
+            try:
+                status = await self._ask_core({"command": "status"})
+            except (CoreUnreachable, CoreRefused):
+                return said
+            said += await in_thread(lambda: self._queue(host, int(status.get("messages_live", 0)), now=now))
+        return said
+
+    def _queue(self, host: str, messages: int, *, now: float) -> list[Figure]:
+        """Compare how many messages are in the queue with an hour ago."""
+        rows = self._store.queue_sample(messages, now=now)
+        return [_figure("core", (host, Kind.HOST), "queue-growth.1h", round(messages / max(rows, 1), 2), now,
+                        volume=float(messages))] if rows is not None else []  # fmt: skip
+
+
+def _figure(feed: str, about: tuple[str, Kind], measure: str, value: float, stamp: float, **more: Any) -> Figure:
+    name, kind = about
+    return Figure(feed, name, kind, measure, Outcome.OK, value, more.pop("text", ""), stamp, stamp, **more)
+
+
+def runbook(base: str, name: str) -> str:
+    """Tell where a runbook is: a URL where the site has them on a page, else its file in the documentation."""
+    if not name or "://" in name:
+        return name
+    return f"{base.rstrip('/')}/{name}" if base else f"docs/runbooks/{name}.md"
