@@ -7,10 +7,12 @@ import asyncio
 import json
 import sys
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from parsers.feeds.asking import Reading
@@ -129,8 +131,10 @@ def _observation(seen: Observation) -> dict[str, Any]:
 def _print(feed: str, reading: Reading) -> None:
     if reading.trouble:
         click.echo(f"{feed}: {reading.trouble}: {printable(reading.why)}", err=True)
-    table = Table("object", "measure", "outcome", "value", "")
+    table = Table("object", "measure", "day", "outcome", "value", "")
     for seen in reading.observations:
-        value = "" if seen.value is None else f"{seen.value:g}"
-        table.add_row(printable(seen.object), seen.measure, seen.outcome, value, printable(seen.text))
+        value = "" if seen.value is None else f"{seen.value:.10g}"
+        day = f"{datetime.fromtimestamp(seen.at, UTC):%Y-%m-%d}" if seen.at else ""
+        row = (printable(seen.object), printable(seen.measure), day, seen.outcome, value, printable(seen.text))
+        table.add_row(*(escape(cell) for cell in row))
     Console().print(table)

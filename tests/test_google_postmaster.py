@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from parsers.feeds import google_compliance, google_postmaster, google_postmaster_v1
 from parsers.feeds.asking import Ask, HttpAsk, Poll, Reading, Trouble
@@ -275,6 +277,42 @@ def test_two_values_of_one_day_are_none() -> None:
         return reply(200, {"domainStats": entries}) if "domainStats:query" in request.path else None
 
     assert newest(polled(Google(fault=fault)))["spam"].outcome is Outcome.UNKNOWN
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=9) | st.just("m0"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["metric", "date", "value", "doubleValue", "intValue", "stringList", "values", "year", "rowData"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(JSON, max_size=4), JSON)
+def test_any_answer_is_read_or_refused(entries: list[Any], status: Any) -> None:
+    def fault(request: Request) -> Response | None:
+        if "domainStats:query" in request.path:
+            return reply(200, {"domainStats": entries})
+        return reply(200, status) if "complianceStatus" in request.path else None
+
+    for seen in polled(Google(fault=fault)).observations:
+        assert (seen.outcome is Outcome.OK) == (seen.value is not None)
+        assert seen.measure not in FIGURES or seen.outcome is not Outcome.OK or seen.value >= 0  # type: ignore[operator]  # as above
+
+
+def test_pages_are_full_ones() -> None:
+    """Google's own size is 10, with which these figures would be many pages."""
+    paths: list[str] = []
+    google = Google(fault=lambda request: paths.append(request.path))
+    polled(google)
+    assert sum("domainStats:query" in path for path in paths) == len(GROUPS) + 1  # and the feedback loops
 
 
 # Batches that fail.

@@ -1,6 +1,7 @@
 """SNDS against a server of our own: both ways in, every shape of a table, and that no fault blocks or clears anybody."""
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import os
@@ -15,6 +16,8 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from parsers.feeds import snds, snds_rows
 from parsers.feeds.asking import Answer, Ask, HttpAnswer, HttpAsk, Keep, Kept, Poll, Reading, Trouble
@@ -425,6 +428,26 @@ def test_a_table_without_end_is_refused() -> None:
 def test_a_page_is_no_table(body: bytes) -> None:
     with pytest.raises(LoginPage):
         snds_rows.read(body, wanted=snds_rows.DATA)
+
+
+@given(st.one_of(st.binary(max_size=300), st.text(max_size=300).map(str.encode)))
+def test_any_bytes_are_a_table_or_refused(body: bytes) -> None:
+    for wanted in (snds_rows.DATA, snds_rows.STATUS):
+        with contextlib.suppress(FormatError, LoginPage):
+            rows = snds_rows.read(body, wanted=wanted)
+            list(snds_rows.by_address(rows) if wanted == snds_rows.DATA else snds_rows.ranges(rows))
+
+
+CELLS = st.sampled_from(
+    ["192.0.2.10", "192.0.2.11", "GREEN", "0.2%", "7", "true", "", "<0.1%", "::1", "11/20/2026 1:00 AM"]
+)
+ANYTHING = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | CELLS, st.lists, max_leaves=3)
+
+
+@given(st.lists(st.fixed_dictionaries({camel(name): ANYTHING for name in HEADER.split(",")}), max_size=3))
+def test_any_rows_are_read_or_refused(rows: list[dict[str, Any]]) -> None:
+    for seen in polled(Microsoft(data=json.dumps(rows)))[0].observations:
+        assert (seen.outcome is Outcome.OK) == (seen.value is not None)
 
 
 # The login.
