@@ -169,7 +169,8 @@ def process(directory: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     """A running `sidecar outside`; its standard error is to be read."""
     config = directory / "sidecar.toml"
     config.write_text(
-        f'runtime_directory = "{directory}"\nstore.path = "{directory}/store"\n[web]\nlisten = "127.0.0.1:{port}"\n[dns]\nresolvers = ["127.0.0.1:1"]\n'
+        f'runtime_directory = "{directory}"\n[store]\npath = "{directory}"\n'
+        f'[web]\nlisten = "127.0.0.1:{port}"\n[dns]\nresolvers = ["127.0.0.1:1"]\n'
     )
     command = [sys.executable, "-m", "sidecar", "--config", str(config), "outside"]
     started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
