@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from policies.classify import RuleSet
 from policies.key import Key
@@ -23,12 +23,15 @@ _MOST_CLOSED = 20_000
 """Closed sub-queues whose learned pace is remembered."""
 
 
-class Unsigned(NamedTuple):
+class Unsigned:
     """Mail of which only the envelope is known."""
 
-    sender_domain: str
+    __slots__ = ("sender_domain",)
     dkim_domains: tuple[str, ...] = ()
-    from_domain: str = ""
+    from_domain = ""
+
+    def __init__(self, sender_domain: str) -> None:
+        self.sender_domain = sender_domain
 
 
 class SubQueues:
