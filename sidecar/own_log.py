@@ -140,6 +140,10 @@ def report_source(source: str, why: str) -> None:
         _LOG.info("report mail %s: can be read again", source)
 
 
+def nobody_is_trusted() -> None:
+    _LOG.warning("report mail: report_mail.authserv_ids is empty, so no report is trusted; name our own servers there")
+
+
 def report_failed(source: str, error: Exception) -> None:
     """A bug of ours, or a mail that nobody foresaw."""
     _LOG.error("report mail %s: an error of ours: %r", source, error, exc_info=error)

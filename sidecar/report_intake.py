@@ -186,6 +186,8 @@ class ReportMail:
         local, remote = local_sources(self._config), remote_sources(self._config)
         cadence = Cadence(self._config.report_mail.every_minutes * 60.0)
         standing = await in_thread(lambda: self._standings.standing(FEED))
+        if (len(local) > 1 or remote) and not self._config.report_mail.authserv_ids:
+            own_log.nobody_is_trusted()
         asked = pruned = -1e9
         while True:
             began = time.monotonic()

@@ -84,18 +84,33 @@ def _read(path: Path) -> bytes | None:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def _owner(path: Path) -> os.stat_result:
+    """Of the directory, or of the nearest above it that is there."""
+    return next(each for each in (path, *path.absolute().parents) if each.is_dir()).stat()
+
+
+def _give(what: Path | int, owner: os.stat_result) -> None:
+    """Root may hand over what another user must be able to take."""
+    if os.geteuid() == 0:
+        os.chown(what, owner.st_uid, owner.st_gid)
+
+
 def hand_over(path: Path, data: bytes) -> str:
     """Put a mail into the Maildir `path`, made where there is none; its name. On disk when this returns.
 
     Raises OSError, and then there is no part of the mail in new/.
     """
-    for each in ("tmp", "new", "cur"):
-        (path / each).mkdir(mode=0o750, parents=True, exist_ok=True)
+    owner = _owner(path)
+    for each in (path, *(path / name for name in ("tmp", "new", "cur"))):
+        if not each.is_dir():
+            each.mkdir(mode=0o750, parents=True)
+            _give(each, owner)
     # Names of one second sort as they came; the host stands in them for Maildirs that hosts share.
     name = f"{time.time():.6f}.P{os.getpid()}Q{next(_COUNT)}.{socket.gethostname().replace('/', '_').replace(':', '_')}"
     unfinished = path / "tmp" / name
     try:
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), "wb") as file:
+            _give(file.fileno(), owner)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from parsers.reports.dmarc import Aggregate
+from parsers.reports.dmarc import Aggregate, Row
 from parsers.reports.tls_rpt import TlsReport
 from sidecar.database import Database
 
@@ -81,61 +81,35 @@ class ReportStore:
         self, mail: MailRow, events: Iterable[EventRow] = (), reports: Iterable[Aggregate | TlsReport] = ()
     ) -> Added:
         """Write down one mail and all it says. Raises StoreUnavailable, and nothing is written; StoreDamaged."""
+        prepared = [_prepare(report, mail) for report in reports]  # before others are kept waiting
         with self._database.transaction():
             execute = self._database.connection.execute
             if not execute(_ADD_MAIL, mail).rowcount:
                 return Added()
             new = sum(execute(_ADD_EVENT, event).rowcount for event in events)
-            added = [
-                self._add_dmarc(report, mail) if isinstance(report, Aggregate) else self._add_tls(report, mail)
-                for report in reports
-            ]
+            added = [self._add_report(each, trusted=mail.trusted) for each in prepared]
         return Added(new, sum(rows is not None for rows in added), sum(filter(None, added)))
 
-    def _add_dmarc(self, report: Aggregate, mail: MailRow) -> int | None:
+    def _add_report(self, report: "_Prepared", *, trusted: bool) -> int | None:
         """How many rows; None where the report is known."""
-        key = (report.organization, report.report_id, report.policy.domain, report.begin)
-        if not self._make_room("dmarc", _FIND_DMARC, key, trusted=mail.trusted):
+        if not self._make_room(report.kind, report.key, trusted=trusted):
             return None
-        about = (
-            *key,
-            report.end,
-            report.rfc,
-            _json({name: said for name, said in report.policy._asdict().items() if said}),
-        )
-        values = (*about, mail.time, mail.trusted, mail.reporter, report.unreadable)
-        number = self._database.connection.execute(_ADD_DMARC, values).lastrowid
-        rows = report.rows if mail.trusted else report.rows[:UNTRUSTED_ROWS]
-        made = (
-            (number, i, row.source_ip, row.messages, row.disposition, row.dkim, row.spf, row.header_from,
-             row.envelope_from, _json({"dkim": row.dkim_results, "spf": row.spf_results}), _json(row.reasons))
-            for i, row in enumerate(rows)
-        )  # fmt: skip
-        self._database.connection.executemany(_ADD_DMARC_ROW, made)
-        return len(rows)
+        sql = _SQL[report.kind]
+        number = self._database.connection.execute(sql.add, report.values).lastrowid
+        self._database.connection.executemany(sql.add_row, ((number, i, *row) for i, row in enumerate(report.rows)))
+        return len(report.rows)
 
-    def _add_tls(self, report: TlsReport, mail: MailRow) -> int | None:
-        key = (report.organization, report.report_id, report.begin)
-        if not self._make_room("tls", _FIND_TLS, key, trusted=mail.trusted):
-            return None
-        values = (*key, report.end, mail.time, mail.trusted, mail.reporter)
-        number = self._database.connection.execute(_ADD_TLS, values).lastrowid
-        rows = _tls_rows(report)
-        rows = rows if mail.trusted else rows[:UNTRUSTED_ROWS]
-        self._database.connection.executemany(_ADD_TLS_ROW, ((number, i, *row) for i, row in enumerate(rows)))
-        return len(rows)
-
-    def _make_room(self, table: str, find: str, key: tuple[object, ...], *, trusted: bool) -> bool:
+    def _make_room(self, kind: str, key: tuple[object, ...], *, trusted: bool) -> bool:
         """Whether to write the report: it is new, or takes the place of one that anybody may have forged."""
         execute = self._database.connection.execute
-        known = execute(find, key).fetchone()
+        known = execute(_SQL[kind].find, key).fetchone()
         if known is None:
             return True
         number, was_trusted = known
         if was_trusted or not trusted:
             return False
-        execute(f"DELETE FROM {table}_row WHERE report = ?", (number,))  # noqa: S608  # two words of ours
-        execute(f"DELETE FROM {table}_report WHERE id = ?", (number,))  # noqa: S608  # as above
+        for statement in _SQL[kind].delete:
+            execute(statement, (number,))
         return True
 
     def prune(self, *, now: float, event_seconds: float) -> int:
@@ -146,6 +120,35 @@ class ReportStore:
         with self._database.transaction():
             execute = self._database.connection.execute
             return sum(execute(*each).rowcount for each in (*aged, (_PRUNE_MAILS, (old,))))
+
+
+class _Prepared(NamedTuple):
+    """A report as it goes into its tables."""
+
+    kind: str
+    key: tuple[object, ...]
+    values: tuple[object, ...]
+    rows: list[tuple[object, ...]]
+
+
+def _prepare(report: Aggregate | TlsReport, mail: MailRow) -> _Prepared:
+    vouched = (mail.time, mail.trusted, mail.reporter)
+    key: tuple[object, ...]
+    if isinstance(report, Aggregate):
+        key = (report.organization, report.report_id, report.policy.domain, report.begin)
+        policy = _json({name: said for name, said in report.policy._asdict().items() if said})
+        values = (*key, report.end, report.rfc, policy, *vouched, report.unreadable)
+        rows = report.rows if mail.trusted else report.rows[:UNTRUSTED_ROWS]
+        return _Prepared("dmarc", key, values, [_dmarc_row(row) for row in rows])
+    key = (report.organization, report.report_id, report.begin)
+    made = _tls_rows(report)
+    return _Prepared("tls", key, (*key, report.end, *vouched), made if mail.trusted else made[:UNTRUSTED_ROWS])
+
+
+def _dmarc_row(row: Row) -> tuple[object, ...]:
+    results = _json({"dkim": row.dkim_results, "spf": row.spf_results})
+    about = (row.source_ip, row.messages, row.disposition, row.dkim, row.spf, row.header_from, row.envelope_from)
+    return (*about, results, _json(row.reasons))
 
 
 def _tls_rows(report: TlsReport) -> list[tuple[object, ...]]:
@@ -184,16 +187,28 @@ _ADD_EVENT = f"""
         time = excluded.time, source = excluded.source
     WHERE excluded.trusted > trusted
 """
-_FIND_DMARC = (
-    "SELECT id, trusted FROM dmarc_report WHERE organization = ? AND report_id = ? AND domain = ? AND begin = ?"
-)
-_ADD_DMARC = (
-    "INSERT INTO dmarc_report (organization, report_id, domain, begin, end, rfc, policy, time, trusted, reporter,"
-    " unreadable) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_ADD_DMARC_ROW = "INSERT INTO dmarc_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_FIND_TLS = "SELECT id, trusted FROM tls_report WHERE organization = ? AND report_id = ? AND begin = ?"
-_ADD_TLS = (
-    "INSERT INTO tls_report (organization, report_id, begin, end, time, trusted, reporter) VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
-_ADD_TLS_ROW = "INSERT INTO tls_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class _Sql(NamedTuple):
+    find: str
+    add: str
+    add_row: str
+    delete: tuple[str, ...]
+
+
+_SQL = {
+    "dmarc": _Sql(
+        "SELECT id, trusted FROM dmarc_report WHERE organization = ? AND report_id = ? AND domain = ? AND begin = ?",
+        "INSERT INTO dmarc_report (organization, report_id, domain, begin, end, rfc, policy, time, trusted, reporter,"
+        " unreadable) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO dmarc_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ("DELETE FROM dmarc_row WHERE report = ?", "DELETE FROM dmarc_report WHERE id = ?"),
+    ),
+    "tls": _Sql(
+        "SELECT id, trusted FROM tls_report WHERE organization = ? AND report_id = ? AND begin = ?",
+        "INSERT INTO tls_report (organization, report_id, begin, end, time, trusted, reporter)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO tls_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ("DELETE FROM tls_row WHERE report = ?", "DELETE FROM tls_report WHERE id = ?"),
+    ),
+}

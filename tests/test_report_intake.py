@@ -164,6 +164,14 @@ def test_the_spool_keeps_what_was_not_understood(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cur").iterdir())) == KEPT_MAX
 
 
+def test_root_hands_over_what_the_owner_can_take(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 8, 8)
+    name = hand_over(tmp_path / "spool", b"mail")
+    made = (tmp_path / "spool", tmp_path / "spool" / "new" / name, tmp_path / "spool" / "cur")
+    assert {each.stat().st_uid for each in made} == {8 if os.geteuid() == 0 else os.geteuid()}
+
+
 def test_a_full_disk_leaves_nothing_in_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
