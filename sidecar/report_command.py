@@ -44,7 +44,7 @@ class _Files:
                 raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-@click.command(epilog="Example: sidecar ingest --dry-run report.eml; sidecar ingest --mbox /var/mail/dmarc")
+@click.command(epilog="Example: sidecar ingest --dry-run report.eml")
 @click.argument("files", nargs=-1)
 @click.option("--maildir", "maildirs", multiple=True, type=click.Path(path_type=Path), help="Take what is in its new/.")
 @click.option(
@@ -127,7 +127,7 @@ def _in_words(read: Read) -> str:
     return "; ".join((*events, *reports, *filter(None, (read.mail.why,))))
 
 
-@click.command("report-mail", epilog="Example: sidecar report-mail /var/lib/sidecar/report-mail < mail")
+@click.command("report-mail", epilog="Example: sidecar report-mail /var/lib/sidecar/report-mail")
 @click.argument("directory", type=click.Path(path_type=Path))
 def report_mail(directory: Path) -> None:
     """Hand a mail on standard input over to the outside process, in DIRECTORY (report-mail below store.path).
@@ -141,5 +141,5 @@ def report_mail(directory: Path) -> None:
             pass
         hand_over(directory, data)
     except (OSError, MemoryError) as error:
-        click.echo(f"{directory}: cannot be written: {error}", err=True)
+        click.echo(f"sidecar: {directory}: cannot be written: {error}", err=True)
         sys.exit(os.EX_TEMPFAIL)
