@@ -240,8 +240,8 @@ class ReportMail:
         taken = self._intake.take(self._store, mail.data, source=source, now=time.time())
         row = taken.read.mail
         if not taken.known:
-            own_log.report_taken(source, mail.name, kind=row.kind, why=row.why)
             self._told(row)
+            own_log.report_taken(source, mail.name, kind=row.kind, why=row.why)
         mail.done(taken.known or row.kind not in {"refused", "other"})
 
     def _news(self, source: str, why: str) -> str:

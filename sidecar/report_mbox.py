@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import socket
 import stat
 import time
 from collections.abc import Generator, Iterator
@@ -107,16 +108,32 @@ class Mbox:
     def _dotlock(self, locks: contextlib.ExitStack) -> bool:
         lock = self._path.with_name(f"{self._path.name}.lock")
         try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - lock.stat().st_mtime > DOTLOCK_STALE:
+                if time.time() - lock.stat().st_mtime > DOTLOCK_STALE or _left_by_us(lock):
                     lock.unlink()
             return False
         except PermissionError:  # where we may make no file there, the other locks must do, as for local(8)
             return True
         locks.callback(lock.unlink, missing_ok=True)
+        with os.fdopen(handle, "w") as file_of_ours:
+            file_of_ours.write(f"sidecar {socket.gethostname()} {os.getpid()}\n")
         return True
+
+
+def _left_by_us(lock: Path) -> bool:
+    """Whether a process of ours, on this host, made it and is no more: killed, it could not take it away."""
+    words = lock.read_bytes()[:300].decode(errors="replace").split()
+    if words[:2] != ["sidecar", socket.gethostname()] or not words[-1].isdecimal():
+        return False
+    try:
+        os.kill(int(words[-1]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def _lock_file(file: BinaryIO, *, writable: bool) -> bool:
