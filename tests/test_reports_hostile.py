@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parsers.reports import container
@@ -239,7 +239,8 @@ import pathlib, resource, sys
 from parsers.reports.mail import read_reports
 from parsers.reports.mime import read_mail
 from parsers.reports.original import Tracing
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # of this program alone: ru_maxrss is at least that of the process that started it
+    return int(pathlib.Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 mail, before = pathlib.Path(sys.argv[1]).read_bytes(), peak()
 found = read_reports(read_mail(mail), Tracing())
 used = resource.getrusage(resource.RUSAGE_SELF)
@@ -256,7 +257,7 @@ def test_a_hundred_thousand_records(tmp_path: Path, count: int, read: int, why: 
     rows, seconds, memory, *said = ran.stdout.split(maxsplit=3)
     assert (int(rows), " ".join(said).strip()) == (read, why)
     assert float(seconds) < SECONDS
-    assert int(memory) < MEMORY
+    assert MIB < int(memory) < MEMORY
 
 
 def test_a_text_without_end_is_cut() -> None:
@@ -392,12 +393,14 @@ def test_authentication_results_that_take_long(field: str) -> None:
         passed(Part((("authentication-results", field),), b""), ("mx",))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_a_mail(data: bytes) -> None:
     read(data)
     read(attached(data))
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=400),
     st.integers(0, 400),
@@ -407,6 +410,7 @@ def test_damaged_reports_are_refused_or_read(noise: bytes, at: int, report: byte
     read(attached(report[:at] + noise + report[at + len(noise) :]))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_words_are_a_date_an_address_and_a_field(text: str) -> None:
     date_in(text)
@@ -414,6 +418,7 @@ def test_any_words_are_a_date_an_address_and_a_field(text: str) -> None:
     passed(Part((("authentication-results", f"mx; {text}"),), b""), ("mx",))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3000), st.integers(1, 3))
 def test_what_was_packed_comes_out(data: bytes, members: int) -> None:
     packed = gzip.compress(b"<" + data) * members
