@@ -9,7 +9,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from parsers.address import domain_of
 from parsers.feeds.asking import Reading, Trouble
@@ -23,6 +23,7 @@ from parsers.reports.original import Tracing
 from parsers.reports.refusal import ReportError
 from parsers.reports.tls_rpt import TlsReport
 from policies.cadence import Cadence
+from policies.cadence import Standing as CadenceStanding
 from policies.classify import RuleSet
 from policies.report_events import Event, of_bounce, of_complaint
 from policies.reporters import KNOWN, Reporter, Standing, judge
@@ -35,6 +36,8 @@ from sidecar.report_sources import local_sources, remote_sources
 from sidecar.report_store import Added, EventRow, MailRow, ReportStore
 from sidecar.rules import organizational_domain
 from sidecar.threads import in_thread
+
+T = TypeVar("T")
 
 LOCAL_SECONDS = 10.0
 """Between two looks at what is on this machine: mailboxes in files, and what the pipe handed over."""
@@ -180,53 +183,77 @@ class ReportMail:
         self._store = ReportStore(database)
         self._standings = OutsideStore(database)
         self._told = told
-        self._said: dict[str, str] = {}
+        self._troubles: dict[str, str] = {}
+        """Source -> why it could not be read at the last look, "" where it could."""
+        self._writing = asyncio.Lock()  # the store is for one thread at a time
 
     async def run(self) -> None:
+        """Files and folders of other servers beside each other: a server that hangs keeps nothing else waiting."""
         local, remote = local_sources(self._config), remote_sources(self._config)
-        cadence = Cadence(self._config.report_mail.every_minutes * 60.0)
-        standing = await in_thread(lambda: self._standings.standing(FEED))
+        every = self._config.report_mail.every_minutes * 60.0
         if (len(local) > 1 or remote) and not self._config.report_mail.authserv_ids:
             own_log.nobody_is_trusted()
-        asked = pruned = -1e9
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(local, LOCAL_SECONDS))
+            for source in remote:
+                tasks.create_task(self._follow([source], every))
+            tasks.create_task(self._tell(Cadence(every)))
+            tasks.create_task(self._prune())
+
+    async def _follow(self, sources: Sequence[Source], every: float) -> None:
         while True:
-            began = time.monotonic()
-            is_due = began - asked >= cadence.every
-            troubles = [await self.drain(source) for source in (*local, *(remote if is_due else ()))]
-            if began - pruned >= PRUNE_SECONDS:
-                pruned = began
-                await self._guarded(lambda: self._prune(now=time.time()))
-            if is_due:
-                asked = began
-                why = "; ".join(filter(None, troubles))
-                reading = Reading((), Trouble.NETWORK if why else None, why)
-                standing = standing.after(reading, cadence, now=time.time(), dice=random.random())
-                await self._guarded(functools.partial(self._standings.polled, FEED, standing, (), (), now=time.time()))
-            await asyncio.sleep(LOCAL_SECONDS)
+            for source in sources:
+                await self.drain(source)
+            await asyncio.sleep(every)
+
+    async def _tell(self, cadence: Cadence) -> None:
+        """Write down, as of a feed, whether all sources can be read."""
+        standing = await self._stored(lambda: self._standings.standing(FEED)) or CadenceStanding()
+        while True:
+            await asyncio.sleep(min(cadence.every, LOCAL_SECONDS) if not standing.asked_at else cadence.every)
+            why = "; ".join(filter(None, self._troubles.values()))
+            reading = Reading((), Trouble.NETWORK if why else None, why)
+            now = time.time()
+            standing = standing.after(reading, cadence, now=now, dice=random.random())
+            await self._stored(functools.partial(self._standings.polled, FEED, standing, (), (), now=now))
+
+    async def _prune(self) -> None:
+        seconds = self._config.store.retention_days * 86_400.0
+        while True:
+            await self._stored(lambda: self._store.prune(now=time.time(), event_seconds=seconds))
+            await asyncio.sleep(PRUNE_SECONDS)
 
     def close(self) -> None:
         self._database.close()
 
-    def _prune(self, *, now: float) -> None:
-        self._store.prune(now=now, event_seconds=self._config.store.retention_days * 86_400.0)
-
-    async def _guarded(self, write: Callable[[], None]) -> bool:
-        try:
-            await in_thread(write)
-        except StoreUnavailable as error:
-            own_log.not_stored(str(error))
-            return False
-        return True
+    async def _stored(self, call: Callable[[], T]) -> T | None:
+        """Have the store do something; None, and said, where it cannot now."""
+        async with self._writing:
+            try:
+                return await in_thread(call)
+            except StoreUnavailable as error:
+                own_log.not_stored(str(error))
+                return None
 
     async def drain(self, source: Source) -> str:
         """Take in all that a source has now; why it could not be, "" where it could."""
+        why = await self._drained(source)
+        if self._troubles.get(source.name, "") != why:  # said when it is news: the same is met at each look
+            own_log.report_source(source.name, why)
+        self._troubles[source.name] = why
+        return why
+
+    async def _drained(self, source: Source) -> str:
         mails = source.mails()
         try:
             while (mail := await in_thread(lambda: next(mails, None))) is not None:
-                if not await self._guarded(functools.partial(self._take, source.name, mail)):
+                taken = await self._stored(functools.partial(self._take, source.name, mail))
+                if taken is None:
                     return "the store cannot be written"
+                understood = taken.known or taken.read.mail.kind not in {"refused", "other"}
+                await in_thread(functools.partial(mail.done, understood))
         except SourceError as error:
-            return self._news(source.name, str(error))
+            return str(error)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001  # a server that answers as none should must not stop the others
@@ -234,22 +261,15 @@ class ReportMail:
             return f"{source.name}: an error of ours: {error!r}"[:300]
         finally:
             await in_thread(mails.close)
-        return self._news(source.name, "")
+        return ""
 
-    def _take(self, source: str, mail: Mail) -> None:
+    def _take(self, source: str, mail: Mail) -> Taken:
         taken = self._intake.take(self._store, mail.data, source=source, now=time.time())
         row = taken.read.mail
         if not taken.known:
             self._told(row)
             own_log.report_taken(source, mail.name, kind=row.kind, why=row.why)
-        mail.done(taken.known or row.kind not in {"refused", "other"})
-
-    def _news(self, source: str, why: str) -> str:
-        """Said when it is news: the same trouble is met at each look."""
-        if self._said.get(source, "") != why:
-            self._said[source] = why
-            own_log.report_source(source, why)
-        return why
+        return taken
 
 
 def report_mail(config: Config, told: Told) -> ReportMail:

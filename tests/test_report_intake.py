@@ -7,7 +7,7 @@ import mailbox
 import os
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -314,14 +314,14 @@ def test_a_crash_between_the_store_and_the_maildir_counts_once(
 class Unforeseen:
     name = "unforeseen"
 
-    def mails(self) -> Iterator[Mail]:
+    def mails(self) -> Generator[Mail, None, None]:
         yield Mail("1", MAILS["arf-yahoo"], lambda _: None)
         raise IndexError("as no server should")
 
 
 def test_a_source_that_breaks_harms_no_other_one(intake: Intake, database: Database, tmp_path: Path) -> None:
     reports = ReportMail(config(tmp_path), intake, database, lambda _: None)
-    why = asyncio.run(reports.drain(Unforeseen()))  # type: ignore[arg-type]  # a generator is an iterator
+    why = asyncio.run(reports.drain(Unforeseen()))
     assert why == "unforeseen: an error of ours: IndexError('as no server should')"
     assert count(database, "report_event") == 1
 
@@ -345,6 +345,7 @@ def test_every_source_is_looked_into(
             loop.call_soon_threadsafe(done.set)
 
         monkeypatch.setattr(OutsideStore, "polled", written)
+        monkeypatch.setattr(report_intake, "LOCAL_SECONDS", 0.5)
         reports = ReportMail(settings, intake, database, lambda row: told.append(row.kind))
         running = asyncio.create_task(reports.run())
         await asyncio.wait_for(done.wait(), 20)
@@ -355,6 +356,48 @@ def test_every_source_is_looked_into(
     assert sorted(told) == ["complaint", "dmarc", "other", "tls"]
     assert OutsideStore(database).standing(FEED).trouble is None
     assert list((settings.report_spool / "new").iterdir()) == []
+
+
+class Hanging:
+    name = "hanging"
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.goes_on = threading.Event()
+
+    def mails(self) -> Generator[Mail, None, None]:
+        self.asked.set()
+        self.goes_on.wait(20)
+        yield from ()
+
+
+def test_a_server_that_hangs_keeps_nothing_else_waiting(
+    intake: Intake, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = Hanging()
+    settings = config(tmp_path)
+    monkeypatch.setattr(report_intake, "remote_sources", lambda _: [hanging])
+    monkeypatch.setattr(report_intake, "LOCAL_SECONDS", 0.05)
+
+    async def run() -> None:
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def hears(_: MailRow) -> None:
+            loop.call_soon_threadsafe(done.set)
+
+        reports = ReportMail(settings, intake, database, hears)
+        running = asyncio.create_task(reports.run())
+        await asyncio.to_thread(hanging.asked.wait, 20)
+        hand_over(settings.report_spool, MAILS["arf-yahoo"])
+        await asyncio.wait_for(done.wait(), 10)
+        assert not hanging.goes_on.is_set()
+        hanging.goes_on.set()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+    assert count(database, "report_event") == 1
 
 
 def test_one_report_from_two_writers_at_once(intake: Intake, tmp_path: Path) -> None:
