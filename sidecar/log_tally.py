@@ -40,7 +40,8 @@ class LogTally:
             return None
         found: list[Figure] = []
         if self._due(next(window for window in WINDOWS if window.name == BASELINE), now=now):
-            self._usual = self._sums(HOUR, now - 7 * DAY)
+            # What is happening now is not what is usual.
+            self._usual = self._sums(HOUR, now - 7 * DAY, until=now - HOUR)
         for window in WINDOWS:
             if self._due(window, now=now):
                 self._looked_at[window.name] = now
@@ -116,9 +117,9 @@ class LogTally:
                 [(width, now - kept) for width, kept in _KEPT.items()],
             )
 
-    def _sums(self, width: int, since: float) -> dict[Object, Counts]:
+    def _sums(self, width: int, since: float, *, until: float = 1e18) -> dict[Object, Counts]:
         with self._store.lock:
-            rows = self._store.database.rows(_SUM, (width, since // width * width))
+            rows = self._store.database.rows(_SUM, (width, since // width * width, until // width * width))
         return {(kind, name): Counts(*numbers) for kind, name, *numbers in rows}
 
     def _attempts(self, since: float, until: float, width: int = _FINE) -> dict[Object, int]:
@@ -142,7 +143,7 @@ _ADD = (
 )
 _SUM = (
     f"SELECT kind, object, {', '.join(f'sum({f})' for f in Counts._fields)} FROM tally"
-    " WHERE width = ? AND begin >= ? GROUP BY kind, object"
+    " WHERE width = ? AND begin >= ? AND begin < ? GROUP BY kind, object"
 )
 _ATTEMPTS = (
     "SELECT kind, object, sum(attempts) FROM tally WHERE width = ? AND begin >= ? AND begin < ? AND kind = 'domain'"

@@ -1,0 +1,429 @@
+"""The lookout: from rows of the log and answers of feeds to incidents, messages and commands, also across restarts."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from parsers.feeds.asking import Trouble
+from parsers.feeds.dnsbl import Severity
+from parsers.observation import Observation, Outcome
+from policies.cadence import Standing
+from policies.incidents import CALM, Incident, Phase
+from sidecar import channels, lookout, outside, own_log
+from sidecar.cli import sidecar
+from sidecar.config import AlertsConfig, ChannelConfig, ChannelKind, ConditionConfig, Config, ConfigError, StoreConfig
+from sidecar.control import CoreUnreachable, serve_control
+from sidecar.database import Database, StoreUnavailable
+from sidecar.incident_store import IncidentStore
+from sidecar.log_tally import LogTally
+from sidecar.lookout import Lookout, conditions_of, runbook
+from sidecar.metrics import OutsideFigures
+from sidecar.outside_store import OutsideStore
+from sidecar.statements import SCHEMA
+from tests.alert_world import KEY, PagerDuty
+from tests.outside_world import http_server
+
+NOW = 1_800_000_000.0
+
+ATTEMPT = """
+    INSERT INTO attempt (time, host, instance, queue_id, sender_domain, recipient_domain, provider, relay, dsn, status,
+        rule, detail, bounce, scope, delay, key) VALUES (?, 'mx', 'postfix', 'Q1', ?, 'd', ?, 'r', ?, ?, ?, ?, ?, 's', 1.0, '')
+"""
+CHANGE = "INSERT INTO change (time, key, kind, state, why, line, rule, by_whom, messages) VALUES (?, ?, ?, 's', 'why', ?, '', 'engine', 1)"
+
+
+@dataclass
+class World:
+    """A store of core, one of ours, and a clock."""
+
+    directory: Path
+    now: float = NOW
+    health: dict[str, Any] | None = field(default_factory=lambda: {"log_lag_s": 0.1})
+    messages_live: int = 10
+    config: Config = field(init=False)
+
+    def __post_init__(self) -> None:
+        alerts = AlertsConfig(owner="postmaster", host="mx7", page="https://sidecar.example")
+        key = self.directory / "key"
+        key.write_text(KEY)
+        pager = ChannelConfig("pager", ChannelKind.PAGERDUTY, routing_key_file=str(key), url="http://127.0.0.1:1")
+        store = StoreConfig(path=str(self.directory))
+        self.config = Config(runtime_directory=str(self.directory), store=store, alerts=alerts, channel=(pager,))
+        self.core = Database.open(self.config.core_database, SCHEMA)
+        self.started = self.start()
+
+    def start(self) -> Lookout:
+        """Begin anew, as after a restart."""
+        self.store = IncidentStore.open(self.config.outside_database)
+        listed = channels.configured(self.config)
+        self.started = Lookout(self.config, self.store, listed, ask_core=self.ask, clock=lambda: self.now)
+        return self.started
+
+    def restart(self) -> None:
+        self.store.close()
+        self.start()
+
+    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.health is None:
+            raise CoreUnreachable("core does not run here")
+        return self.health if request["command"] == "health" else {"messages_live": self.messages_live}
+
+    def look(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.now += 15.0
+            asyncio.run(self.started.look())
+
+    def attempts(self, number: int, status: str = "sent", *, domain: str = "a.example", provider: str = "google",
+                 detail: str = "", bounce: str = "", ago: float = 1.0) -> None:  # fmt: skip
+        row = (self.now - ago, domain, provider, "4.7.28", status, "google/rate", detail, bounce)
+        with self.core.transaction():
+            self.core.connection.executemany(ATTEMPT, [row] * number)
+
+    def told(self, feed: str, *seen: Observation) -> None:
+        polls = OutsideStore.open(self.config.outside_database)
+        polls.polled(feed, Standing(asked_at=self.now, told_at=self.now, since=NOW), seen, (), now=self.now)
+        polls.close()
+
+    @property
+    def incidents(self) -> list[Incident]:
+        return self.store.incidents(since=0.0)
+
+    @property
+    def said(self) -> list[str]:
+        return [str(each.kind) for each in reversed(self.store.posted())]
+
+    def close(self) -> None:
+        self.store.close()
+        self.core.close()
+
+
+@pytest.fixture(name="world")
+def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    broken: list[Exception] = []
+    monkeypatch.setattr(own_log, "look_failed", broken.append)
+    world = World(tmp_path)
+    yield world
+    world.close()
+    assert broken == []
+
+
+def test_a_deferral_spike_from_the_log_to_the_end(world: World) -> None:
+    world.attempts(600, ago=600)
+    world.attempts(600, "deferred", detail="throttling.domain")
+    line = "postfix/smtp[7]: 4Z: to=<x@gmail.com>, relay=gmail ... 421 4.7.28"
+    with world.core.transaction():
+        world.core.connection.execute(CHANGE, (world.now - 5, "dkim-domain:a.example@google", "opened", line))
+    world.look(2)
+    (incident,) = world.incidents
+    assert (incident.title, incident.severity) == ("google puts off 50.00% of 1200 attempts", Severity.WARNING)
+    assert line in incident.around.evidence
+    assert "600 x deferred, dsn=4.7.28, throttling.domain (google/rate), as Q1" in incident.around.evidence
+    assert incident.around.victims == ("a.example: 600 of 1200 attempts put off or refused",)
+    assert "opened dkim-domain:a.example@google, 1 messages: why" in incident.around.actions[0]
+    assert world.said == []  # a pager is not for warnings
+
+    world.attempts(3000, "deferred", detail="throttling.domain")
+    world.look(2)
+    assert world.said == ["worse"]
+    assert world.store.posted()[0].note.owner == "postmaster"
+    assert world.store.posted()[0].note.link == "https://sidecar.example/incident/1"
+
+    world.now += 1800
+    world.attempts(1000)
+    world.look(4)
+    assert world.incidents[0].phase is Phase.CALM
+    world.now += CALM
+    world.look()
+    assert world.incidents[0].phase is Phase.RESOLVED
+    assert world.said == ["worse", "resolved"]
+
+
+def test_a_listing_fires_at_the_second_poll_and_survives_restarts(world: World) -> None:
+    listed = Observation("dnsbl-15", "192.0.2.10", "listed.spamhaus_zen", Outcome.OK, 1.0, "critical: CSS: see there")
+    silent = listed._replace(outcome=Outcome.UNKNOWN, value=None, text="TIMEOUT")
+    for seen, fires in ((listed, 0), (silent, 0), (listed, 1), (silent, 1), (listed, 1)):
+        world.told("dnsbl-15", seen)
+        world.look(3)
+        world.restart()
+        assert len(world.incidents) == fires
+    assert world.said == ["opened"]
+    (incident,) = world.incidents
+    assert incident.dedup_key == "pf-rep:dnsbl:192.0.2.10:spamhaus_zen"
+
+    clean = listed._replace(value=0.0, text="")
+    for seen, phase in ((clean, Phase.OPEN), (silent, Phase.OPEN), (clean, Phase.CALM)):
+        world.now += 900
+        world.told("dnsbl-15", seen)
+        world.look(3)
+        world.restart()
+        assert world.incidents[0].phase is phase
+
+
+def test_a_quiet_list_is_never_an_alert(world: World) -> None:
+    for _ in range(3):
+        world.told("dnsbl-15", Observation("dnsbl-15", "192.0.2.1", "listed.uceprotect3", Outcome.OK, 1.0, "info: L3"))
+        world.look()
+    assert world.incidents == []
+
+
+def test_while_core_is_away_or_behind_the_log_counts_nothing(world: World) -> None:
+    world.attempts(1000, "deferred")
+    world.health = {"log_lag_s": 600.0}
+    world.look(3)
+    assert world.incidents == []
+    world.look()
+    assert [incident.title for incident in world.incidents] == ["core is 600 s behind its log"]
+    world.health = None
+    world.look(8)
+    assert len(world.incidents) == 1  # core that is away belongs to it
+    assert {member.condition for member in world.incidents[0].members} == {"log-lag", "core-away"}
+    world.health = {"log_lag_s": 0.1}
+    world.look(4)
+    assert not any(member.firing for member in world.incidents[0].members)
+
+
+def test_a_blind_feed_is_an_incident_of_its_own(world: World) -> None:
+    polls = OutsideStore.open(world.config.outside_database)
+    standing = Standing(asked_at=NOW, since=1.0, trouble=Trouble.NETWORK, why="TIMEOUT", failures=9)
+    name = next(iter(world.started._feeds))
+    polls.polled(name, standing, (), (), now=NOW)
+    polls.close()
+    world.look()
+    assert [incident.title for incident in world.incidents] == [f"feed {name} tells nothing: TIMEOUT"]
+
+
+def test_a_subqueue_that_gets_nowhere(world: World) -> None:
+    key = "dkim-domain:a.example@google"
+    with world.core.transaction():
+        world.core.connection.execute(
+            "INSERT INTO subqueue VALUES (?, '{}', 'r', 'line', ?, ?)", (key, NOW - 7 * 3600, NOW)
+        )
+        world.core.connection.execute(
+            "INSERT INTO hold VALUES ('postfix', 'Q1', ?, 1.0, 'taken', 1, 0, 's', '[]', 1.0)", (json.dumps([key]),)
+        )
+    world.look()
+    (incident,) = world.incidents
+    assert (incident.title, incident.severity) == (
+        f"{key} has held mail for 7.0 hours without getting on",
+        Severity.ERROR,
+    )
+    assert "1 messages on hold" in incident.around.victims
+    with world.core.transaction():
+        world.core.connection.execute("DELETE FROM hold")
+    world.look(5)
+    assert world.incidents[0].phase is Phase.CALM
+
+
+def test_a_growing_queue(world: World) -> None:
+    for minute in range(0, 125, 5):
+        world.messages_live = 1000 + 100 * minute
+        world.now += 285
+        world.look()
+    assert [incident.title.partition("-fold")[0][:19] for incident in world.incidents] == ["the queue has grown"]
+
+
+def test_a_stream_that_stopped(world: World) -> None:
+    for hours in range(26):
+        world.attempts(100, ago=hours * 3600.0 + 1800.0, domain="steady.example")
+    world.look(1)
+    assert world.incidents == []
+    world.now += 3600
+    world.attempts(300, domain="other.example")
+    for _ in range(8):
+        world.now += 60
+        world.look()
+    assert [incident.title for incident in world.incidents] == [
+        "steady.example sent 0.00% of the 100 messages that it sends in such an hour"
+    ]
+
+
+def test_counts_go_on_where_they_were_and_begin_anew_with_a_new_store(world: World) -> None:
+    world.attempts(100)
+    tally = LogTally(world.store, world.config.core_database)
+    assert tally.count(now=world.now)
+    assert tally.count(now=world.now)
+    world.attempts(50, "deferred")
+    assert LogTally(world.store, world.config.core_database).count(now=world.now)
+    rows = "SELECT attempts, deferred FROM tally WHERE width = 3600 AND kind = 'provider'"
+    assert world.store.database.rows(rows) == [(150, 50)]
+    with world.core.transaction():
+        world.core.connection.execute("DELETE FROM attempt")
+        world.core.connection.execute("DELETE FROM sqlite_sequence")
+    world.attempts(7)
+    assert LogTally(world.store, world.config.core_database).count(now=world.now)
+    assert world.store.database.rows(rows) == [(7, 0)]
+
+
+def test_a_store_that_takes_no_writes_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = world.store.looked
+    listed = Observation("dnsbl-15", "192.0.2.10", "listed.spamhaus_zen", Outcome.OK, 1.0, "critical: CSS")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("disk full")
+
+    monkeypatch.setattr(world.store, "looked", full)
+    for _ in range(2):
+        world.told("dnsbl-15", listed)
+        world.look()
+    assert world.incidents == []
+    monkeypatch.setattr(world.store, "looked", whole)
+    world.look()
+    assert world.said == ["opened"]
+
+
+# The site's own.
+
+
+def test_an_own_condition_and_one_that_is_not_wanted(world: World) -> None:
+    own = ConditionConfig("any-bounce", "measure = hard-bounces.1h and kind = domain and value > 0", severity="error")
+    world.config = Config(
+        runtime_directory=str(world.directory), store=world.config.store, condition=(own,),
+        alerts=AlertsConfig(without=("hard-bounces", "acceptance")),
+    )  # fmt: skip
+    world.restart()
+    world.attempts(9)
+    world.attempts(1, "bounced", bounce="hard")
+    world.look()
+    assert [incident.title for incident in world.incidents] == ["a.example: hard-bounces.1h is 0.1 "]
+    world.config = Config(runtime_directory=str(world.directory), store=world.config.store)
+    world.restart()
+    world.look()
+    assert world.incidents[0].phase is Phase.CALM  # a condition that is wanted no more is over
+
+
+@pytest.mark.parametrize(
+    ("alerts", "own", "says"),
+    [
+        (AlertsConfig(without=("hard-bounce",)), None, "'hard-bounce' is no condition"),
+        (AlertsConfig(), ConditionConfig("tls", "value > 0"), "there is a condition of this name"),
+        (AlertsConfig(), ConditionConfig("x", "value > 0", severity="bad"), "found 'bad', wanted one of critical"),
+        (AlertsConfig(), ConditionConfig("x", "valu > 0"), "did you mean value"),
+        (AlertsConfig(), ConditionConfig("x", "value > 0", until="value <"), "condition\\[0\\] \\(x\\): column"),
+    ],
+)
+def test_conditions_that_cannot_be(alerts: AlertsConfig, own: ConditionConfig | None, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        conditions_of(Config(alerts=alerts, condition=(own,) if own else ()))
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "found"),
+    [
+        ("", "ip-listed", "docs/runbooks/ip-listed.md"),
+        ("https://wiki.example/x/", "ip-listed", "https://wiki.example/x/ip-listed"),
+        ("https://wiki.example/x/", "https://own.example/y", "https://own.example/y"),
+        ("", "", ""),
+    ],
+)
+def test_where_a_runbook_is(base: str, name: str, found: str) -> None:
+    assert runbook(base, name) == found
+
+
+def test_every_runbook_that_a_condition_names_is_there() -> None:
+    names = {condition.runbook for condition in lookout.CONDITIONS} - {""}
+    there = {path.stem for path in (Path(__file__).parents[1] / "docs" / "runbooks").glob("*.md")}
+    assert names == there
+
+
+# By hand.
+
+
+def run(world: World, *arguments: str) -> Any:
+    config = world.directory / "sidecar.toml"
+    config.write_text(f'runtime_directory = "{world.directory}"\n[store]\npath = "{world.directory}"\n')
+    return CliRunner().invoke(sidecar, ["--config", str(config), *arguments])
+
+
+def with_socket(world: World, do: Callable[[], Any]) -> Any:
+    async def story() -> Any:
+        server = await serve_control(world.config.outside_socket, world.started.commands())
+        async with server:
+            return await asyncio.to_thread(do)
+
+    return asyncio.run(story())
+
+
+def test_commands(world: World) -> None:
+    assert run(world, "incident", "list").output == "no incident is open\n"
+    listed = Observation("dnsbl-15", "192.0.2.10", "listed.spamhaus_zen", Outcome.OK, 1.0, "critical: CSS")
+    for _ in range(2):
+        world.told("dnsbl-15", listed)
+        world.look()
+    (row,) = json.loads(run(world, "incident", "list", "--json").output)
+    assert (row["id"], row["state"], row["severity"]) == (1, "open", "critical")
+    assert "192.0.2.10 is listed" in run(world, "incident", "list").output
+
+    away = run(world, "incident", "ack", "1")
+    assert away.exit_code == 3
+    assert "the outside process does not run here" in away.output
+
+    acked = with_socket(world, lambda: run(world, "incident", "ack", "1", "--json"))
+    assert json.loads(acked.output)["acked_by"]
+    refused = with_socket(world, lambda: run(world, "incident", "ack", "7"))
+    assert refused.exit_code == 2
+    assert "incident 7 is not open" in refused.output
+
+    shown = json.loads(run(world, "incident", "show", "1", "--json").output)
+    assert [each["kind"] for each in shown["messages"]] == ["opened", "acked"]
+    assert shown["runbook"] == "docs/runbooks/ip-listed.md"
+    assert "is listed by spamhaus_zen" in run(world, "incident", "show", "1").output
+    assert run(world, "incident", "show", "7").exit_code == 1
+
+    alerts = json.loads(run(world, "alert", "list", "--json").output)
+    assert [each["key"] for each in alerts["alerts"]] == ["pf-rep:dnsbl:192.0.2.10:spamhaus_zen"]
+    assert {each["state"] for each in alerts["messages"]} == {"queued"}
+    assert "critical: 192.0.2.10 is listed" in run(world, "alert", "list").output
+    assert len(json.loads(run(world, "alert", "list", "--conditions", "--json").output)) == len(lookout.CONDITIONS)
+    assert "hard-bounces" in run(world, "alert", "list", "--conditions").output
+
+    closed = with_socket(world, lambda: run(world, "incident", "close", "1"))
+    assert closed.output.startswith("incident 1: closed, acknowledged by ")
+    assert "closed" in run(world, "incident", "list", "--all").output
+    assert "1 over in 30 days" in run(world, "incident", "list").output
+
+
+def test_metrics(world: World) -> None:
+    own = OutsideFigures()
+    listed = Observation("dnsbl-15", "192.0.2.10", "listed.spamhaus_zen", Outcome.OK, 1.0, "critical: CSS")
+    for _ in range(2):
+        world.told("dnsbl-15", listed)
+        world.look()
+    outside._measure(own, world.started)
+    value = own.registry.get_sample_value
+    assert value("sidecar_alerts_firing", {"severity": "critical"}) == 1
+    assert value("sidecar_incidents_open", {"severity": "critical"}) == 1
+    assert value("sidecar_incidents_open", {"severity": "info"}) == 0
+    assert value("sidecar_channel_broken", {"channel": "pager"}) == 0
+
+
+def test_the_whole_of_it_with_a_pager(tmp_path: Path) -> None:
+    """Look, send and stop as the outside process does it."""
+    pager = PagerDuty()
+
+    async def story(url: str) -> None:
+        world = World(tmp_path)
+        config = ChannelConfig("pager", ChannelKind.PAGERDUTY, routing_key_file=str(tmp_path / "key"), url=url)
+        listed = [channels.Channel(config, "mx7")]
+        rang = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        started = Lookout(
+            world.config, world.store, listed, ask_core=world.ask,
+            told=lambda *_: loop.call_soon_threadsafe(rang.set),
+        )  # fmt: skip
+        world.told("snds", Observation("snds", "192.0.2.10", "blocked", Outcome.OK, 1.0, "complaints"))
+        running = asyncio.create_task(started.run())
+        await asyncio.wait_for(rang.wait(), 20)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert [each.state for each in world.store.posted()] == ["sent"]
+        world.close()
+
+    with http_server(pager) as server:
+        asyncio.run(story(server.url))
+    assert pager.open == {"pf-rep:snds:192.0.2.10:snds-blocked": "triggered"}
