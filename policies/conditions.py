@@ -77,6 +77,8 @@ class Condition:
     """Figures of days: two looks at one day are one."""
     kind: Kind | None = None
     """Only figures about this kind of object."""
+    objects: tuple[str, ...] = ()
+    """Only these; empty: all."""
     runbook: str = ""
     """File in docs/runbooks, without .md; or a whole URL."""
     owner: str = ""
@@ -84,6 +86,10 @@ class Condition:
     """The part of the measure alone tells it in the dedup key."""
 
     def looks_at(self, figure: Figure) -> bool:
+        return self.may_look_at(figure) and (not self.objects or figure.object in self.objects)
+
+    def may_look_at(self, figure: Figure) -> bool:
+        """Whether it looks at such figures, of whatever object."""
         kind = self.kind is None or self.kind is figure.kind
         return kind and _fits(self.feed, figure.feed) and _fits(self.measure, figure.measure)
 
@@ -164,20 +170,10 @@ def listing(figure: Figure) -> Grade:
     return Grade(State.BAD, Severity(word) if word in set(Severity) else Severity.WARNING)
 
 
-def colour(figure: Figure) -> Grade:
-    """Grade SNDS' filter result."""
-    if figure.outcome is not Outcome.OK:
-        return _SILENT
-    severities = {"red": Severity.ERROR, "yellow": Severity.WARNING}
-    word = figure.text.partition(":")[0].strip().lower()
-    if word in severities:
-        return Grade(State.BAD, severities[word])
-    return _WELL if word == "green" else _SILENT
-
-
 CRITICAL, ERROR, WARNING, INFO = Severity
 _YES: Final = 1.0
 _HOUR: Final = 3600.0
+_DAY: Final = 86_400.0
 
 CONDITIONS: Final = (
     # The log: shares of messages in a window, by provider, sender domain, or all together.
@@ -286,7 +282,7 @@ CONDITIONS: Final = (
         Category.AUTHENTICATION, daily=True, runbook="authentication-broken",
     ),
     Condition(
-        "tls-rate", "{share} of {object}'s mail to Gmail is encrypted", "google-postmaster", "tls.outbound",
+        "tls-rate", "{share} of {object}'s mail to Gmail is encrypted", "google-postmaster", "tls.inbound",
         at_most((ERROR, 0.90), (WARNING, 0.98), over=0.985), Category.INFRASTRUCTURE, daily=True,
     ),
     *(
@@ -313,24 +309,47 @@ CONDITIONS: Final = (
             "ENCRYPTION", "ONE_CLICK_UNSUBSCRIBE", "HONOR_UNSUBSCRIBE",
         )
     ),
-    # Microsoft SNDS.
     Condition(
-        "snds-filter", "Outlook.com's filters on {object}: {text}", "snds*", "filter-result", colour,
-        Category.REPUTATION, daily=True, runbook="ip-listed",
+        "gmail-unverified", "{object} is not, or no longer, verified at Google Postmaster", "google-postmaster",
+        "verified", at_most((WARNING, 0.0), over=_YES), Category.SIDECAR, confirm=2,
     ),
     Condition(
-        "snds-complaints", "Outlook.com's users complain of {share} of {object}'s mail", "snds*", "complaint-rate",
+        "gmail-reputation", "Gmail gives {object} the reputation {text}", "google-postmaster-v1", "domain-reputation",
+        at_most((ERROR, 0.0), (WARNING, 1.0), over=2.0), Category.REPUTATION, daily=True, runbook="ip-listed",
+    ),
+    # Microsoft SNDS: 0 GREEN, 1 YELLOW, 2 RED.
+    Condition(
+        "snds-red", "Outlook.com takes most of {object}'s mail for spam: {text}", "snds", "filter-result",
+        at_least((ERROR, 2.0), over=1.0), Category.REPUTATION, daily=True, runbook="ip-listed",
+    ),
+    Condition(
+        "snds-yellow", "Outlook.com takes some of {object}'s mail for spam: {text}", "snds", "filter-result",
+        at_least((WARNING, 1.0), over=0.0), Category.REPUTATION, confirm=2, daily=True, runbook="ip-listed",
+    ),
+    Condition(
+        "snds-complaints", "Outlook.com's users complain of {share} of {object}'s mail", "snds", "complaints",
         at_least((ERROR, 0.003), (WARNING, 0.001), over=0.0008),
         Category.COMPLAINTS, daily=True, runbook="complaint-spike",
     ),
     Condition(
-        "snds-traps", "{object} hit {value} spam traps of Outlook.com", "snds*", "trap-hits",
+        "snds-traps", "{object} hit {value} spam traps of Outlook.com", "snds", "trap-hits",
         at_least((ERROR, 5.0), (WARNING, 1.0), over=0.0), Category.LIST_QUALITY, daily=True,
         runbook="complaint-spike",
     ),
     Condition(
-        "snds-blocked", "Outlook.com blocks {object}: {text}", "snds*", "blocked",
+        "snds-blocked", "Outlook.com blocks {object}: {text}", "snds", "blocked",
         at_least((CRITICAL, _YES), over=0.0), Category.REPUTATION, clear=2, runbook="ip-listed",
+    ),
+    *(
+        Condition(
+            f"snds-{what}-age", f"SNDS: {{object}} is {{hours}} hours old; {remedy}", "snds", "credential-age",
+            at_least((ERROR, end * _DAY), (WARNING, soon * _DAY), over=(soon - 1.0) * _DAY), Category.SIDECAR,
+            kind=Kind.FEED, objects=objects,
+        )
+        for what, objects, soon, end, remedy in (
+            ("link", ("data-link", "status-link"), 25.0, 29.0, "renew the link in the portal: it ends after 30 days"),
+            ("attestation", ("attestation",), 273.0, 300.0, "attest in the portal: access ends after ten months"),
+        )
     ),
 )  # fmt: skip
 """Every condition of ours; the thresholds of Google, Microsoft and Validity are those that they publish."""

@@ -52,8 +52,14 @@ def told(seen: Observation, *, stamp: float) -> Figure:
 def kind_of(seen: Observation) -> Kind:
     if seen.measure == "zone-healthy":
         return Kind.LIST
+    if seen.object in _OURS_THERE:
+        return Kind.FEED
     try:
         ipaddress.ip_network(seen.object)
     except ValueError:
         return Kind.DOMAIN
     return Kind.ADDRESS
+
+
+_OURS_THERE = frozenset({"account", "login", "data-link", "status-link", "attestation"})
+"""Objects of a feed that are our access to it."""

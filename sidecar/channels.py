@@ -57,6 +57,8 @@ class Kind(NamedTuple):
     """The same twice is once there: it may be sent again when nobody knows."""
     gap: float
     """Seconds between two messages."""
+    repeat_every: float = 0.0
+    """Seconds after which it is told again what is open, for it forgets; 0: it does not."""
 
 
 class Channel(NamedTuple):
@@ -235,7 +237,9 @@ _PAGER = frozenset(NoteKind) - {NoteKind.UNSURE}
 KINDS: Mapping[ChannelKind, Kind] = {
     ChannelKind.SLACK: Kind(_slack_lacks, _slack, _MESSAGES, _TOLD, repeatable=False, gap=1.1),
     ChannelKind.PAGERDUTY: Kind(_lacks("routing_key_file"), _pagerduty, _PAGER, _PAGED, repeatable=True, gap=0.5),
-    ChannelKind.ALERTMANAGER: Kind(_lacks("url"), _alertmanager, _MESSAGES, _TOLD, repeatable=True, gap=0.1),
+    ChannelKind.ALERTMANAGER: Kind(
+        _lacks("url"), _alertmanager, _MESSAGES, _TOLD, repeatable=True, gap=0.1, repeat_every=alertmanager.EVERY
+    ),
     ChannelKind.WEBHOOK: Kind(_lacks("url", "url_file"), _webhook, _MESSAGES, _TOLD, repeatable=True, gap=0.1),
     ChannelKind.MAIL: Kind(_lacks("to"), _mail, _MESSAGES, _TOLD, repeatable=False, gap=0.1),
 }

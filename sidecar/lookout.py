@@ -161,9 +161,9 @@ class Lookout:
         place = (figure.feed, figure.measure, figure.kind)
         found = self._by_measure.get(place)
         if found is None:
-            found = [condition for condition in self._conditions.values() if condition.looks_at(figure)]
+            found = [condition for condition in self._conditions.values() if condition.may_look_at(figure)]
             self._by_measure[place] = found
-        return found
+        return [condition for condition in found if condition.looks_at(figure)]
 
     def _judge(self, condition: Condition, figure: Figure, changed: dict[str, Alert], *, now: float) -> None:
         key = condition.dedup_key(figure)

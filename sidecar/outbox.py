@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from parsers.feeds.dnsbl import Severity
 from policies.channels.receipt import Receipt, Result
 from policies.incidents import Incident
 from policies.note import Note, NoteKind
@@ -31,6 +32,9 @@ TRY_BROKEN_EVERY: Final = 1800.0
 """Seconds until a broken channel is tried again, with the next note that it is for."""
 UNSURE_AFTER: Final = 300.0
 STORE_WAIT: Final = 5.0
+REPEAT_ENDED: Final = 300.0
+"""Seconds for which a channel that forgets is told that an incident is over."""
+_REPEAT: Final = Note(NoteKind.AGAIN, 0, "", Severity.INFO, "", "", 0.0, 0.0, 0.0)
 
 
 class Outbox:
@@ -52,6 +56,8 @@ class Outbox:
         self._told = told
         self._backoff = backoff
         self._wake = {channel.name: asyncio.Event() for channel in channels}
+        self._repeated: dict[str, float] = {}
+        self._fails_since: dict[str, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self) -> None:
@@ -120,10 +126,9 @@ class Outbox:
         """
         now = time.time()
         posted = self._store.due(channel.name, now=now)
-        if posted is None:
-            return 3600.0
-        if posted.next_at > now:
-            return posted.next_at - now
+        if posted is None or posted.next_at > now:
+            wait = 3600.0 if posted is None else posted.next_at - now
+            return min(wait, self._repeat(channel, now=now))
         state = self._store.channel(channel.name)
         if state.broken_since and now - state.tried_at < TRY_BROKEN_EVERY and self._hand_on(channel, posted, state.why):
             self._store.done(posted.id, "failed", why=state.why, now=now)
@@ -145,6 +150,27 @@ class Outbox:
         self._told(channel.name, taken.receipt.result)
         self._settle(channel, posted, taken)
         return None
+
+    def _repeat(self, channel: Channel, *, now: float) -> float:
+        """Tell a channel that forgets what is open; seconds until the next time."""
+        every = channel.kind.repeat_every
+        if not every:
+            return 3600.0
+        wait = self._repeated.get(channel.name, 0.0) + every - now
+        if wait > 0:
+            return wait
+        self._repeated[channel.name] = now
+        told = [each for each in self._incidents() if each.live or now - each.ended_at < REPEAT_ENDED]
+        if not told:
+            return every
+        receipt = channel.send(_REPEAT._replace(at=now), Delivery("", incidents=tuple(told))).receipt
+        self._told(channel.name, receipt.result)
+        if receipt.result is Result.SENT:
+            self._fails_since.pop(channel.name, None)
+            self._mend(channel, now)
+        elif now - self._fails_since.setdefault(channel.name, now) >= HAND_ON_AFTER:
+            self._break(channel, receipt.why, now)
+        return every
 
     def _settle(self, channel: Channel, posted: Posted, taken: Taken) -> None:
         now, receipt = time.time(), taken.receipt
@@ -168,10 +194,13 @@ class Outbox:
     def _sent(self, channel: Channel, posted: Posted, receipt: Receipt, *, now: float) -> None:
         if receipt.thread:
             self._store.put_thread(channel.name, posted.incident, receipt.thread)
+        self._mend(channel, now)
+        self._store.done(posted.id, "sent", now=now)
+
+    def _mend(self, channel: Channel, now: float) -> None:
         if self._store.channel(channel.name).broken_since:
             self._store.put_channel(channel.name, ChannelState(0.0, now, ""))
             own_log.channel_works(channel.name)
-        self._store.done(posted.id, "sent", now=now)
 
     def _later(self, channel: Channel, posted: Posted, receipt: Receipt, wait: float, *, now: float) -> None:
         age = now - posted.made_at

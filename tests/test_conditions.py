@@ -55,6 +55,13 @@ GRADES = [
     ("snds-traps", 1.0, WARNING),
     ("snds-traps", 5.0, ERROR),
     ("snds-blocked", 1.0, CRITICAL),
+    ("snds-red", 2.0, ERROR),
+    ("snds-red", 1.0, State.WELL),
+    ("snds-yellow", 1.0, WARNING),
+    ("snds-link-age", 26 * 86_400.0, WARNING),
+    ("snds-attestation-age", 300 * 86_400.0, ERROR),
+    ("gmail-reputation", 1.0, WARNING),
+    ("gmail-unverified", 0.0, WARNING),
     ("senderscore", 69.0, ERROR),
     ("senderscore", 79.0, WARNING),
     ("senderscore", 90.0, State.WELL),
@@ -84,14 +91,6 @@ def test_a_listing_is_as_severe_as_its_list(text: str, wanted: Severity) -> None
     assert BY_NAME["listed"].grade(figure(BY_NAME["listed"], 1.0, text=text)).severity is wanted
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"), [("RED", ERROR), ("yellow: 2 days", WARNING), ("GREEN", State.WELL), ("mauve", State.SILENT)]
-)
-def test_colours(text: str, wanted: Severity | State) -> None:
-    grade = BY_NAME["snds-filter"].grade(figure(BY_NAME["snds-filter"], None, text=text))
-    assert (grade.severity or grade.state) == wanted
-
-
 @pytest.mark.parametrize("condition", CONDITIONS, ids=lambda condition: condition.name)
 @pytest.mark.parametrize("outcome", [Outcome.UNKNOWN, Outcome.NO_DATA])
 def test_no_condition_takes_silence_for_an_answer(condition: Condition, outcome: Outcome) -> None:
@@ -118,6 +117,12 @@ def test_names_are_there_once_and_say_what_they_look_at() -> None:
         assert "{" not in said
         assert condition.confirm >= 1
         assert condition.clear >= 1
+
+
+def test_our_access_to_a_feed_is_nobodys_domain() -> None:
+    seen = told(Observation("snds", "attestation", "credential-age", Outcome.OK, 1e9), stamp=1.0)
+    assert seen.kind is Kind.FEED
+    assert [each.name for each in CONDITIONS if each.looks_at(seen)] == ["snds-attestation-age"]
 
 
 def test_dedup_keys() -> None:
@@ -197,7 +202,7 @@ looks = st.lists(st.sampled_from([None, 0.0, 0.04, 0.05, 0.2, 0.5]), max_size=60
 def test_it_fires_after_as_many_bad_looks_and_ends_after_as_many_good_ones(values: list[float | None]) -> None:
     condition = BY_NAME["hard-bounces"]
     alert: Alert | None = None
-    told_last = None
+    told_last: Turn | None = None
     heard: list[State] = []
     for number, value in enumerate(values, start=1):
         outcome = Outcome.UNKNOWN if value is None else Outcome.OK
@@ -214,7 +219,8 @@ def test_it_fires_after_as_many_bad_looks_and_ends_after_as_many_good_ones(value
         if turn is Turn.RESOLVED:
             assert heard[-4:] == [State.WELL] * 4
             assert told_last in {Turn.FIRED, Turn.WORSE}
-        told_last = turn or told_last
+        if turn is not None:
+            told_last = turn
         assert alert.firing == (told_last in {Turn.FIRED, Turn.WORSE})
 
 

@@ -14,8 +14,9 @@ from parsers.feeds.asking import Trouble
 from parsers.feeds.dnsbl import Severity
 from parsers.observation import Observation, Outcome
 from policies.cadence import Standing
+from policies.conditions import CONDITIONS
 from policies.incidents import CALM, Incident, Phase
-from sidecar import channels, lookout, outside, own_log
+from sidecar import channels, outside, own_log
 from sidecar.cli import sidecar
 from sidecar.config import AlertsConfig, ChannelConfig, ChannelKind, ConditionConfig, Config, ConfigError, StoreConfig
 from sidecar.control import CoreUnreachable, serve_control
@@ -137,10 +138,10 @@ def test_a_deferral_spike_from_the_log_to_the_end(world: World) -> None:
     world.now += 1800
     world.attempts(1000)
     world.look(4)
-    assert world.incidents[0].phase is Phase.CALM
+    assert [incident.phase for incident in world.incidents] == [Phase.CALM]
     world.now += CALM
     world.look()
-    assert world.incidents[0].phase is Phase.RESOLVED
+    assert [incident.phase for incident in world.incidents] == [Phase.RESOLVED]
     assert world.said == ["worse", "resolved"]
 
 
@@ -326,7 +327,7 @@ def test_where_a_runbook_is(base: str, name: str, found: str) -> None:
 
 
 def test_every_runbook_that_a_condition_names_is_there() -> None:
-    names = {condition.runbook for condition in lookout.CONDITIONS} - {""}
+    names = {condition.runbook for condition in CONDITIONS} - {""}
     there = {path.stem for path in (Path(__file__).parents[1] / "docs" / "runbooks").glob("*.md")}
     assert names == there
 
@@ -379,7 +380,7 @@ def test_commands(world: World) -> None:
     assert [each["key"] for each in alerts["alerts"]] == ["pf-rep:dnsbl:192.0.2.10:spamhaus_zen"]
     assert {each["state"] for each in alerts["messages"]} == {"queued"}
     assert "critical: 192.0.2.10 is listed" in run(world, "alert", "list").output
-    assert len(json.loads(run(world, "alert", "list", "--conditions", "--json").output)) == len(lookout.CONDITIONS)
+    assert len(json.loads(run(world, "alert", "list", "--conditions", "--json").output)) == len(CONDITIONS)
     assert "hard-bounces" in run(world, "alert", "list", "--conditions").output
 
     closed = with_socket(world, lambda: run(world, "incident", "close", "1"))
@@ -412,9 +413,13 @@ def test_the_whole_of_it_with_a_pager(tmp_path: Path) -> None:
         listed = [channels.Channel(config, "mx7")]
         rang = asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def told(*_: object) -> None:
+            loop.call_soon_threadsafe(rang.set)
+
         started = Lookout(
             world.config, world.store, listed, ask_core=world.ask,
-            told=lambda *_: loop.call_soon_threadsafe(rang.set),
+            told=told,
         )  # fmt: skip
         world.told("snds", Observation("snds", "192.0.2.10", "blocked", Outcome.OK, 1.0, "complaints"))
         running = asyncio.create_task(started.run())

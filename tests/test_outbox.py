@@ -8,20 +8,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from parsers.feeds.dnsbl import Severity
+from policies.channels import alertmanager
 from policies.channels.receipt import Receipt, Result
-from policies.incidents import Incident
+from policies.conditions import CONDITIONS, Alert, Turn
+from policies.figures import Kind
+from policies.incidents import Incident, Incidents
 from policies.note import Note, NoteKind
 from sidecar import outbox as outbox_module
 from sidecar.channels import Channel
 from sidecar.config import ChannelConfig, ChannelKind
 from sidecar.incident_store import ChannelState, IncidentStore, Looked, Posted
 from sidecar.outbox import Outbox
-from tests.alert_world import KEY, TOKEN, PagerDuty, Slack, note
+from tests.alert_world import KEY, TOKEN, Alertmanager, PagerDuty, Slack, note
 from tests.outside_world import Response, http_server
 
 
@@ -387,6 +392,44 @@ def test_a_channel_that_hangs_makes_no_other_one_wait(store: IncidentStore, tmp_
     with http_server(hanging) as one, http_server(well) as two:
         asyncio.run(story(one.url, two.url))
     assert states(store) == [("chat", "opened", "sent"), ("spare", "opened", "sent")]
+
+
+def test_alertmanager_is_told_again_and_when_it_is_over(store: IncidentStore) -> None:
+    world, made = Alertmanager(), Incidents()
+    alert = Alert("k", "hard-bounces", "log", "a.example", Kind.DOMAIN, "m", True, Severity.ERROR, fired_at=time.time())
+    made.turned(alert, Turn.FIRED, CONDITIONS[0], now=time.time())
+    with http_server(world) as server:
+        channel = Channel(ChannelConfig("am", ChannelKind.ALERTMANAGER, url=server.url), "mx7")
+        out = Outbox(store, [channel], incidents=made.all, unsure=lambda _: None)
+        post(store, out, *made.take()[1])
+        assert out.send_next(channel) is None
+        for _ in range(3):
+            out._repeated.clear()
+            assert out.send_next(channel) == alertmanager.EVERY
+        wait = out.send_next(channel)
+        assert wait is not None
+        assert 50 < wait <= alertmanager.EVERY
+        made.turned(
+            alert._replace(firing=False, resolved_at=time.time()), Turn.RESOLVED, CONDITIONS[0], now=time.time()
+        )
+        out._repeated.clear()
+        out.send_next(channel)
+    assert world.posts == 5
+    assert world.alerts["k"]["endsAt"] <= datetime.now(UTC).isoformat()
+
+
+def test_an_alertmanager_that_is_away_for_long_is_broken(store: IncidentStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Incidents()
+    alert = Alert("k", "hard-bounces", "log", "a.example", Kind.DOMAIN, "m", True, Severity.ERROR, fired_at=time.time())
+    made.turned(alert, Turn.FIRED, CONDITIONS[0], now=time.time())
+    channel = Channel(ChannelConfig("am", ChannelKind.ALERTMANAGER, url="http://127.0.0.1:1"), "mx7")
+    out = Outbox(store, [channel], incidents=made.all, unsure=lambda _: None)
+    out.send_next(channel)
+    assert store.channel("am").broken_since == 0
+    monkeypatch.setattr(outbox_module, "HAND_ON_AFTER", 0.0)
+    out._repeated.clear()
+    out.send_next(channel)
+    assert store.channel("am").broken_since > 0
 
 
 def test_rows_say_what_they_are(store: IncidentStore, tmp_path: Path) -> None:
