@@ -5,6 +5,7 @@ outside process, so that a slow disk makes nobody wait.
 """
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -40,6 +41,8 @@ LAG_MAX: Final = 120.0
 QUEUE_EVERY: Final = 300.0
 SUBQUEUES_EVERY: Final = 60.0
 PRUNE_EVERY: Final = 6 * 3600.0
+LOOKUPS: Final = 10
+"""Alerts of one look whose surroundings are looked up; each costs a walk through a quarter of an hour of the log."""
 
 Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -97,7 +100,10 @@ class Lookout:
         self._alerts = {alert.key: alert for alert in store.alerts()}
         known = store.incidents(since=clock() - 2 * REOPEN)
         self._incidents = Incidents(known, last_id=store.last_incident())
+        self._changed: dict[str, Alert] = {}
         self._pending: list[Looked] = []
+        """What could not be stored yet."""
+        self._lookups = 0
         self._quiet = frozenset(f"listed.{spec.id}" for spec in blocklists.packaged() if spec.quiet)
         self._polled_upto: float | None = None
         self._at: defaultdict[str, float] = defaultdict(float)
@@ -140,21 +146,21 @@ class Lookout:
     def take_in(self, figures: Iterable[Figure], *, now: float) -> None:
         """Judge figures, let time pass, and store what came of it."""
         with self._turn:
-            changed: dict[str, Alert] = {}
-            self._drop_unknown(changed, now=now)
+            self._lookups = LOOKUPS
+            self._drop_unknown(now=now)
             for figure in figures:
                 for condition in self._looking(figure):
-                    self._judge(condition, figure, changed, now=now)
+                    self._judge(condition, figure, now=now)
             self._incidents.tick(now=now)
-            self._store_changes(changed, now=now)
+            self._store_changes(now=now)
             self._incidents.forget(now=now)
         self.outbox.wake_from_thread()
 
-    def _drop_unknown(self, changed: dict[str, Alert], *, now: float) -> None:
+    def _drop_unknown(self, *, now: float) -> None:
         """Alerts of conditions that the site wants no more are over: there will be no look that says so."""
         for key in [key for key, alert in self._alerts.items() if alert.condition not in self._conditions]:
             over = self._alerts.pop(key)._replace(firing=False, bad=0, resolved_at=now, said="not looked at any more")
-            changed[key] = over
+            self._changed[key] = over
             self._incidents.turned(over, Turn.RESOLVED, CONDITIONS[0], now=now)
 
     def _looking(self, figure: Figure) -> list[Condition]:
@@ -165,39 +171,42 @@ class Lookout:
             self._by_measure[place] = found
         return [condition for condition in found if condition.looks_at(figure)]
 
-    def _judge(self, condition: Condition, figure: Figure, changed: dict[str, Alert], *, now: float) -> None:
+    def _judge(self, condition: Condition, figure: Figure, *, now: float) -> None:
         key = condition.dedup_key(figure)
         before = self._alerts.get(key)
         alert, turn = conditions.follow(before or conditions.begin(condition, figure), condition, figure, now=now)
         if before is None and alert.idle:
             return
         if alert != before:
-            changed[key] = self._alerts[key] = alert
+            self._changed[key] = self._alerts[key] = alert
         if alert.idle:
             del self._alerts[key]
         if turn is not None:
             around = None
-            if turn is not Turn.RESOLVED:
+            if turn is not Turn.RESOLVED and self._lookups > 0:
+                self._lookups -= 1
                 around = surroundings.around(self._config.core_database, alert, now=now)
             self._incidents.turned(alert, turn, condition, now=now, around=around)
 
-    def _store_changes(self, changed: Mapping[str, Alert], *, now: float) -> None:
+    def _store_changes(self, *, now: float) -> None:
+        """Store what changed, whole; where that fails now, the next look does it, in the same order."""
         moved, notes, events = self._incidents.take()
         for note in notes:
             if note.kind is not NoteKind.AGAIN:
                 own_log.incident(f"incident {note.incident}: {headline(note)}", severity=str(note.severity))
-        posts = [(self._dressed(note), self._channels_for(note)) for note in notes]
-        gone = [key for key, alert in changed.items() if alert.idle]
-        kept = [alert for alert in changed.values() if not alert.idle]
-        looked = Looked(kept, gone, moved, events, [(note, names) for note, names in posts if names])
+        alerts, self._changed = self._changed, {}
+        gone = [key for key, alert in alerts.items() if alert.idle]
+        kept = [alert for alert in alerts.values() if not alert.idle]
+        looked = Looked(kept, gone, moved, events, [(self._dressed(note), ()) for note in notes])
         self._pending += [looked] if any(looked) else []
-        while self._pending:
-            try:
-                self._store.looked(self._pending[0], now=now)
-            except StoreUnavailable as error:  # tried again at the next look
-                own_log.look_incomplete(str(error))
-                return
-            del self._pending[0]
+        try:
+            while self._pending:
+                first = self._pending[0]
+                posts = [(note, self._channels_for(note)) for note, _ in first.posts]
+                self._store.looked(first._replace(posts=posts), now=now)
+                del self._pending[0]
+        except StoreUnavailable as error:
+            own_log.look_incomplete(str(error))
 
     def _channels_for(self, note: Note) -> list[str]:
         wanting = self.outbox.wanting(note)
@@ -221,7 +230,7 @@ class Lookout:
             note = self._incidents.unsure(number, now=now)
             if note is None:
                 return None
-            self._store_changes({}, now=now)
+            self._store_changes(now=now)
             return self._dressed(note)
 
     # By hand.
@@ -247,7 +256,7 @@ class Lookout:
         with self._turn:
             now = self._clock()
             incident = do(number, who=who[:100], now=now)
-            self._store_changes({}, now=now)
+            self._store_changes(now=now)
         self.outbox.wake_from_thread()
         return {"incident": incident.id, "phase": str(incident.phase), "acked_by": incident.acked_by}
 
@@ -276,7 +285,8 @@ class Lookout:
             yield from self._log(now=now)
         if now - self._at["prune"] >= PRUNE_EVERY:
             self._at["prune"] = now
-            self._store.prune(now=now)
+            with contextlib.suppress(StoreUnavailable):  # whoever writes says so
+                self._store.prune(now=now)
 
     def _polled(self) -> Iterator[Figure]:
         """Give what the feeds told, when there was a poll since the last look."""

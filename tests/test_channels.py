@@ -5,6 +5,7 @@ import email.policy
 import hashlib
 import hmac
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from sidecar import channels
 from sidecar.channels import Channel, Delivery
 from sidecar.cli import sidecar
 from sidecar.config import ChannelConfig, ChannelKind, Config, ConfigError
+from sidecar.lab.private_postfix import PrivatePostfix
 from tests.alert_world import ERRORS, KEY, TOKEN, Alertmanager, PagerDuty, Slack, note, slack_fault
 from tests.outside_world import Response, http_server
 
@@ -236,6 +238,24 @@ def test_mail_leaves_through_sendmail(tmp_path: Path, status: int, result: Resul
 def test_mail_without_a_sendmail(tmp_path: Path) -> None:
     config = ChannelConfig("post", ChannelKind.MAIL, to=("ops@example.com",), sendmail=str(tmp_path / "none"))
     assert Channel(config, "mx7").send(note(), DELIVERY).receipt.result is Result.BROKEN
+
+
+@pytest.mark.postfix
+def test_mail_leaves_through_a_real_postfix_as_the_unit_runs_it(tmp_path: Path) -> None:
+    """A user without rights, in group postdrop, without new privileges: what systemd/sidecar-outside.service says."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)  # user postfix must get in
+        with PrivatePostfix(Path(name)) as postfix:
+            program = tmp_path / "sendmail"
+            as_unit = "setpriv --reuid=daemon --regid=daemon --groups=postdrop --no-new-privs /usr/sbin/sendmail"
+            bound = f"mount --bind {postfix.config_directory} /etc/postfix"
+            program.write_text(f'#!/bin/sh\nexec unshare -m sh -c \'{bound} && exec {as_unit} "$@"\' sendmail "$@"\n')
+            program.chmod(0o755)
+            config = ChannelConfig("post", ChannelKind.MAIL, to=("ops@example.com",), sendmail=str(program))
+            assert Channel(config, "mx7").send(note(), DELIVERY).receipt == Receipt(Result.SENT)
+            while "to=<ops@example.com>" not in postfix.maillog.read_text():
+                assert postfix.running()  # the test's own time-out ends a wait for ever
+            assert "message-id=<sidecar-1-ops@mx7>" in postfix.maillog.read_text()
 
 
 # Configuration.
