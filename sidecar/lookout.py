@@ -360,9 +360,15 @@ class Lookout:
 
     def _queue(self, host: str, messages: int, *, now: float) -> list[Figure]:
         """Compare how many messages are in the queue with an hour ago."""
-        rows = self._store.queue_sample(messages, now=now)
-        return [_figure("core", (host, Kind.HOST), "queue-growth.1h", round(messages / max(rows, 1), 2), now,
-                        volume=float(messages))] if rows is not None else []  # fmt: skip
+        try:
+            before = self._store.queue_sample(messages, now=now)
+        except StoreUnavailable as error:
+            own_log.look_incomplete(str(error))
+            return []
+        if before is None:
+            return []
+        growth = round(messages / max(before, 1), 2)
+        return [_figure("core", (host, Kind.HOST), "queue-growth.1h", growth, now, volume=float(messages))]
 
 
 def _figure(feed: str, about: tuple[str, Kind], measure: str, value: float, stamp: float, **more: Any) -> Figure:

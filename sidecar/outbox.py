@@ -32,6 +32,8 @@ TRY_BROKEN_EVERY: Final = 1800.0
 """Seconds until a broken channel is tried again, with the next note that it is for."""
 UNSURE_AFTER: Final = 300.0
 STORE_WAIT: Final = 5.0
+RECORD_TRIES: Final = 5
+RECORD_WAIT: Final = 1.0
 REPEAT_ENDED: Final = 300.0
 """Seconds for which a channel that forgets is told that an incident is over."""
 _REPEAT: Final = Note(NoteKind.AGAIN, 0, "", Severity.INFO, "", "", 0.0, 0.0, 0.0)
@@ -148,8 +150,20 @@ class Outbox:
         )
         taken = channel.send(note, delivery)
         self._told(channel.name, taken.receipt.result)
-        self._settle(channel, posted, taken)
+        self._record(channel, posted, taken)
         return None
+
+    def _record(self, channel: Channel, posted: Posted, taken: Taken) -> None:
+        """Write down what came of it; a store that is busy for a moment must not make us forget. Raises StoreUnavailable."""
+        for left in reversed(range(RECORD_TRIES)):
+            try:
+                self._settle(channel, posted, taken)
+            except StoreUnavailable:
+                if not left:
+                    raise
+                time.sleep(RECORD_WAIT)
+            else:
+                return
 
     def _repeat(self, channel: Channel, *, now: float) -> float:
         """Tell a channel that forgets what is open; seconds until the next time."""

@@ -24,6 +24,7 @@ from policies.note import Note, NoteKind
 from sidecar import outbox as outbox_module
 from sidecar.channels import Channel
 from sidecar.config import ChannelConfig, ChannelKind
+from sidecar.database import StoreUnavailable
 from sidecar.incident_store import ChannelState, IncidentStore, Looked, Posted
 from sidecar.outbox import Outbox
 from tests.alert_world import KEY, TOKEN, Alertmanager, PagerDuty, Slack, note
@@ -430,6 +431,47 @@ def test_an_alertmanager_that_is_away_for_long_is_broken(store: IncidentStore, m
     out._repeated.clear()
     out.send_next(channel)
     assert store.channel("am").broken_since > 0
+
+
+def test_a_store_that_is_busy_for_a_moment_forgets_nothing(
+    store: IncidentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "RECORD_WAIT", 0.0)
+    whole, refusals = store.done, [StoreUnavailable("locked")] * 3
+
+    def busy(*arguments: Any, **more: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+        whole(*arguments, **more)
+
+    monkeypatch.setattr(store, "done", busy)
+    world = Slack()
+    with http_server(world) as server:
+        channel = slack(tmp_path, server.url)
+        out = outbox(store, channel)
+        post(store, out, note())
+        drain(store, out, channel)
+    assert (len(world.taken), states(store)) == (1, [("chat", "opened", "sent")])
+
+
+def test_nothing_is_sent_that_cannot_be_recorded(
+    store: IncidentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise StoreUnavailable("disk full")
+
+    world = Slack()
+    with http_server(world) as server:
+        channel = slack(tmp_path, server.url)
+        out = outbox(store, channel)
+        post(store, out, note())
+        monkeypatch.setattr(store, "sending", full)
+        with pytest.raises(StoreUnavailable):
+            out.send_next(channel)
+        assert server.requests == []
+        monkeypatch.undo()
+        drain(store, out, channel)
+    assert len(world.taken) == 1
 
 
 def test_rows_say_what_they_are(store: IncidentStore, tmp_path: Path) -> None:
