@@ -241,7 +241,7 @@ CONDITIONS: Final = (
     ),
     Condition(
         "feed-refused", "feed {object} does not let us in: {text}", "feeds", "refused",
-        at_least((WARNING, _YES), over=0.0), Category.SIDECAR, confirm=2,
+        at_least((WARNING, _YES), over=0.0), Category.SIDECAR,
     ),
     Condition(
         "list-sick", "list {object} cannot be believed: {text}", "dnsbl*", "zone-healthy",

@@ -23,6 +23,10 @@ REOPEN: Final = DAY
 """Seconds after its end in which the same alert opens the incident again."""
 AGAIN: Final = 1200.0
 """Seconds between two words to a pager that it still goes on."""
+SETTLE: Final = 600.0
+"""Seconds after a message until people are told that it concerns more: by then it is plain how much."""
+ALIKE: Final = 1800.0
+"""Seconds within which what the log says of a provider, or of all mail, has one cause with what else it says."""
 MEMBERS_MAX: Final = 500
 LINES_MAX: Final = 8
 """Of evidence, victims, actions and alerts in a note."""
@@ -88,6 +92,8 @@ class Incident(NamedTuple):
     """When the messages of the last day were sent."""
     known_as: Severity | None = None
     """The severity that people know of; None where they believe that nothing is the matter."""
+    known_scope: int = 0
+    """How many things people know that it is about."""
     again_at: float = 0.0
     """When a pager was last told that it goes on."""
     again_of: int = 0
@@ -145,7 +151,17 @@ def _sort(key: Key) -> str:
 
 def related(one: Alert | Member, other: Alert | Member) -> bool:
     mine, theirs = set(strong(one)), set(strong(other))
-    return bool(mine & theirs or mine & set(weak(other)) or theirs & set(weak(one)))
+    return bool(mine & theirs or mine & set(weak(other)) or theirs & set(weak(one))) or _alike(one, other)
+
+
+def _alike(one: Alert | Member, other: Alert | Member) -> bool:
+    """Whether they are two views of the same lines: one sender's refusals raise its provider's share too."""
+    counted = one.key.startswith(_COUNTED) and other.key.startswith(_COUNTED)
+    wide = not one.kind == other.kind == Kind.DOMAIN
+    return counted and wide and abs(one.fired_at - other.fired_at) <= ALIKE
+
+
+_COUNTED: Final = "pf-rep:log:"
 
 
 class Incidents:
@@ -186,6 +202,8 @@ class Incidents:
             incident = incident._replace(around=_together(incident.around, around))
         if turn is not Turn.RESOLVED and incident.phase is not Phase.OPEN:
             self._tell(incident, now, "it is back")
+            if not incident.live:  # who took it on thought that it was over
+                incident = incident._replace(acked_by="", acked_at=0.0)
             incident = incident._replace(
                 phase=Phase.OPEN, flaps=incident.flaps + 1, calm_since=0.0, ended_at=0.0, closed_by=""
             )
@@ -283,6 +301,9 @@ class Incidents:
             # One message is kept for the end, unless it could not be worse.
             if grown and left >= (1 if incident.severity is Severity.CRITICAL else 2):
                 return self._said(incident, NoteKind.WORSE, now=now)._replace(known_as=incident.severity)
+            wider = incident.known_as is not None and len(incident.about) > incident.known_scope
+            if wider and left >= 2 and now - max(incident.messages, default=0.0) >= SETTLE:
+                return self._said(incident, NoteKind.WIDER, now=now)
             if incident.known_as is not None and not incident.acked_by and now - incident.again_at >= AGAIN:
                 self._note(incident, NoteKind.AGAIN, now=now)
                 return incident._replace(again_at=now)
@@ -296,7 +317,8 @@ class Incidents:
 
     def _said(self, incident: Incident, kind: NoteKind, *, now: float) -> Incident:
         self._note(incident, kind, now=now)
-        return incident._replace(messages=(*_of_today(incident, now=now), now), again_at=now)
+        messages = (*_of_today(incident, now=now), now)
+        return incident._replace(messages=messages, known_scope=len(incident.about), again_at=now)
 
     def _note(self, incident: Incident, kind: NoteKind, *, now: float, by_whom: str = "") -> None:
         self._notes.append(_note(incident, kind, now=now, by_whom=by_whom))

@@ -12,6 +12,8 @@ from parsers.feeds.dnsbl import Severity
 class NoteKind(StrEnum):
     OPENED = "opened"
     WORSE = "worse"
+    WIDER = "wider"
+    """It concerns more than was told."""
     REOPENED = "reopened"
     """It was said to be over, and is back."""
     RESOLVED = "resolved"
@@ -26,7 +28,9 @@ class NoteKind(StrEnum):
     TEST = "test"
 
 
-MESSAGES = frozenset({NoteKind.OPENED, NoteKind.WORSE, NoteKind.REOPENED, NoteKind.RESOLVED, NoteKind.UNSURE})
+MESSAGES = frozenset(
+    {NoteKind.OPENED, NoteKind.WORSE, NoteKind.WIDER, NoteKind.REOPENED, NoteKind.RESOLVED, NoteKind.UNSURE}
+)
 """What counts against an incident's messages a day."""
 
 
@@ -67,6 +71,7 @@ class Note(NamedTuple):
 _WORDS = {
     NoteKind.OPENED: "FIRING",
     NoteKind.WORSE: "WORSE",
+    NoteKind.WIDER: "WIDER",
     NoteKind.REOPENED: "FIRING AGAIN",
     NoteKind.RESOLVED: "RESOLVED",
     NoteKind.AGAIN: "STILL FIRING",
@@ -97,6 +102,7 @@ def paragraphs(note: Note) -> list[tuple[str, tuple[str, ...]]]:
         times = [f"it lasted {span(note.at - note.opened_at)}"]
     found = [
         ("What", note.alerts),
+        ("Where", note.scope if len(note.scope) > 1 else ()),
         ("When", tuple(times) if note.opened_at else ()),
         ("Who", (note.by_whom,) if note.by_whom else ()),
         ("Who waits", note.victims),

@@ -37,7 +37,7 @@ class Story:
         kind: Kind = Kind.DOMAIN,
         key: str = "",
     ) -> Incident:
-        key = key or f"pf-rep:log:{about}:{name}"
+        key = key or f"pf-rep:{BY_NAME[name].feed}:{about}:{name}"
         firing = key in self.alerts and self.alerts[key].firing
         alert = Alert(key, name, "log", about, kind, "m", True, severity, since=self.now - 30, fired_at=self.now,
                       said=f"{about} is unwell")  # fmt: skip
@@ -49,7 +49,7 @@ class Story:
         return incident
 
     def resolve(self, about: str, name: str = "hard-bounces", key: str = "") -> None:
-        key = key or f"pf-rep:log:{about}:{name}"
+        key = key or f"pf-rep:{BY_NAME[name].feed}:{about}:{name}"
         self.alerts[key] = self.alerts[key]._replace(firing=False, resolved_at=self.now)
         self.made.turned(self.alerts[key], Turn.RESOLVED, BY_NAME[name], now=self.now)
         self._heard()
@@ -139,6 +139,27 @@ def test_a_whole_network_on_one_list_is_one_page() -> None:
         story.fire(address, CRITICAL, "listed", Kind.ADDRESS, key=f"pf-rep:dnsbl:{address}:spamhaus_zen")
     assert story.said == ["opened"]
     assert len(story.made.all()[0].members) == 200
+
+
+def test_that_it_concerns_more_is_told_when_it_is_plain_how_much() -> None:
+    story = Story()
+    for number in range(20):
+        address = f"192.0.2.{number}"
+        story.fire(address, CRITICAL, "listed", Kind.ADDRESS, key=f"pf-rep:dnsbl:{address}:spamhaus_zen")
+    story.wait(2 * incidents.SETTLE)
+    assert story.said == ["opened", "wider"]
+    assert len(story.notes[-1].scope) > 1
+
+
+def test_one_senders_bounces_are_one_page_however_they_are_counted() -> None:
+    story = Story()
+    story.fire("google", WARNING, "hard-bounces", Kind.PROVIDER)
+    story.fire("a.example", WARNING, "hard-bounces", Kind.DOMAIN)
+    story.fire("all mail", WARNING, "acceptance", Kind.HOST)
+    assert len(story.made.all()) == 1
+    story.wait(2 * incidents.ALIKE)
+    story.fire("b.example", WARNING, "hard-bounces", Kind.DOMAIN)
+    assert len(story.made.all()) == 2
 
 
 def test_flapping_is_one_incident_and_ever_longer_calms() -> None:
