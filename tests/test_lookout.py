@@ -1,8 +1,10 @@
 """The lookout: from rows of the log and answers of feeds to incidents, messages and commands, also across restarts."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from sidecar.lookout import Lookout, conditions_of, runbook
 from sidecar.metrics import OutsideFigures
 from sidecar.outside_store import OutsideStore
 from sidecar.statements import SCHEMA
-from tests.alert_world import KEY, PagerDuty
+from tests.alert_world import KEY, TOKEN, PagerDuty, Slack
 from tests.outside_world import http_server
 
 NOW = 1_800_000_000.0
@@ -401,6 +403,50 @@ def test_metrics(world: World) -> None:
     assert value("sidecar_incidents_open", {"severity": "critical"}) == 1
     assert value("sidecar_incidents_open", {"severity": "info"}) == 0
     assert value("sidecar_channel_broken", {"channel": "pager"}) == 0
+
+
+def test_a_complaint_spike_with_a_dip_in_reputation(tmp_path: Path) -> None:
+    """One thread, one page, three messages; with a restart before each look."""
+    pager, chat = PagerDuty(), Slack()
+    with ExitStack() as stack:
+        duty, slack = stack.enter_context(http_server(pager)), stack.enter_context(http_server(chat))
+        world = World(tmp_path)
+        (tmp_path / "token").write_text(TOKEN)
+        bot = ChannelConfig("chat", ChannelKind.SLACK, token_file=str(tmp_path / "token"), channel="C0123456789",
+                            url=f"{slack.url}/api")  # fmt: skip
+        page = ChannelConfig("pager", ChannelKind.PAGERDUTY, routing_key_file=str(tmp_path / "key"), url=duty.url)
+        world.config = dataclasses.replace(world.config, channel=(bot, page))
+
+        def look(times: int) -> None:
+            for _ in range(times):
+                world.restart()
+                world.look()
+                for channel in channels.configured(world.config):
+                    while world.started.outbox.send_next(channel) is None:
+                        pass
+
+        world.attempts(600, ago=30)
+        world.attempts(900, "deferred", detail="throttling.domain")
+        look(3)
+        world.attempts(200, "bounced", bounce="hard", detail="recipient.unknown")
+        look(3)
+        world.now += 6 * 3600
+        spam = Observation("google-postmaster", "a.example", "spam", Outcome.OK, 0.004, at=world.now - 30 * 3600)
+        world.told("google-postmaster", spam)
+        world.attempts(5000, ago=60)
+        look(3)
+        assert pager.open == {world.incidents[0].dedup_key: "triggered"}
+        for day in (1, 2):
+            world.now += 86_400
+            world.told("google-postmaster", spam._replace(value=0.0005, at=spam.at + day * 86_400))
+            look(2)
+        world.now += CALM * 64
+        look(2)
+        assert [str(incident.phase) for incident in world.incidents] == ["resolved"]
+        world.close()
+    assert (pager.pages, pager.open) == (1, {})
+    assert [body["text"].partition("]")[0] for body in chat.taken] == ["[FIRING", "[WORSE", "[RESOLVED"]
+    assert [body.get("thread_ts") for body in chat.taken] == [None, "1.1", "1.1"]
 
 
 def test_the_whole_of_it_with_a_pager(tmp_path: Path) -> None:
