@@ -20,7 +20,18 @@ from policies.conditions import CONDITIONS
 from policies.incidents import CALM, Incident, Phase
 from sidecar import channels, outside, own_log
 from sidecar.cli import sidecar
-from sidecar.config import AlertsConfig, ChannelConfig, ChannelKind, ConditionConfig, Config, ConfigError, StoreConfig
+from sidecar.config import (
+    AlertsConfig,
+    ChannelConfig,
+    ChannelKind,
+    ConditionConfig,
+    Config,
+    ConfigError,
+    FeedsConfig,
+    GooglePostmasterConfig,
+    SndsConfig,
+    StoreConfig,
+)
 from sidecar.control import CoreUnreachable, serve_control
 from sidecar.database import Database, StoreUnavailable
 from sidecar.incident_store import IncidentStore
@@ -57,7 +68,10 @@ class World:
         key.write_text(KEY)
         pager = ChannelConfig("pager", ChannelKind.PAGERDUTY, routing_key_file=str(key), url="http://127.0.0.1:1")
         store = StoreConfig(path=str(self.directory))
-        self.config = Config(runtime_directory=str(self.directory), store=store, alerts=alerts, channel=(pager,))
+        feeds = FeedsConfig(google_postmaster=GooglePostmasterConfig(enabled=True), snds=SndsConfig(enabled=True))
+        self.config = Config(
+            runtime_directory=str(self.directory), store=store, alerts=alerts, feeds=feeds, channel=(pager,)
+        )
         self.core = Database.open(self.config.core_database, SCHEMA)
         self.started = self.start()
 
