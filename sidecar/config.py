@@ -73,6 +73,8 @@ class OutsideConfig:
     """Addresses that our mail leaves from, beside those of Postfix's configuration (behind NAT: the public ones)."""
     domains: tuple[str, ...] = ()
     """Sending domains to watch, beside those that sent in the last day."""
+    selectors: tuple[str, ...] = ()
+    """Where keys are that our mail is signed with, as s1._domainkey.example.com."""
     ca_file: str = ""
     """Certificates that HTTPS feeds and channels are checked against; empty: the usual ones."""
 
@@ -168,7 +170,25 @@ class SpamhausSiaConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthenticationConfig:
+    enabled: bool = True
+    active_minutes: float = 5.0
+    """How often domains are looked at that sent in the last hour."""
+    every_hours: float = 24.0
+    """How often all others are."""
+    any_address: bool = False
+    """Each domain leaves from some of our addresses only, so that its SPF record need not name all of them."""
+    rotate_after_days: float = 180.0
+    """Age from which a DKIM key should be replaced, counted from when it was first seen here."""
+    policy_base: str = "https://mta-sts.{domain}"
+    """Where MTA-STS policies are fetched; {domain} stands for the domain."""
+    test_name: str = "."
+    """A name with NS records in any DNS that works: without an answer nothing is believed; empty: not asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class FeedsConfig:
+    authentication: AuthenticationConfig = field(default_factory=AuthenticationConfig)
     blocklists: BlocklistsConfig = field(default_factory=BlocklistsConfig)
     senderscore: SenderScoreConfig = field(default_factory=SenderScoreConfig)
     google_postmaster: GooglePostmasterConfig = field(default_factory=GooglePostmasterConfig)

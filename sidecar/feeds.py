@@ -6,10 +6,10 @@ Knows which settings belong to which feed; what a feed asks and reads stands in 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from parsers.feeds import google_postmaster, google_postmaster_v1, senderscore, snds, spamhaus_sia
+from parsers.feeds import google_postmaster, google_postmaster_v1, own_authentication, senderscore, snds, spamhaus_sia
 from parsers.feeds.asking import Poll
 from policies.cadence import Cadence
-from sidecar import blocklists
+from sidecar import blocklists, own_domains
 from sidecar.config import Config, ConfigError
 from sidecar.credentials import google_grant, secret, snds_ages, snds_networks, snds_way
 from sidecar.scope import Scope
@@ -78,6 +78,18 @@ _SIA_LISTS = ("cidr/ALL", "cidr/XBL", "cidr/CSS", "cidr/BCL", "ip/SBL")
 
 FEEDS: Mapping[str, Feed] = {
     **{name: _blocklists(name, every) for name, every in blocklists.CADENCES.items()},
+    "authentication-active": Feed(
+        "SPF, DKIM, DMARC and DNS of our domains that sent in the last hour, and of our addresses",
+        lambda config: config.feeds.authentication.enabled,
+        lambda config: Cadence(config.feeds.authentication.active_minutes * 60.0),
+        lambda config, scope, now: own_domains.poll(config, scope, now, active=True),
+    ),
+    own_authentication.FEED: Feed(
+        "the same of all other domains of ours; of all of them MTA-STS and TLS reporting",
+        lambda config: config.feeds.authentication.enabled,
+        lambda config: Cadence(config.feeds.authentication.every_hours * _HOUR),
+        lambda config, scope, now: own_domains.poll(config, scope, now, active=False),
+    ),
     senderscore.FEED: Feed(
         "Validity's Sender Score of our addresses (the resolver must be registered there)",
         lambda config: config.feeds.senderscore.enabled,

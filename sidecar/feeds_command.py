@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from parsers.feeds.asking import Reading
 from parsers.observation import Observation
@@ -46,7 +46,7 @@ def feeds(config: Config, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows))
         return
-    table = Table("feed", "state", "every", "last told", "next", "why")
+    table = Table(Column("feed", no_wrap=True), "state", "every", "last told", "next", "why")
     for row in rows:
         times = (_ago(row["told_at"], now), _ago(row["next_at"], now))
         table.add_row(row["feed"], row["state"], f"{row['every_s'] / 3600:g} h", *times, printable(row["why"]))

@@ -106,6 +106,10 @@ class OutsideStore:
         rows = self._database.rows(_HISTORY, (feed, object_, measure, since))
         return [(at, value, text) for at, value, text in rows]
 
+    def keys_first_told(self) -> dict[tuple[str, str, str], float]:
+        """(domain, measure, fingerprint) of DKIM keys -> since when, as far as history goes back."""
+        return {(domain, measure, text): at for domain, measure, text, at in self._database.rows(_KEYS_FIRST_TOLD, ())}
+
     def answers(self, feed: str, limit: int) -> list[RawAnswer]:
         """The newest answers as they came, newest first."""
         return [RawAnswer(asked, zlib.decompress(body)) for asked, body in self._database.rows(_ANSWERS, (feed, limit))]
@@ -169,6 +173,11 @@ _ADD_HISTORY = """
     )
 """
 _HISTORY = "SELECT at, value, text FROM history WHERE feed = ? AND object = ? AND measure = ? AND at >= ? ORDER BY at"
+# The same words as in the index, which is used for nothing else.
+_KEYS_FIRST_TOLD = (
+    "SELECT object, measure, text, min(at) FROM history WHERE measure GLOB 'dkim-key-bits.*'"
+    " GROUP BY object, measure, text"
+)
 _ADD_ANSWER = "INSERT INTO answer (feed, time, asked, body) VALUES (?, ?, ?, ?)"
 _ANSWERS = "SELECT asked, body FROM answer WHERE feed = ? ORDER BY id DESC LIMIT ?"
 _PRUNE_ANSWERS = (

@@ -102,8 +102,9 @@ class Poller:
         """Whatever goes wrong in here is this feed's trouble alone."""
         try:
             scope = await in_thread(lambda: self._find_scope(self._config))
+            poll = await in_thread(lambda: feed.poll(self._config, scope, time.time()))  # it may read files
             async with asyncio.timeout(POLL_SECONDS):
-                return await self._asking.poll(feed.poll(self._config, scope, time.time()))
+                return await self._asking.poll(poll)
         except TimeoutError:
             return Reading((), Trouble.NETWORK, f"not done after {POLL_SECONDS:.0f} s"), []
         except ConfigError as error:

@@ -19,6 +19,8 @@ from sidecar.statements import SCHEMA
 
 RECENTLY = 86_400.0
 """Seconds back in which a domain must have sent to be asked about."""
+NOW = 3_600.0
+"""Seconds back in which a domain must have sent to be one that sends now."""
 DOMAINS_MAX = 5_000
 """The busiest; a feed may ask about fewer."""
 
@@ -29,24 +31,37 @@ _SENDERS = """
     GROUP BY sender_domain ORDER BY count(*) DESC, sender_domain LIMIT ?
 """
 
+_SIGNERS = "SELECT name, value FROM learned WHERE kind = 'dkim-domain'"
+
 
 class Scope(NamedTuple):
     addresses: tuple[str, ...]
     """Those of the configuration, then Postfix's public ones."""
     domains: tuple[str, ...]
     """Envelope senders' domains, busiest first, after those of the configuration."""
+    active: tuple[str, ...] = ()
+    """Those that sent in the last hour."""
+    helos: tuple[tuple[str, str], ...] = ()
+    """(address, name that Postfix greets with from there), where both are known."""
+    signers: tuple[tuple[str, str], ...] = ()
+    """(envelope domain, domain that its mail is signed by), as seen in the log."""
 
 
 def find(config: Config) -> Scope:
     """Look it all up; a part that cannot be read is said and left out, for the feeds go on with the rest."""
     found: set[str] = set()
+    names: list[tuple[str, str]] = []
     try:
         for instance in postfix.instances(Path(config.postfix.config_directory)):
-            found |= set(bound(postfix_configuration.read(instance)))
+            configuration = postfix_configuration.read(instance)
+            found |= set(bound(configuration))
+            names += greeted(configuration)
     except postfix.PostfixError as error:
         own_log.scope_incomplete(str(error))
-    addresses = dict.fromkeys((*_configured(config), *_public(found)))
-    return Scope(tuple(addresses), tuple(dict.fromkeys((*config.outside.domains, *_senders(config)))))
+    addresses = tuple(dict.fromkeys((*_configured(config), *_public(found))))
+    senders, active, signers = _from_core(config)
+    domains = tuple(dict.fromkeys((*config.outside.domains, *senders)))
+    return Scope(addresses, domains, active, tuple(_helos(addresses, names)), signers)
 
 
 def _configured(config: Config) -> Iterator[str]:
@@ -67,6 +82,24 @@ def bound(configuration: Configuration) -> Iterator[str]:
         interfaces = configuration.expanded.get("inet_interfaces", "all").replace(",", " ").split()
         # An instance that listens on one address alone delivers from it too (postconf(5), smtp_bind_address).
         yield from interfaces if "all" not in interfaces else _of_this_host()
+
+
+def greeted(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """Tell (address, name) of each smtp client: "" as address where it leaves from any of the host's."""
+    for service in configuration.services:
+        if service.command in _DELIVER:
+            name = configuration.effective(service, "smtp_helo_name")
+            chosen = [configuration.effective(service, parameter) for parameter in _BOUND]
+            yield from ((address, name) for address in filter(None, chosen)) if any(chosen) else (("", name),)
+
+
+def _helos(addresses: Iterable[str], names: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """An address that no client is bound to greets as the clients do that are bound to none, where these agree."""
+    own = {address.strip("[]"): name for address, name in names if address}
+    unbound = {name for address, name in names if not address}
+    for address in addresses:
+        if name := own.get(address) or (next(iter(unbound)) if len(unbound) == 1 else ""):
+            yield address, name
 
 
 def _of_this_host() -> Iterator[str]:
@@ -95,15 +128,20 @@ def _public(addresses: Iterable[str]) -> tuple[str, ...]:
     return tuple(str(each) for each in sorted(found, key=lambda each: (each.version, int(each))))
 
 
-def _senders(config: Config) -> list[str]:
+def _from_core(config: Config) -> tuple[list[str], tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Tell the domains that sent lately, those that send now, and what they are signed by."""
     if not config.core_database.exists():
-        return []
+        return [], (), ()
+    now = time.time()
     try:
         database = Database.open_read_only(config.core_database, SCHEMA)
         try:
-            return [domain for (domain,) in database.rows(_SENDERS, (time.time() - RECENTLY, DOMAINS_MAX))]
+            senders = [domain for (domain,) in database.rows(_SENDERS, (now - RECENTLY, DOMAINS_MAX))]
+            active = tuple(domain for (domain,) in database.rows(_SENDERS, (now - NOW, DOMAINS_MAX)))
+            signers = tuple((name, value) for name, value in database.rows(_SIGNERS, ()))
         finally:
             database.close()
     except StoreError as error:
         own_log.scope_incomplete(str(error))
-        return []
+        return [], (), ()
+    return senders, active, signers

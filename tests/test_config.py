@@ -63,7 +63,17 @@ resolvers = ["127.0.0.53"]
 [outside]
 addresses = ["192.0.2.7"]
 domains = ["example.com"]
+selectors = ["s1._domainkey.example.com"]
 ca_file = "/etc/ssl/our.pem"
+
+[feeds.authentication]
+enabled = false
+active_minutes = 10
+every_hours = 12
+any_address = true
+rotate_after_days = 90
+policy_base = "http://127.0.0.1:8080/{domain}"
+test_name = "example.com"
 
 [feeds.blocklists]
 enabled = false

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from parsers.feeds import google_compliance, snds
+from parsers.feeds import google_compliance, own_authentication, snds
 from parsers.feeds.google_statistics import GROUPS
 from sidecar.feeds import FEEDS
 
@@ -27,6 +27,7 @@ def known(name: str) -> bool:
         *(metric.measure for group in GROUPS for metric in group.metrics),
         *(f"compliance.{requirement}" for requirement in google_compliance.REQUIREMENTS),
         *snds.MEASURES,
+        *own_authentication.MEASURES,
         *("fbl-spam.ID", "data-age", "verified", "permission", "domains-left-out", "compliance"),
         *("domain-reputation", "addresses.BAD", "gone", "blocked", "blocked-addresses", "credential-age", "score"),
     ],

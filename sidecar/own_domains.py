@@ -1,0 +1,84 @@
+"""What the look at our own authentication needs to know of this site: domains, keys, addresses, ages.
+
+Reads the outside process's store for when a key was first seen; what is asked stands in the feed's module.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from parsers.feeds import own_authentication
+from parsers.feeds.asking import Poll
+from parsers.feeds.own_authentication import Key, Sender, Site
+from sidecar import own_log
+from sidecar.config import Config, ConfigError
+from sidecar.database import StoreError
+from sidecar.outside_store import OutsideStore
+from sidecar.rules import organizational_domain
+from sidecar.scope import Scope
+
+_BITS = "dkim-key-bits."
+"""Its text is the key's fingerprint: its history tells since when a key is there."""
+
+
+def poll(config: Config, scope: Scope, now: float, *, active: bool) -> Poll:
+    """Look at the domains that send now, or at all others. Raises ConfigError."""
+    ours = config.feeds.authentication
+    site = Site(
+        now,
+        scope.addresses,
+        dict(scope.helos),
+        organizational_domain,
+        first_seen(config),
+        ours.any_address,
+        ours.rotate_after_days * 86_400.0,
+        ours.policy_base.rstrip("/"),
+        ours.test_name,
+    )
+    sending = set(scope.active)
+    domains = [domain for domain in dict.fromkeys((*scope.active, *scope.domains)) if (domain in sending) == active]
+    senders = tuple(_senders(domains, scope.signers, configured_keys(config)))
+    return own_authentication.poll(
+        site,
+        senders,
+        inbound=() if active else scope.domains,
+        with_addresses=bool(domains) or not active,
+    )
+
+
+def configured_keys(config: Config) -> list[Key]:
+    """Raises ConfigError."""
+    keys = []
+    for name in config.outside.selectors:
+        selector, found, domain = name.rstrip(".").lower().partition("._domainkey.")
+        if not (selector and found and "." in domain):
+            raise ConfigError(f"outside.selectors: found {name!r}, wanted where the key is: s1._domainkey.example.com")
+        keys.append(Key(domain, selector))
+    return keys
+
+
+def _senders(domains: Iterable[str], signers: Iterable[tuple[str, str]], keys: Iterable[Key]) -> Iterable[Sender]:
+    """A domain's keys are those of the domains that sign its mail; where none is known, its own and its parent's."""
+    seen: dict[str, set[str]] = {}
+    for domain, signer in signers:
+        seen.setdefault(domain, set()).add(signer)
+    by_domain: dict[str, list[Key]] = {}
+    for key in keys:
+        by_domain.setdefault(key.domain, []).append(key)
+    for domain in domains:
+        signing = sorted(seen.get(domain) or {domain, organizational_domain(domain)})
+        yield Sender(domain, tuple(key for signer in signing for key in by_domain.get(signer, ())))
+
+
+def first_seen(config: Config) -> Mapping[tuple[Key, str], float]:
+    """When each key was first told; nothing where it is not known, for then a key is as old as this poll."""
+    if not config.outside_database.exists():
+        return {}
+    try:
+        store = OutsideStore.open_read_only(config.outside_database)
+        try:
+            told = store.keys_first_told()
+        finally:
+            store.close()
+    except StoreError as error:
+        own_log.scope_incomplete(str(error))
+        return {}
+    return {(Key(domain, measure.removeprefix(_BITS)), text): at for (domain, measure, text), at in told.items()}
