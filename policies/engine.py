@@ -92,6 +92,7 @@ class Engine:
             case facts.HeaderLogged():
                 self._header(fact, now=now)
             case facts.DkimSigned():
+                self.habits.signed(fact.domain.lower(), fact.selector.lower(), now=now)
                 if message := self._live(fact):
                     message.signs_as(fact.domain.lower())
             case facts.Held():

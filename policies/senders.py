@@ -16,9 +16,12 @@ _FORGET = 10_000
 _MOST = 200_000
 """Envelope domains remembered; beyond that the one learned first is forgotten."""
 
+_AGAIN = 6 * 3600.0
+"""Seconds after which a key that still signs is told to the store again: by its last time one sees which are in use."""
+
 
 class Habit(NamedTuple):
-    """One (envelope domain, domain) pair, as the store keeps it."""
+    """One (envelope domain, domain) pair, as the store keeps it; of "dkim-selector" (signing domain, selector)."""
 
     kind: str
     envelope_domain: str
@@ -45,6 +48,8 @@ class SenderHabits:
         self._counts: dict[tuple[str, str], _Counts] = {}
         self.learned: list[Habit] = []
         """New pairs since the last look, for the store."""
+        self._signed: dict[tuple[str, str], float] = {}
+        """(signing domain, selector) -> when the store was last told."""
 
     def saw(self, kind: str, envelope_domain: str, domains: tuple[str, ...]) -> None:
         """One message of this envelope domain carried exactly these domains."""
@@ -58,6 +63,16 @@ class SenderHabits:
             counts.total //= 2
             counts.of = {domain: count // 2 for domain, count in counts.of.items() if count > 1}
         counts.changed()
+
+    def signed(self, domain: str, selector: str, *, now: float) -> None:
+        """Our own signer used this key; what a header claims is not heard, for anybody can write it."""
+        key = (domain, selector)
+        if not selector or now - self._signed.get(key, -_AGAIN) < _AGAIN:
+            return
+        if len(self._signed) >= _MOST and key not in self._signed:
+            del self._signed[next(iter(self._signed))]
+        self._signed[key] = now
+        self.learned.append(Habit("dkim-selector", domain, selector))
 
     def named(self, kind: str, envelope_domain: str, domain: str) -> None:
         """A reply to mail of this envelope domain named `domain`: it was one of the message's, if not all."""

@@ -74,7 +74,9 @@ class OutsideConfig:
     domains: tuple[str, ...] = ()
     """Sending domains to watch, beside those that sent in the last day."""
     selectors: tuple[str, ...] = ()
-    """Where keys are that our mail is signed with, as s1._domainkey.example.com."""
+    """Where keys are that our mail is signed with, as s1._domainkey.example.com, beside those that OpenDKIM or rspamd
+    of this host say they use.
+    """
     ca_file: str = ""
     """Certificates that HTTPS feeds and channels are checked against; empty: the usual ones."""
 

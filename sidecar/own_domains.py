@@ -17,6 +17,8 @@ from sidecar.scope import Scope
 
 _BITS = "dkim-key-bits."
 """Its text is the key's fingerprint: its history tells since when a key is there."""
+IN_USE = 2 * 86_400.0
+"""Seconds back in which our signer must have used a key for it to be looked at; core notes it every six hours."""
 
 
 def poll(config: Config, scope: Scope, now: float, *, active: bool) -> Poll:
@@ -33,15 +35,29 @@ def poll(config: Config, scope: Scope, now: float, *, active: bool) -> Poll:
         ours.policy_base.rstrip("/"),
         ours.test_name,
     )
-    sending = set(scope.active)
-    domains = [domain for domain in dict.fromkeys((*scope.active, *scope.domains)) if (domain in sending) == active]
-    senders = tuple(_senders(domains, scope.signers, configured_keys(config)))
+    configured = configured_keys(config)
+    all_ours = own(config, scope, configured)
+    domains = [domain for domain in all_ours if (domain in scope.active) == active]
+    used = (Key(domain, selector) for domain, selector, seen in scope.selectors if seen >= now - IN_USE)
+    senders = tuple(_senders(domains, scope.signers, dict.fromkeys((*configured, *used))))
     return own_authentication.poll(
         site,
         senders,
-        inbound=() if active else scope.domains,
+        inbound=() if active else all_ours,
         with_addresses=bool(domains) or not active,
     )
+
+
+def own(config: Config, scope: Scope, keys: Iterable[Key]) -> list[str]:
+    """Tell which of the domains that send are ours: forwarded mail keeps its sender, whose SPF is not our affair.
+
+    Ours are those named in the configuration, and those below an organizational domain that our signer signs for or
+    that is named there; where nothing of that is known, all.
+    """
+    known = {*config.outside.domains, *(key.domain for key in keys), *(domain for domain, *_ in scope.selectors)}
+    parents = {organizational_domain(domain) for domain in known}
+    domains = dict.fromkeys((*scope.active, *scope.domains))
+    return [domain for domain in domains if not parents or organizational_domain(domain) in parents]
 
 
 def configured_keys(config: Config) -> list[Key]:

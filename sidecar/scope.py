@@ -32,6 +32,7 @@ _SENDERS = """
 """
 
 _SIGNERS = "SELECT name, value FROM learned WHERE kind = 'dkim-domain'"
+_SELECTORS = "SELECT name, value, last_seen FROM learned WHERE kind = 'dkim-selector'"
 
 
 class Scope(NamedTuple):
@@ -45,6 +46,8 @@ class Scope(NamedTuple):
     """(address, name that Postfix greets with from there), where both are known."""
     signers: tuple[tuple[str, str], ...] = ()
     """(envelope domain, domain that its mail is signed by), as seen in the log."""
+    selectors: tuple[tuple[str, str, float], ...] = ()
+    """(signing domain, selector, last time) of keys that our own signer used, as seen in the log."""
 
 
 def find(config: Config) -> Scope:
@@ -59,9 +62,9 @@ def find(config: Config) -> Scope:
     except postfix.PostfixError as error:
         own_log.scope_incomplete(str(error))
     addresses = tuple(dict.fromkeys((*_configured(config), *_public(found))))
-    senders, active, signers = _from_core(config)
-    domains = tuple(dict.fromkeys((*config.outside.domains, *senders)))
-    return Scope(addresses, domains, active, tuple(_helos(addresses, names)), signers)
+    sent = _from_core(config)
+    domains = tuple(dict.fromkeys((*config.outside.domains, *sent.lately)))
+    return Scope(addresses, domains, sent.now, tuple(_helos(addresses, names)), sent.signers, sent.selectors)
 
 
 def _configured(config: Config) -> Iterator[str]:
@@ -128,20 +131,29 @@ def _public(addresses: Iterable[str]) -> tuple[str, ...]:
     return tuple(str(each) for each in sorted(found, key=lambda each: (each.version, int(each))))
 
 
-def _from_core(config: Config) -> tuple[list[str], tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """Tell the domains that sent lately, those that send now, and what they are signed by."""
+class _Sent(NamedTuple):
+    lately: tuple[str, ...] = ()
+    now: tuple[str, ...] = ()
+    signers: tuple[tuple[str, str], ...] = ()
+    selectors: tuple[tuple[str, str, float], ...] = ()
+
+
+def _from_core(config: Config) -> _Sent:
+    """Tell what core's store knows of senders; nothing where there is none."""
     if not config.core_database.exists():
-        return [], (), ()
+        return _Sent()
     now = time.time()
     try:
         database = Database.open_read_only(config.core_database, SCHEMA)
         try:
-            senders = [domain for (domain,) in database.rows(_SENDERS, (now - RECENTLY, DOMAINS_MAX))]
-            active = tuple(domain for (domain,) in database.rows(_SENDERS, (now - NOW, DOMAINS_MAX)))
-            signers = tuple((name, value) for name, value in database.rows(_SIGNERS, ()))
+            return _Sent(
+                tuple(domain for (domain,) in database.rows(_SENDERS, (now - RECENTLY, DOMAINS_MAX))),
+                tuple(domain for (domain,) in database.rows(_SENDERS, (now - NOW, DOMAINS_MAX))),
+                tuple((name, value) for name, value in database.rows(_SIGNERS, ())),
+                tuple((name, value, seen) for name, value, seen in database.rows(_SELECTORS, ())),
+            )
         finally:
             database.close()
     except StoreError as error:
         own_log.scope_incomplete(str(error))
-        return [], (), ()
-    return senders, active, signers
+        return _Sent()

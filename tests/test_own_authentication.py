@@ -6,6 +6,7 @@ import itertools
 import random
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +216,8 @@ def test_what_is_not_known_of_us_is_no_data() -> None:
     seen = polled(WELL, Site(NOW, ()), Sender(D))
     assert seen[D, "spf-addresses"].outcome is Outcome.NO_DATA
     assert seen[D, SPF].value == 1.0  # the record alone can be judged
-    expect(seen[D, DKIM], -1, "name them in outside.selectors")
-    expect(seen[D, "requirement.SPF_AND_DKIM"], -1, "no selector is known")
+    expect(seen[D, DKIM], -1, "name it in outside.selectors")
+    expect(seen[D, "requirement.SPF_AND_DKIM"], -1, "no key that signs is known")
     expect(polled(WELL, SITE._replace(helos={}))[OURS, "helo"], -1, "not known")
     expect(polled(WELL, SITE._replace(helos={OURS: "localhost"}))[OURS, "helo"], 0, "wanted a full name")
 
@@ -296,7 +297,7 @@ def test_no_fault_meets_or_breaks_a_requirement() -> None:
     assert told > 2000
 
 
-def test_nothing_is_asked_twice_in_one_round() -> None:
+def test_nothing_is_asked_twice_in_one_poll() -> None:
     asked: list[str] = []
     usual = answers(WELL, FETCHED)
 
@@ -305,7 +306,7 @@ def test_nothing_is_asked_twice_in_one_round() -> None:
         asked.append(f"{ask.name} {ask.type}")
         return usual(ask)
 
-    senders = [Sender(f"d{number}.example") for number in range(50)]
+    senders = [Sender(f"d{number}.example") for number in range(100)]
     include = {(sender.domain, "TXT"): ["v=spf1 include:spf.d.example -all"] for sender in senders}
     usual = answers(WELL | include, FETCHED)
     driven(poll(SITE, senders), answer)
@@ -334,16 +335,19 @@ def test_side_by_side_in_any_number() -> None:
 # The site's.
 
 
+SELECTORS = ("s1._domainkey.D.example.",)
+
+
 def configured(directory: Path, **settings: Any) -> Config:
     return Config(
         store=StoreConfig(path=str(directory)),
-        outside=OutsideConfig(selectors=("s1._domainkey.D.example.",)),
+        outside=OutsideConfig(selectors=SELECTORS),
         feeds=FeedsConfig(authentication=AuthenticationConfig(**settings)),
     )
 
 
 def test_both_feeds_with_real_servers_and_a_key_seen_before(tmp_path: Path) -> None:
-    scope = Scope((OURS, OTHER), (D, "idle.example"), (D,), ((OURS, "out.d.example"),), (("d.example", D),))
+    scope = Scope((OURS, OTHER), (D, "idle.d.example"), (D,), ((OURS, "out.d.example"),), (("d.example", D),))
     texts: Zone = {key: _quoted(said) if key[1] == "TXT" else said for key, said in WELL.items()}
     with http_server(lambda request: Response(200, POLICY) if "/d.example/" in request.path else None) as server:
         config = configured(tmp_path, policy_base=f"{server.url}/{{domain}}")
@@ -364,10 +368,10 @@ def test_both_feeds_with_real_servers_and_a_key_seen_before(tmp_path: Path) -> N
     assert values[D, "requirement.SPF_AND_DKIM"] == 1.0
     assert values[D, "dkim-key-age.s1"] == 3 * DAY
     assert values[OURS, "helo"] == 1.0
-    assert not any(name in {"mta-sts", "idle.example"} for pair in values for name in pair)
+    assert not any(name in {"mta-sts", "idle.d.example"} for pair in values for name in pair)
     rest = {(seen.object, seen.measure): seen.value for seen in others.observations}
     assert rest[D, "mta-sts"] == 1.0
-    assert rest["idle.example", "requirement.SPF"] == 0.0
+    assert rest["idle.d.example", "requirement.SPF"] == 0.0
     assert (D, "requirement.SPF") not in rest
 
 
@@ -395,11 +399,35 @@ def test_keys_belong_to_those_that_sign_with_them(tmp_path: Path) -> None:
         return usual(ask)
 
     scope = Scope((), (), ("news.d.example", "other.example"), (), (("other.example", D),))
-    driven(own_domains.poll(configured(tmp_path), scope, NOW, active=True), answer)
+    config = replace(configured(tmp_path), outside=OutsideConfig(("192.0.2.1",), ("other.example",), SELECTORS))
+    driven(own_domains.poll(config, scope, NOW, active=True), answer)
     assert asked.count("s1._domainkey.d.example") == 1
-    reading = driven(own_domains.poll(configured(tmp_path), scope, NOW, active=True), usual)
+    reading = driven(own_domains.poll(config, scope, NOW, active=True), usual)
     met = {seen.object: seen.value for seen in reading.observations if seen.measure == DKIM}
     assert met == {"news.d.example": 1.0, "other.example": 1.0}
+
+
+def test_keys_that_our_signer_uses_need_no_setting(tmp_path: Path) -> None:
+    scope = Scope((), (), ("news.d.example",), selectors=((D, "s1", NOW - DAY), (D, "old", NOW - 9 * DAY)))
+    config = Config(store=StoreConfig(path=str(tmp_path)))
+    reading = driven(own_domains.poll(config, scope, NOW, active=True), answers(WELL, FETCHED))
+    assert {seen.object: seen.value for seen in reading.observations if seen.measure == DKIM} == {"news.d.example": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("domains", "selectors", "found"),
+    [
+        ((), (), {D, "news.d.example", "gmail.example", "co.uk.example"}),
+        (("d.example",), (), {D, "news.d.example"}),
+        ((), ((D, "s1", 0.0),), {D, "news.d.example"}),
+        (("gmail.example",), ((D, "s1", NOW),), {D, "news.d.example", "gmail.example"}),
+    ],
+)
+def test_forwarded_mail_makes_no_domain_ours(
+    domains: tuple[str, ...], selectors: tuple[tuple[str, str, float], ...], found: set[str]
+) -> None:
+    scope = Scope((), (*domains, D, "gmail.example", "co.uk.example"), ("news.d.example",), selectors=selectors)
+    assert set(own_domains.own(Config(outside=OutsideConfig(domains=domains)), scope, ())) == found
 
 
 @pytest.mark.parametrize("selector", ["s1", "s1.d.example", "._domainkey.d.example", "s1._domainkey.localhost"])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from parsers import dkim_key, dmarc_record
 from parsers.dkim_key import DkimKeyError
 from parsers.dmarc_record import POLICIES, DmarcError
-from parsers.feeds.asking import Asked, DnsAnswer, DnsAsk, Poll, Reading, Trouble
+from parsers.feeds.asking import Answer, Ask, Asked, DnsAnswer, DnsAsk, Poll, Reading, Trouble
 from parsers.feeds.inbound_records import mta_sts, tls_reporting
 from parsers.feeds.own_dns import addresses_of, hosts_of, look_up, points_back, unanswered
 from parsers.feeds.together import together
@@ -23,8 +23,8 @@ MEASURES = (
     *("requirement.DNS_RECORDS", "spf-record", "spf-lookups", "spf-addresses", "dkim-key.SELECTOR"),
     *("dkim-key-bits.SELECTOR", "dkim-key-age.SELECTOR", "dmarc-policy", "dmarc-reports", "helo", "mta-sts", "tls-rpt"),
 )
-_BATCH = 100
-"""Domains that are asked about side by side."""
+_BATCH = 40
+"""Domains that are asked about side by side: what is computed between two rounds must not keep others waiting."""
 _SHOWN = 5
 """Addresses that a text names."""
 
@@ -74,8 +74,10 @@ def poll(site: Site, senders: Sequence[Sender], *, inbound: Iterable[str] = (), 
     parts += [_sender(site, sender) for sender in senders]
     parts += [_inbound(site, domain) for domain in inbound]
     found: dict[tuple[str, str], Observation] = {}
+    known: dict[Ask, Answer] = {}
     for first in range(0, len(parts), _BATCH):
-        told = yield from together(parts[first : first + _BATCH])
+        told = yield from together(parts[first : first + _BATCH], known)
+        known = {ask: answer for ask, answer in known.items() if isinstance(ask, DnsAsk)}  # policy files may be large
         found |= {(each.object, each.measure): each for part in told for each in part}
     seen = tuple(found.values())
     if seen and all(each.outcome is Outcome.UNKNOWN for each in seen):
@@ -183,7 +185,7 @@ def _spf_met(site: Site, verdict: SpfVerdict, record: Observation) -> tuple[bool
 
 def _dkim(site: Site, sender: Sender) -> Told:
     if not sender.keys:
-        text = "no selector is known: name them in outside.selectors, as s1._domainkey.example.com"
+        text = "no key that signs is known: name it in outside.selectors, as s1._domainkey.example.com"
         return [_no_data(sender.domain, "requirement.DKIM", text)]
     told = [each for part in (yield from together([_key(site, key) for key in sender.keys])) for each in part]
     keys = [each for each in told if each.measure.startswith("dkim-key.")]
