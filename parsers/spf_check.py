@@ -130,7 +130,8 @@ _REDIRECTED = {Result.NONE: Result.PERMERROR}
 def _limited(walk: _Walk, left: set[Client], results: Results, *, asks: bool) -> set[Client]:
     """Count a term, and end the evaluation for whom a limit is passed (section 4.6.4)."""
     walk.lookups += asks
-    over = set(left) if walk.lookups > LOOKUPS_MAX else {each for each in left if walk.voids.get(each, 0) > VOIDS_MAX}
+    many = {each for each, voids in walk.voids.items() if voids > VOIDS_MAX}
+    over = set(left) if walk.lookups > LOOKUPS_MAX else left & many
     results |= dict.fromkeys(over, Result.PERMERROR)
     return over
 

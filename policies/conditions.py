@@ -170,6 +170,13 @@ def listing(figure: Figure) -> Grade:
     return Grade(State.BAD, Severity(word) if word in set(Severity) else Severity.WARNING)
 
 
+def reminder(figure: Figure) -> Grade:
+    """Grade what its own text says is due."""
+    if figure.outcome is not Outcome.OK:
+        return _SILENT
+    return Grade(State.BAD, Severity.INFO) if figure.text else _WELL
+
+
 CRITICAL, ERROR, WARNING, INFO = Severity
 _YES: Final = 1.0
 _HOUR: Final = 3600.0
@@ -259,6 +266,23 @@ CONDITIONS: Final = (
     Condition(
         "senderscore", "{object} has a Sender Score of {value}", "senderscore", "score",
         at_most((ERROR, 69.0), (WARNING, 79.0), over=82.0), Category.REPUTATION, runbook="ip-listed",
+    ),
+    # Our own authentication: two looks in a row, which are ten minutes for a domain that sends.
+    *(
+        Condition(
+            f"own-{requirement.lower().replace('_', '-')}", "{object}: {part} is not as receivers want it: {text}",
+            "authentication", f"requirement.{requirement}", at_most((ERROR, 0.0), over=_YES),
+            Category.AUTHENTICATION, confirm=2, clear=2, runbook="authentication-broken",
+        )
+        for requirement in ("SPF", "DKIM", "DMARC_POLICY", "DNS_RECORDS")
+    ),
+    Condition(
+        "own-helo", "{object} greets with a name that is not its own: {text}", "authentication", "helo",
+        at_most((WARNING, 0.0), over=_YES), Category.AUTHENTICATION, confirm=2, clear=2,
+    ),
+    Condition(
+        "own-key-age", "DKIM key {part} of {object} is {text}", "authentication", "dkim-key-age.*", reminder,
+        Category.AUTHENTICATION,
     ),
     # Google Postmaster: daily ratios.
     Condition(

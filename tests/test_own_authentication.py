@@ -19,6 +19,8 @@ from parsers.feeds.own_authentication import FEED, MEASURES, Key, Sender, Site, 
 from parsers.feeds.together import together
 from parsers.observation import Observation, Outcome
 from policies.cadence import Cadence, Standing
+from policies.conditions import CONDITIONS, State
+from policies.figures import told
 from sidecar import own_domains
 from sidecar.asking import Asking
 from sidecar.config import AuthenticationConfig, Config, ConfigError, FeedsConfig, OutsideConfig, StoreConfig
@@ -107,8 +109,8 @@ def test_all_is_well() -> None:
         ("d.example", "mta-sts"): 1.0,
         ("d.example", "tls-rpt"): 1.0,
     }
-    told = {re.sub(r"\.s1$", ".SELECTOR", measure) for _, measure in seen}
-    assert told == set(MEASURES)
+    measures = {re.sub(r"\.s1$", ".SELECTOR", measure) for _, measure in seen}
+    assert measures == set(MEASURES)
 
 
 D, GONE = "d.example", "NXDOMAIN"
@@ -239,6 +241,31 @@ def test_the_age_of_a_key() -> None:
     assert (seen.value, seen.text) == (200 * DAY, "older than 180 days: replace it")
 
 
+@pytest.mark.parametrize(
+    ("name", "zone", "site", "says"),
+    [
+        ("own-spf", {(D, "TXT"): ["x"]}, SITE, "d.example: SPF is not as receivers want it: no SPF record"),
+        ("own-dkim", {("s1._domainkey.d.example", "TXT"): GONE}, SITE, "d.example: DKIM is not .*: no key at"),
+        ("own-dmarc-policy", {("_dmarc.d.example", "TXT"): GONE}, SITE, "d.example: DMARC_POLICY is not .*: no DMARC"),
+        ("own-dns-records", {("10.2.0.192.in-addr.arpa", "PTR"): GONE}, SITE, "192.0.2.10: DNS_RECORDS .* has no PTR"),
+        ("own-helo", {}, SITE._replace(helos={OURS: "localhost"}), "192.0.2.10 greets with a name"),
+        ("own-key-age", {}, SITE._replace(rotate_after=-1.0), "DKIM key s1 of d.example is older than"),
+    ],
+)
+def test_what_alerts_come_of_it(name: str, zone: Zone, site: Site, says: str) -> None:
+    (condition,) = (each for each in CONDITIONS if each.name == name)
+
+    def bad(zone: Zone, site: Site) -> list[str]:
+        figures = [told(seen, stamp=NOW) for seen in polled(zone, site).values()]
+        mine = [figure for figure in figures if condition.looks_at(figure)]
+        assert mine
+        return [condition.say(figure) for figure in mine if condition.grade(figure).state is State.BAD]
+
+    assert bad(WELL, SITE) == []
+    (line,) = bad(WELL | zone, site)
+    assert re.search(says, line)
+
+
 # When nobody can say.
 
 
@@ -276,7 +303,7 @@ def test_no_fault_meets_or_breaks_a_requirement() -> None:
     """A thousand polls, each answer of which may fail: what is told is what is so without faults, or nothing is."""
     dice = random.Random(11)
     faults = [DnsAnswer(rcode) for rcode in ("SERVFAIL", "TIMEOUT", "REFUSED", "ERROR", "FORMERR")]
-    told = 0
+    sure = 0
     for number in range(1000):
         zone = WELL | BROKEN if number % 2 else WELL
         truth = {key: (seen.outcome, seen.value) for key, seen in polled(zone).items()}
@@ -288,13 +315,13 @@ def test_no_fault_meets_or_breaks_a_requirement() -> None:
             return dice.choice(faults) if isinstance(ask, DnsAsk) else HttpAnswer(dice.choice((0, 429, 503)))
 
         for seen in driven(poll(SITE, (SENDER,), inbound=(D,)), answer).observations:
-            told += seen.outcome is Outcome.OK
+            sure += seen.outcome is Outcome.OK
             outcome, value = truth.get((seen.object, seen.measure), (Outcome.OK, None))
             if seen.outcome is Outcome.OK:
                 assert (seen.outcome, seen.value) == (outcome, value)
             elif seen.outcome is Outcome.NO_DATA:
                 assert outcome is Outcome.NO_DATA
-    assert told > 2000
+    assert sure > 2000
 
 
 def test_nothing_is_asked_twice_in_one_poll() -> None:
