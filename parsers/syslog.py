@@ -49,7 +49,7 @@ _LINE: Final = re.compile(
 """BSD and ISO, with FreeBSD's `<mail.info>`, BusyBox' `mail.info` and Solaris' `[ID …]`; some write no host."""
 _RFC5424: Final = re.compile(
     rf"1 (?P<stamp>{STAMP}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) (?P<pid>\S{{1,128}}) \S{{1,64}} "
-    r'(?:-|(?:\[(?:[^"\]]|"(?:[^"\\]|\\.)*+")*+\])++)(?: \ufeff?(?P<text>.*))?',
+    r'(?:-|(?>(?:\[(?>(?:[^"\]]|"(?>(?:[^"\\]|\\.)*)")*)\])+))(?: \ufeff?(?P<text>.*))?',
     re.ASCII | re.DOTALL,
 )
 _PRIORITY: Final = re.compile(r"<\d{1,3}>", re.ASCII)

@@ -148,7 +148,7 @@ def _reason(rest: str, text: str) -> str:
     return rest[:-1] if whole else rest
 
 
-_PAIRS: Final = r"(?P<relay>[^,]*+)(?P<pairs>(?:, (?!dsn=)[\w-]++=[^,]*+)*+)"
+_PAIRS: Final = r"(?P<relay>[^,]*+)(?P<pairs>(?>(?:, (?!dsn=)[\w-]++=[^,]*+)*))"
 _END: Final = r", dsn=(?P<outcome>[\d.]++, status=[^\s(]++) \((?P<rest>.*)"
 
 DELIVERY: Final = (

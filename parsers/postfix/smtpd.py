@@ -46,7 +46,7 @@ def client_logged_in(record: LogRecord, lead: str, match: re.Match[str]) -> Clie
 
 _CODES: Final = re.compile(r"(?:([2-5]\d\d) )?(?:([245]\.\d{1,3}\.\d{1,3}) )?(.*)", re.ASCII | re.DOTALL)
 _TRIGGER: Final = re.compile(
-    r'<(?:"(?:[^"\\]|\\.)*+"[^<>"]*+|[^<>]*+|<[^<>]*+>)>: '
+    r'<(?:"(?>(?:[^"\\]|\\.)*)"[^<>"]*+|[^<>]*+|<[^<>]*+>)>: '
     r"(?:(?:Unverified )?Client host|Client certificate|Helo command|SASL login name|Sender address|Recipient address"
     r"|Etrn command|Data command|End-of-data) ",
     re.ASCII,
@@ -204,7 +204,7 @@ SMTPD: Final = Grammar(
     ),
     queued("client-for-sender", "client=", rf"{PEER}(?:, sasl_method=([^,\s]*+))?, sasl_sender=.*()", client_logged_in),
     plain("connect", "connect from ", PEER, connected),
-    plain("disconnect", "disconnect from ", rf"{PEER}((?: [a-z]+=[\d/]+)*+)", disconnected),
+    plain("disconnect", "disconnect from ", rf"{PEER}((?>(?: [a-z]+=[\d/]+)*))", disconnected),
     *ACTIONS,
     *(queued(f"{name}-with-id", kind, _AFTER, connection_lost) for name, kind in _LOST),
     *(plain(name, kind, _AFTER, connection_lost) for name, kind in _LOST),

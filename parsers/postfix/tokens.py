@@ -11,7 +11,7 @@ QUEUE_ID: Final = r"[0-9A-Z][0-9A-Za-z]{4,63}"
 CERTAIN_QUEUE_ID: Final = r"(?:[0-9A-F]{5,64}(?![0-9A-Za-z])|(?=[A-Za-z]{0,63}[0-9])[0-9A-Za-z]{6,64})"
 """For places where a common word ("Illegal: ") could stand as well: all hexadecimal, or with a digit."""
 
-QUOTED_ADDRESS: Final = r'"(?:[^"\\]|\\.)*+"[^<>"]*+'
+QUOTED_ADDRESS: Final = r'"(?>(?:[^"\\]|\\.)*)"[^<>"]*+'
 PLAIN_ADDRESS: Final = r'[^<>"]*+'
 ADDRESS: Final = f"(?:{PLAIN_ADDRESS}|{QUOTED_ADDRESS})"
 """What stands between `<>` in external form (RFC 5321 section 4.1.2): `>` only inside a quoted local part."""
