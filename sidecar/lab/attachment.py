@@ -106,4 +106,5 @@ postfix.config_directory = "{postfix.config_directory}"
 web.listen = "127.0.0.1:8025"
 subqueues.scale = {scale}
 feeds.blocklists.enabled = false
+feeds.authentication.enabled = false
 """
