@@ -184,12 +184,18 @@ class PolicyServer:
             try:
                 answered += connection.ready(events, now)
             except Exception as error:  # noqa: BLE001  # one connection's trouble is none of the others'
-                self._tally.closed("error", "an error of ours", error=error)
-                connection.close()
+                self._broke(connection, error)
         for connection, _ in ready:
-            connection.send_answers()
+            try:
+                connection.send_answers()
+            except Exception as error:  # noqa: BLE001  # nor may it keep their answers back
+                self._broke(connection, error)
         if answered:
             self._tally.took(time() - now, answered)
+
+    def _broke(self, connection: "_Connection", error: Exception) -> None:
+        self._tally.closed("error", "an error of ours", error=error)
+        connection.close()
 
     def _accept_again(self, listening: Listening) -> None:
         if listening in self._listening:

@@ -690,6 +690,28 @@ def test_an_error_on_one_connection_is_not_the_others(tmp_path: Path, caplog: py
     played(tmp_path, story, access)
 
 
+def test_an_error_while_one_answer_is_sent_keeps_back_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    send, broken = policyd._Connection.send_answers, []
+
+    def breaks_once(connection: policyd._Connection) -> None:
+        if not broken:
+            broken.append(connection)
+            raise RuntimeError("nobody thought of this")
+        send(connection)
+
+    async def story(service: Service) -> None:
+        async with service.client() as one, service.client() as other:
+            assert await one.ask(RCPT) == await other.ask(RCPT) == DUNNO
+            monkeypatch.setattr(policyd._Connection, "send_answers", breaks_once)
+            for client in (one, other):  # both before the server has its turn: it serves them together
+                client.writer.write(RCPT)
+            answers = sorted([await one.reader.read(1000), await other.reader.read(1000)])
+            assert answers == [b"", DUNNO]
+        assert service.server.figures().closed == {"error": 1}
+
+    played(tmp_path, story)
+
+
 def test_another_access_may_take_over(tmp_path: Path) -> None:
     """A reload closes no connection."""
 
