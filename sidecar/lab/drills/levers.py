@@ -10,7 +10,7 @@ import gzip
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,12 +136,7 @@ async def drained(bench: Bench, seconds: float = 90) -> None:
     Raises DrillError after `seconds`.
     """
     forgive(bench)
-    releasing = asyncio.create_task(_release_on_and_on(bench))
-    try:
-        await all_delivered(bench, seconds)
-        await nothing_on_hold(bench)
-    finally:
-        releasing.cancel()
+    await _until_delivered(bench, _release_on_and_on(bench), seconds)
 
 
 async def nothing_on_hold(bench: Bench) -> None:
@@ -155,12 +150,16 @@ async def flushed(bench: Bench, seconds: float = 90) -> None:
     Raises DrillError after `seconds`.
     """
     forgive(bench)
-    flushing = asyncio.create_task(_flush_on_and_on(bench))
+    await _until_delivered(bench, _flush_on_and_on(bench), seconds)
+
+
+async def _until_delivered(bench: Bench, again_and_again: Coroutine[Any, Any, None], seconds: float) -> None:
+    pushing = asyncio.create_task(again_and_again)
     try:
         await all_delivered(bench, seconds)
         await nothing_on_hold(bench)
     finally:
-        flushing.cancel()
+        pushing.cancel()
 
 
 async def _flush_on_and_on(bench: Bench) -> None:
