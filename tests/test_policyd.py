@@ -691,7 +691,8 @@ def test_an_error_on_one_connection_is_not_the_others(tmp_path: Path, caplog: py
 
 
 def test_an_error_while_one_answer_is_sent_keeps_back_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    send, broken = policyd._Connection.send_answers, []
+    send = policyd._Connection.send_answers
+    broken: list[policyd._Connection] = []
 
     def breaks_once(connection: policyd._Connection) -> None:
         if not broken:
