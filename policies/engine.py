@@ -429,6 +429,7 @@ class Engine:
 
         A promise whose line may be among them is believed: nobody else would let go what we hold.
         """
+        self.messages.forget_announced()
         for message in self.messages:
             if message.place is Place.QUEUED:
                 message.pending = max(message.pending, 1)

@@ -250,6 +250,11 @@ class Messages:
             self._announced, self._announced_before = {}, self._announced
         self._announced[instance, queue_id] = announced
 
+    def forget_announced(self) -> None:
+        """Lines may be missing, those of activations among them: what was only announced may be in core unseen."""
+        self._announced.clear()
+        self._announced_before.clear()
+
     def obtain(self, instance: str, queue_id: str, *, now: float) -> Message:
         """Get the live message, or a new one."""
         message = self.get(instance, queue_id) or self._new(instance, queue_id, now=now)

@@ -427,6 +427,26 @@ def test_a_sub_queue_that_opens_before_the_first_line_takes_the_message_with_it(
     assert [recipient.address for recipient in message.recipients] == ["b@gmail.com"]
 
 
+def test_mail_announced_before_a_gap_is_not_taken_while_a_recipient_may_wait_in_core() -> None:
+    """Its `(queue active)` line may be among those missing: one outcome does not prove that qmgr let it go."""
+    world = World(lambda *_: None, slots=0)
+    engine = world.engine
+    both = ("b@gmail.com", "c@gmail.com")
+    arrival = Arrival("postfix", "4WzB", "a@burst.example", both, True, 1, "", "")
+    assert engine.arriving(arrival, now=world.now) is None
+    engine.gap(now=world.now)
+    engine.open(Key("sender-domain", "burst.example", "google"), rule="google/rate-dkim-domain", now=world.now)
+    world.say(
+        lambda record: facts.DeliveryAttempt(
+            *(record, "4WzB", "b@gmail.com", "", "mx.google.com", "192.0.2.1", 25, None, 1.0),
+            *(facts.Delays(0.0, 0.0, 0.0, 1.0), "", "4.3.0", "deferred"),
+            "host mx.google.com[192.0.2.1] said: 451 4.3.0 later",
+        ),
+        "smtp",
+    )
+    assert not any(isinstance(command, Hold) for command in engine.step(now=world.now))
+
+
 def test_mail_that_never_gets_a_line_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """As what a milter refused after our answer; of the latest some hundred are always known."""
     monkeypatch.setattr("policies.messages.MOST_ANNOUNCED", 100)
