@@ -69,10 +69,11 @@ RARER = 1.5
 DEAR = 5.0
 """How much rarer exploring gets where an episode lowered the limit."""
 UNKNOWN_BURST = 100.0
-_SPARE = 17.0
-"""Refusals that exploring may cost in an opening: half of what a small backlog may see (15 in 1000 of 3,000) ..."""
+_SPARE = 15.0
+"""Refusals that exploring may cost in an opening: a third of what a small backlog may see (15 in 1000 of 3,000) ..."""
 _SHARE = 0.002
-"""... and for each message that was accepted in it: with what comes unasked, 3 in 1000 of a large one."""
+"""... and for each message that was accepted in it, while enough waits to be worth it: with what comes unasked,
+3 in 1000 of a large backlog."""
 _UNSEEN = 1.0
 """Seconds' worth of the pace that is let out unseen, beside the lag: releases go once a second, all at a time."""
 _LAGS = 10.0
@@ -301,7 +302,7 @@ class Pace:
         if self._chance.ratio > 0:
             return max(pacing.quick, seen)
         idle = plan.idle_since is not None and at >= plan.idle_since + pacing.idle
-        if idle and (limit.rate or plan.lent or not self._affordable()):
+        if idle and (limit.rate or plan.lent or not self._affordable(held)):
             if not limit.rate and not plan.lent:
                 plan.goal = max(plan.goal, self.rate)  # was tested
             plan.lent = True
@@ -309,22 +310,28 @@ class Pace:
         if self.rate < plan.goal:
             return plan.creep
         plan.exploring = plan.exploring or (at >= plan.explore_at and self._worth_trying(held))
-        if not plan.exploring or not self._affordable():
+        if not plan.exploring or not self._affordable(held):
             return math.inf
         burst = limit.burst or min(UNKNOWN_BURST, limit.at_once)
         return max(plan.quickest, seen, plan.care * burst / self.rate)
 
-    def _affordable(self) -> bool:
+    def _affordable(self, held: int) -> bool:
         """Whether what has been delivered pays for the refusals that a limit met at this pace would cost.
 
         What is under way when the first of them is seen is refused as well: with a slow provider, or a log that is
-        read late, that is most of the cost.
+        read late, that is most of the cost. What was delivered pays for nothing when the little that is left would
+        be out before a pause is over: the last messages of a backlog met the limit for no gain.
         """
         expected = self.rate * (self._lag + _UNSEEN)
-        return self._refused + expected <= _SPARE + _SHARE * self._accepted
+        earned = _SHARE * self._accepted if self._pays_off(held) else 0.0
+        return self._refused + expected <= _SPARE + earned
 
     def _worth_trying(self, held: int) -> bool:
-        return not self.limit.rate or held > _WORTH * self._before * self.rate
+        return not self.limit.rate or self._pays_off(held)
+
+    def _pays_off(self, held: int) -> bool:
+        """Whether so much is held that a faster pace may win back the pause that it may cost."""
+        return held > _WORTH * self._before * self.rate
 
     # The store's side.
 
