@@ -19,6 +19,8 @@ from sidecar.lab.scenario import NULL_SENDER, Scenario, Sender, Via
 _BURST_CONNECTIONS = 8
 _PICKUP_PROCESSES = 4
 _LINE = 72
+_IDLE_S = 60.0
+"""A connection idle for longer is not used again: smtpd ends it (smtpd_timeout, 300 s, 10 s under stress)."""
 
 
 class Message(NamedTuple):
@@ -210,14 +212,21 @@ class _Lines:
 
     @contextlib.asynccontextmanager
     async def _line(self) -> AsyncIterator["_Line"]:
-        line = self._idle.pop() if self._idle else await _connect(self.port)
+        line = self._fresh() or await _connect(self.port)
         try:
             yield line
         finally:
             if line.between_messages:
+                line.idle_since = time.monotonic()
                 self._idle.append(line)
             else:
                 line.close()
+
+    def _fresh(self) -> "_Line | None":
+        """The connection used last, None where smtpd may already have given it up."""
+        if self._idle and time.monotonic() - self._idle[-1].idle_since > _IDLE_S:
+            self.close()  # the others are older
+        return self._idle.pop() if self._idle else None
 
     def close(self) -> None:
         for line in self._idle:
@@ -231,6 +240,7 @@ class _Line:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
         self.between_messages = True
+        self.idle_since = 0.0
 
     async def send(self, message: Message) -> None:
         """Raises _Refused with the reply, _Unsure when the connection broke at the end of DATA."""
