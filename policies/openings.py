@@ -14,11 +14,13 @@ _KEPT = 200
 
 
 class _Watch:
-    __slots__ = ("attempts", "refusals")
+    __slots__ = ("attempts", "foreseen", "refusals")
 
     def __init__(self) -> None:
         self.attempts: deque[float] = deque(maxlen=2_000)
         self.refusals: deque[tuple[float, str]] = deque(maxlen=_KEPT)
+        self.foreseen: dict[str, float] = {}
+        """Recipients refused by one MX host while the next is being asked, and when."""
 
 
 class Openings:
@@ -27,7 +29,7 @@ class Openings:
     def __init__(self) -> None:
         self._watched: dict[Key, _Watch] = {}
 
-    def attempted(self, key: Key, *, now: float) -> None:
+    def attempted(self, key: Key, recipient: str, *, now: float) -> None:
         """An attempt under a key that has been refused lately: the ratio's other half.
 
         Keys without refusals are not watched: an attempt before the first refusal is not counted, which
@@ -36,19 +38,33 @@ class Openings:
         watch = self._watched.get(key)
         if watch is not None:
             watch.attempts.append(now)
+            watch.foreseen.pop(recipient, None)
 
     def refused(self, key: Key, recipient: str, opening: Opening, *, named: bool, now: float) -> bool:
         """Count a refusal; tell whether it opens the sub-queue."""
         watch = self._watch(key)
         watch.refusals.append((now, recipient))
         watch.attempts.append(now)
+        watch.foreseen.pop(recipient, None)
+        return self._opens(key, watch, opening, named=named, now=now)
+
+    def foreseen(self, key: Key, recipients: Iterable[str], opening: Opening, *, named: bool, now: float) -> bool:
+        """Count refusals whose outcomes are still to come, and once with them; tell whether they open it already."""
+        watch = self._watch(key)
+        for recipient in recipients:
+            if len(watch.foreseen) < _KEPT:
+                watch.foreseen[recipient] = now
+        return self._opens(key, watch, opening, named=named, now=now)
+
+    def _opens(self, key: Key, watch: _Watch, opening: Opening, *, named: bool, now: float) -> bool:
         since = now - opening.within
-        recipients = {who for when, who in watch.refusals if when >= since}
+        watch.foreseen = {who: when for who, when in watch.foreseen.items() if when >= since}
+        recipients = {who for when, who in watch.refusals if when >= since} | watch.foreseen.keys()
         wanted = opening.recipients_named if named else opening.recipients
         if len(recipients) < wanted:
             return False
-        refusals = sum(when >= since for when, _ in watch.refusals)
-        attempts = sum(when >= since for when in watch.attempts)
+        refusals = sum(when >= since for when, _ in watch.refusals) + len(watch.foreseen)
+        attempts = sum(when >= since for when in watch.attempts) + len(watch.foreseen)
         if wanted > 1 and refusals < opening.ratio * attempts:
             return False
         del self._watched[key]

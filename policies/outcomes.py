@@ -62,7 +62,7 @@ class Outcomes:
         if provider and verdict is None:
             self._acceptances.accepted(provider, message.sender_domain, now=now)
         if provider:
-            self._count(key, refused, message, provider, now=now)
+            self._count(key, refused, message, recipient, provider, now=now)
             for sub in concerned:
                 self._feed(sub, fact, message, verdict, refused=sub is refused, now=now)
         self._telling.attempted(
@@ -76,9 +76,9 @@ class Outcomes:
     def foresee(self, fact: RemoteReply, message: Message, *, now: float) -> Judgement:
         """Judge a refusal that is no outcome yet: one MX host has refused and the next is being asked.
 
-        Only where the reply names the identity: then one refusal is enough to open its sub-queue, and counting it
-        twice, with its outcome, changes nothing. One that is ramping stops, a whole transaction sooner than by the
-        outcome. A probe's outcome is waited for.
+        Only where the reply names the identity, or a rule of the provider's own knows it: what nobody knows may be
+        the trouble of that one host. A sub-queue that is ramping stops, a whole transaction sooner than by the outcome.
+        A probe's outcome is waited for.
         """
         provider = self._recipients.of_relay(fact.relay_host)
         domains = {recipient.domain for recipient in message.open_recipients}
@@ -86,11 +86,15 @@ class Outcomes:
             return _NOTHING
         verdict = self._rules.classify(Said(fact.reason, fact.relay_host, next(iter(domains))))
         key = self._named(verdict, message, provider)
-        if key is None or verdict.identity is None or self._rules.opening(verdict.rule).recipients_named > 1:
+        named = verdict.identity is not None
+        if key is None or not (named or verdict.rule.startswith(f"{provider}/")):
             return _NOTHING
         sub = self._subqueues.named(key)
         if sub is None:
-            return Judgement(key, verdict.rule, [])
+            addresses = (recipient.address for recipient in message.open_recipients)
+            opening = self._rules.opening(verdict.rule)
+            opens = self._openings.foreseen(key, addresses, opening, named=named, now=now)
+            return Judgement(key if opens else None, verdict.rule, [])
         if sub.machine.state is not State.RAMPING or message.let_out < sub.opened_at:
             return _NOTHING
         sub.refused_early(message)
@@ -185,15 +189,22 @@ class Outcomes:
         return None
 
     def _count(
-        self, key: Key | None, refused: OpenSubQueue | None, message: Message, provider: str, *, now: float
+        self,
+        key: Key | None,
+        refused: OpenSubQueue | None,
+        message: Message,
+        recipient: Recipient,
+        provider: str,
+        *,
+        now: float,
     ) -> None:
         """Keep the other half of the opening ratio: attempts of keys that have been refused lately."""
         if key is not None and refused is None:
             return  # counted with its refusal
         if message.sender_domain:
             domain = self._subqueues.organizational(message.sender_domain)
-            self._openings.attempted(Key("sender-domain", domain, provider), now=now)
-        self._openings.attempted(Key("host", self._settings.host, provider), now=now)
+            self._openings.attempted(Key("sender-domain", domain, provider), recipient.address, now=now)
+        self._openings.attempted(Key("host", self._settings.host, provider), recipient.address, now=now)
 
     def _opens(self, key: Key, verdict: Verdict, recipient: Recipient, *, now: float) -> bool:
         opening = self._rules.opening(verdict.rule)

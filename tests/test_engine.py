@@ -359,11 +359,61 @@ def _in_delivery_while_ramping() -> tuple[World, str]:
 
 
 def _refused_by_one_mx(world: World, queue_id: str, domain: str = "burst.example") -> None:
-    said = GOOGLE_DKIM.format(domain=domain)
-    host = "gmail-smtp-in.l.google.com"
+    _one_mx_said(world, queue_id, "gmail-smtp-in.l.google.com", GOOGLE_DKIM.format(domain=domain))
+
+
+def _one_mx_said(world: World, queue_id: str, host: str, said: str) -> None:
     reason = f"host {host}[192.0.2.1] said: {said} (in reply to end of DATA command)"
-    reply = Reply("421", "4.7.28", said, host, "192.0.2.1", "end of DATA")
+    reply = Reply(said[:3], said[4:].partition(" ")[0], said, host, "192.0.2.1", "end of DATA")
     world.say(lambda r: facts.RemoteReply(r, queue_id, host, "192.0.2.1", reason, reply), "smtp", text=reason)
+
+
+COMCAST_RATE = "451 4.2.0 Throttled - https://postmaster.comcast.net/smtp-error-codes.php#RL000010"
+ANYBODYS = "451 4.7.1 Service unavailable - try again later"
+
+
+@pytest.mark.parametrize(
+    ("said", "users", "opens"),
+    [
+        pytest.param(COMCAST_RATE, ("a", "b"), False, id="two recipients of three"),
+        pytest.param(COMCAST_RATE, ("a", "b", "a"), False, id="one of them twice"),
+        pytest.param(COMCAST_RATE, ("a", "b", "c"), True, id="three"),
+        pytest.param(ANYBODYS, ("a", "b", "c", "d"), False, id="words that are nobody's own: one host's trouble"),
+    ],
+)
+def test_where_the_reply_names_nobody_refusals_of_one_mx_host_open_by_recipients(
+    said: str, users: tuple[str, ...], *, opens: bool
+) -> None:
+    world = _in_delivery_to_comcast(users)
+    assert (_COMCAST_KEY in _refused_by_comcasts_first(world, said)) is opens
+
+
+def test_a_recipient_that_the_next_mx_host_took_does_not_count_as_refused() -> None:
+    world = _in_delivery_to_comcast(("a", "b"))
+    assert not _refused_by_comcasts_first(world, COMCAST_RATE)
+    world.run(10.0)
+    assert sum(world.delivered.values()) == 2
+    world.submit("news@burst.example", ["c@comcast.net"])
+    world.run(1.0)
+    assert not _refused_by_comcasts_first(world, COMCAST_RATE)
+
+
+_COMCAST_KEY = Key("sender-domain", "burst.example", "comcast")
+
+
+def _in_delivery_to_comcast(users: tuple[str, ...]) -> World:
+    world = World(lambda *_: None, transaction=5.0)
+    for user in users:
+        world.submit("news@burst.example", [f"{user}@comcast.net"])
+    world.run(1.0)
+    return world
+
+
+def _refused_by_comcasts_first(world: World, said: str) -> list[Key]:
+    """Say for all that is in delivery that one MX host has refused; the keys that are open then."""
+    for queue_id in [message.queue_id for message in world.engine.messages if message.in_core]:
+        _one_mx_said(world, queue_id, "mx1a1.comcast.net", said)
+    return [sub.key for sub in world.engine.subqueues.all()]
 
 
 def test_the_first_mx_hosts_refusal_stops_a_ramp_before_the_outcome_and_is_counted_once() -> None:
