@@ -4,7 +4,7 @@ Knows that only an `ok` value fires or resolves, and that one look may be a slip
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -15,6 +15,7 @@ from parsers.expression import Field, FieldType
 from parsers.feeds.dnsbl import Severity
 from parsers.observation import Outcome
 from policies.figures import Figure, Kind
+from policies.grades import BETWEEN, SILENT, WELL, Grade, Grader, State, at_least, at_most, listing, reminder
 
 DEDUP_MAX: Final = 255
 """Characters that PagerDuty takes."""
@@ -32,30 +33,6 @@ class Category(StrEnum):
     QUEUE = "queue"
     SIDECAR = "sidecar"
     """Ours: we are blind, behind or cannot tell anybody."""
-
-
-class State(StrEnum):
-    """What one look says."""
-
-    BAD = "bad"
-    BETWEEN = "between"
-    """No longer bad enough to fire, not yet good enough to resolve."""
-    WELL = "well"
-    SILENT = "silent"
-    """It says nothing: no value, or too few messages."""
-
-
-class Grade(NamedTuple):
-    state: State
-    severity: Severity | None = None
-    """Of BAD alone."""
-
-
-_SILENT: Final = Grade(State.SILENT)
-_WELL: Final = Grade(State.WELL)
-_BETWEEN: Final = Grade(State.BETWEEN)
-
-Grader = Callable[[Figure], Grade]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,63 +95,6 @@ class Condition:
 
 def _fits(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
-
-
-# How a figure is graded.
-
-
-def at_least(*levels: tuple[Severity, float], over: float, volume: float = 0.0, times: float = 0.0) -> Grader:
-    """Bad at or above a level, well at or below `over`; the worst level counts.
-
-    `volume`: messages below which it is never bad. `times`: only when as many times its own baseline, where
-    there is one.
-    """
-
-    def grade(figure: Figure) -> Grade:
-        value = figure.value
-        if figure.outcome is not Outcome.OK or value is None:
-            return _SILENT
-        if value <= over:
-            return _WELL
-        usual = figure.baseline is not None and value < times * figure.baseline
-        if figure.volume < volume or usual:
-            return _BETWEEN
-        return next((Grade(State.BAD, severity) for severity, limit in levels if value >= limit), _BETWEEN)
-
-    return grade
-
-
-def at_most(*levels: tuple[Severity, float], over: float, volume: float = 0.0) -> Grader:
-    """Bad at or below a level, well at or above `over`."""
-
-    def grade(figure: Figure) -> Grade:
-        value = figure.value
-        if figure.outcome is not Outcome.OK or value is None:
-            return _SILENT
-        if value >= over:
-            return _WELL
-        if figure.volume < volume:
-            return _BETWEEN
-        return next((Grade(State.BAD, severity) for severity, limit in levels if value <= limit), _BETWEEN)
-
-    return grade
-
-
-def listing(figure: Figure) -> Grade:
-    """Grade a listing as the text of the figure says ("critical: CSS: ...")."""
-    if figure.outcome is not Outcome.OK or figure.value is None:
-        return _SILENT
-    if figure.value <= 0:
-        return _WELL
-    word = figure.text.partition(":")[0].strip().lower()
-    return Grade(State.BAD, Severity(word) if word in set(Severity) else Severity.WARNING)
-
-
-def reminder(figure: Figure) -> Grade:
-    """Grade what its own text says is due."""
-    if figure.outcome is not Outcome.OK:
-        return _SILENT
-    return Grade(State.BAD, Severity.INFO) if figure.text else _WELL
 
 
 CRITICAL, ERROR, WARNING, INFO = Severity
@@ -419,13 +339,13 @@ def own(name: str, when: str, *, until: str = "", severity: Severity = WARNING, 
 
     def grade(figure: Figure) -> Grade:
         if figure.outcome is not Outcome.OK:
-            return _SILENT
+            return SILENT
         asked = _Asked(
             *figure[:2], str(figure.kind), figure.measure, figure.value, figure.value, figure.text, *figure[9:]
         )
         if bad(asked):
             return Grade(State.BAD, severity)
-        return _WELL if over is None or over(asked) else _BETWEEN
+        return WELL if over is None or over(asked) else BETWEEN
 
     said = "{object}: {part} is {value} {text}"
     return Condition(name, said, "*", "*", grade, Category.REPUTATION, confirm, clear, runbook=runbook, owner=owner)

@@ -11,8 +11,9 @@ from parsers.expression import ExpressionError
 from parsers.feeds.dnsbl import Severity
 from parsers.observation import Observation, Outcome
 from policies import conditions, windows
-from policies.conditions import CONDITIONS, DEDUP_MAX, Alert, Condition, State, Turn, begin, follow, own
+from policies.conditions import CONDITIONS, DEDUP_MAX, Alert, Condition, Turn, begin, follow, own
 from policies.figures import Figure, Kind, told
+from policies.grades import State
 from policies.windows import Counts
 
 BY_NAME = {condition.name: condition for condition in CONDITIONS}

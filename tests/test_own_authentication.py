@@ -19,8 +19,9 @@ from parsers.feeds.own_authentication import FEED, MEASURES, Key, Sender, Site, 
 from parsers.feeds.together import together
 from parsers.observation import Observation, Outcome
 from policies.cadence import Cadence, Standing
-from policies.conditions import CONDITIONS, State
+from policies.conditions import CONDITIONS
 from policies.figures import told
+from policies.grades import State
 from sidecar import own_domains
 from sidecar.asking import Asking
 from sidecar.config import AuthenticationConfig, Config, ConfigError, FeedsConfig, OutsideConfig, StoreConfig
