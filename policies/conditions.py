@@ -106,33 +106,33 @@ CONDITIONS: Final = (
     # The log: shares of messages in a window, by provider, sender domain, or all together.
     Condition(
         "hard-bounces", "{object}: {share} of {volume} messages bounced for good", "log", "hard-bounces.1h",
-        at_least((CRITICAL, 0.30), (ERROR, 0.10), (WARNING, 0.05), over=0.03, volume=200, times=2.0),
+        at_least((CRITICAL, 0.30), (ERROR, 0.10), (WARNING, 0.05), over=0.03, volume=200, times=2.0, sure=True),
         Category.LIST_QUALITY, confirm=2, clear=4, runbook="complaint-spike",
     ),
     Condition(
         "deferrals", "{object} puts off {share} of {volume} attempts", "log", "deferrals.15m",
-        at_least((ERROR, 0.60), (WARNING, 0.25), over=0.10, volume=200, times=2.0),
+        at_least((ERROR, 0.60), (WARNING, 0.25), over=0.10, volume=200, times=2.0, sure=True),
         Category.THROTTLING, confirm=2, clear=4, kind=Kind.PROVIDER, runbook="domain-throttled",
     ),
     Condition(
         "acceptance", "{object}: {share} of {volume} messages were accepted", "log", "acceptance.24h",
-        at_most((ERROR, 0.90), (WARNING, 0.98), over=0.985, volume=1_000),
+        at_most((ERROR, 0.90), (WARNING, 0.98), over=0.985, volume=1_000, sure=True),
         Category.REPUTATION, runbook="domain-throttled",
     ),
     Condition(
         "connections", "{share} of {volume} attempts at {object} found no connection", "log", "connections.1h",
-        at_least((ERROR, 0.50), (WARNING, 0.10), over=0.05, volume=100, times=2.0),
+        at_least((ERROR, 0.50), (WARNING, 0.10), over=0.05, volume=100, times=2.0, sure=True),
         Category.INFRASTRUCTURE, confirm=2, clear=4, kind=Kind.PROVIDER, runbook="queue-growth",
     ),
     Condition(
         "tls", "{share} of {volume} attempts at {object} failed for TLS", "log", "tls.1h",
-        at_least((ERROR, 0.20), (WARNING, 0.02), over=0.01, volume=100),
+        at_least((ERROR, 0.20), (WARNING, 0.02), over=0.01, volume=100, sure=True),
         Category.INFRASTRUCTURE, confirm=2, clear=4, runbook="queue-growth",
     ),
     Condition(
         "authentication-refused", "{object}: {share} of {volume} attempts were refused for want of authentication",
         "log", "authentication.1h",
-        at_least((CRITICAL, 0.20), (ERROR, 0.02), over=0.005, volume=50),
+        at_least((CRITICAL, 0.20), (ERROR, 0.02), over=0.005, volume=50, sure=True),
         Category.AUTHENTICATION, confirm=2, clear=4, runbook="authentication-broken",
     ),
     Condition(
@@ -140,6 +140,51 @@ CONDITIONS: Final = (
         "log", "of-expected.1h",
         at_most((WARNING, 0.02), over=0.20, volume=50),
         Category.QUEUE, confirm=8, clear=2, kind=Kind.DOMAIN, runbook="queue-growth",
+    ),
+    # Report mail: what people and receivers write to us about our mail.
+    Condition(
+        "complaints", "{share} of {volume} messages of {object} were called spam by those who got them", "report-mail",
+        "complaints.24h", at_least((ERROR, 0.003), (WARNING, 0.001), over=0.0005, volume=500, sure=True),
+        Category.COMPLAINTS, confirm=2, clear=4, runbook="complaint-spike",
+    ),
+    Condition(
+        "complaints-raised", "{object} has far more complaints than it used to: {share} of {volume} messages",
+        "report-mail", "complaints.24h",
+        at_least((WARNING, 0.0003), over=0.0001, volume=2_000, times=2.0, sure=True, known=True),
+        Category.COMPLAINTS, confirm=2, clear=4, runbook="complaint-spike",
+    ),
+    Condition(
+        "opt-outs", "{share} of {volume} messages of {object} made people leave the list", "report-mail",
+        "opt-outs.24h", at_least((ERROR, 0.02), (WARNING, 0.005), over=0.003, volume=500, times=2.0, sure=True),
+        Category.LIST_QUALITY, confirm=2, clear=4, runbook="complaint-spike",
+    ),
+    Condition(
+        "dmarc-failures", "{share} of {volume} messages that we sent as {object} fail DMARC, receivers report",
+        "report-mail", "dmarc-failures",
+        at_least((ERROR, 0.10), (WARNING, 0.01), over=0.005, volume=100, sure=True),
+        Category.AUTHENTICATION, runbook="authentication-broken",
+    ),
+    Condition(
+        "dkim-failures", "{share} of {volume} messages that we sent as {object} have no aligned signature that passes,"
+        " receivers report", "report-mail", "dkim-failures",
+        at_least((ERROR, 0.50), (WARNING, 0.05), over=0.02, volume=100, sure=True),
+        Category.AUTHENTICATION, runbook="authentication-broken",
+    ),
+    Condition(
+        "dmarc-strangers", "{share} of {volume} messages as {object} came from elsewhere, failed DMARC and were let in,"
+        " {text}", "report-mail", "dmarc-strangers",
+        at_least((WARNING, 0.20), over=0.10, volume=1_000, sure=True),
+        Category.AUTHENTICATION, runbook="authentication-broken",
+    ),
+    Condition(
+        "tls-reports", "{share} of {volume} TLS sessions with the MX hosts of {object} failed: {text}", "report-mail",
+        "tls-failures", at_least((ERROR, 0.05), (WARNING, 0.01), over=0.005, volume=100, sure=True),
+        Category.INFRASTRUCTURE, runbook="authentication-broken",
+    ),
+    Condition(
+        "tls-reports-several", "several reporters see TLS sessions with the MX hosts of {object} fail: {text}",
+        "report-mail", "tls-failures.several", at_least((ERROR, 0.01), over=0.002, volume=100),
+        Category.INFRASTRUCTURE, runbook="authentication-broken",
     ),
     # Core and what it holds.
     Condition(

@@ -126,6 +126,8 @@ def strong(alert: Member | Alert) -> tuple[str, ...]:
         case Kind.SUBQUEUE:
             key = _key(alert.object)
             return (f"{_sort(key)}:{key.value}",) if key else (f"subqueue:{alert.object}",)
+        case Kind.STREAM:
+            return (f"{Kind.DOMAIN}:{alert.object.rpartition('@')[0]}",)
         case Kind.FEED | Kind.LIST:
             return ("feeds",)  # a resolver or a network that is away blinds them all
         case _:
@@ -134,6 +136,8 @@ def strong(alert: Member | Alert) -> tuple[str, ...]:
 
 def weak(alert: Member | Alert) -> tuple[str, ...]:
     """What it happens at: it belongs to trouble of the whole of it, not to its neighbours' there."""
+    if alert.kind is Kind.STREAM:
+        return (f"{Kind.PROVIDER}:{alert.object.rpartition('@')[2]}",)
     key = _key(alert.object) if alert.kind is Kind.SUBQUEUE else None
     return (f"{Kind.PROVIDER}:{key.provider}",) if key else ()
 

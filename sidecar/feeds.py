@@ -9,6 +9,7 @@ from typing import NamedTuple
 from parsers.feeds import google_postmaster, google_postmaster_v1, own_authentication, senderscore, snds, spamhaus_sia
 from parsers.feeds.asking import Poll
 from policies.cadence import Cadence
+from policies.reported import FEED as REPORT_MAIL
 from sidecar import blocklists, own_domains
 from sidecar.config import Config, ConfigError
 from sidecar.credentials import google_grant, secret, snds_ages, snds_networks, snds_way
@@ -121,3 +122,20 @@ FEEDS: Mapping[str, Feed] = {
         _sia,
     ),
 }
+
+
+class Watched(NamedTuple):
+    """What must tell something at its times, else it is blind: a feed, or report mail."""
+
+    name: str
+    about: str
+    wanted: bool
+    cadence: Cadence
+
+
+def watched(config: Config, feeds: Mapping[str, Feed] = FEEDS) -> list[Watched]:
+    """List the feeds, and report mail, which is taken in and not asked for."""
+    found = [Watched(name, feed.about, feed.wanted(config), feed.cadence(config)) for name, feed in feeds.items()]
+    every = Cadence(config.report_mail.every_minutes * 60.0)
+    about = "report mail: complaints, bounces, DMARC and TLS reports, from every source that is configured"
+    return [*found, Watched(REPORT_MAIL, about, wanted=True, cadence=every)]

@@ -20,7 +20,7 @@ from parsers.observation import Observation
 from policies.cadence import Standing
 from sidecar.asking import Asking
 from sidecar.config import Config, ConfigError
-from sidecar.feeds import FEEDS
+from sidecar.feeds import FEEDS, Watched, watched
 from sidecar.mx import resolver_at
 from sidecar.outside_store import OutsideStore
 from sidecar.own_log import printable
@@ -42,7 +42,7 @@ def feeds(config: Config, *, as_json: bool) -> None:
     """List the feeds: what each is for, how often it is asked, when it last told something, and what is wrong."""
     standings = _standings(config)
     now = time.time()
-    rows = [_row(config, name, standings.get(name, Standing()), now=now) for name in FEEDS]
+    rows = [_row(each, standings.get(each.name, Standing()), now=now) for each in watched(config)]
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -59,18 +59,17 @@ def _standings(config: Config) -> dict[str, Standing]:
         return {}
     store = OutsideStore.open_read_only(config.outside_database)
     try:
-        return {name: store.standing(name) for name in FEEDS}
+        return {each.name: store.standing(each.name) for each in watched(config)}
     finally:
         store.close()
 
 
-def _row(config: Config, name: str, standing: Standing, *, now: float) -> dict[str, Any]:
-    cadence = FEEDS[name].cadence(config)
+def _row(each: Watched, standing: Standing, *, now: float) -> dict[str, Any]:
     return {
-        "feed": name,
-        "about": FEEDS[name].about,
-        "state": _state(config, name, standing, blind=standing.blind(cadence, now=now)),
-        "every_s": cadence.every,
+        "feed": each.name,
+        "about": each.about,
+        "state": _state(each, standing, blind=standing.blind(each.cadence, now=now)),
+        "every_s": each.cadence.every,
         "told_at": standing.told_at or None,
         "next_at": standing.next_at or None,
         "failures": standing.failures,
@@ -79,8 +78,8 @@ def _row(config: Config, name: str, standing: Standing, *, now: float) -> dict[s
     }
 
 
-def _state(config: Config, name: str, standing: Standing, *, blind: bool) -> str:
-    if not FEEDS[name].wanted(config):
+def _state(each: Watched, standing: Standing, *, blind: bool) -> str:
+    if not each.wanted:
         return "off"
     if blind:
         return "blind"

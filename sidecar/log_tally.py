@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from policies.figures import Figure, Kind
+from policies.reported import objects
 from policies.windows import BASELINE, DAY, HOUR, WINDOWS, Counts, Object, Window, expected, shares
 from sidecar.database import Database
 from sidecar.incident_store import IncidentStore
@@ -21,7 +22,9 @@ LOOK_SECONDS: Final = 2.0
 """For which one look counts what is old; the next one goes on."""
 ALL: Final = "all mail"
 _FINE: Final = 300
-_KEPT: Final = {_FINE: 26 * HOUR, HOUR: 31 * DAY}
+_KEPT: Final = {_FINE: 26 * HOUR, HOUR: 31 * DAY, DAY: 32 * DAY}
+_STREAM_KEPT: Final = 9 * DAY
+"""Of what one domain sends to one provider: there are many such, and only by the day."""
 
 
 class LogTally:
@@ -100,13 +103,13 @@ class LogTally:
         for begin, provider, domain, *numbers in rows:
             counts = Counts(*map(int, numbers))
             fine = int(begin)
-            for width in (_FINE, HOUR):
+            for width in _KEPT:
                 if fine < now - _KEPT[width]:
                     continue
                 start = fine // width * width
-                for kind, name in ((Kind.PROVIDER, provider), (Kind.DOMAIN, domain), (Kind.HOST, ALL)):
-                    if name:
-                        cell = (width, start, str(kind), str(name))
+                for kind, name in ((str(Kind.HOST), ALL), *objects(str(domain), str(provider))):
+                    if width == DAY or kind != Kind.STREAM:
+                        cell = (width, start, kind, name)
                         cells[cell] = cells[cell].plus(counts)
         with self._store.lock, self._store.database.transaction():
             write = self._store.database.connection.executemany
@@ -116,6 +119,21 @@ class LogTally:
                 "DELETE FROM tally WHERE width = ? AND begin < ?",
                 [(width, now - kept) for width, kept in _KEPT.items()],
             )
+            write(
+                "DELETE FROM tally WHERE width = ? AND kind = ? AND begin < ?", [(DAY, Kind.STREAM, now - _STREAM_KEPT)]
+            )
+
+    def busiest_day(self, *, now: float) -> dict[Object, int]:
+        """Messages that were delivered on the busiest of the last eight days (UTC), today among them."""
+        with self._store.lock:
+            rows = self._store.database.rows(_BUSIEST, (DAY, now - 8 * DAY))
+        return {(kind, name): int(number) for kind, name, number in rows}
+
+    def sent(self, *, since: float, until: float) -> dict[Object, int]:
+        """Messages that were delivered, by whole days; of what has mail at least since the day after `since`."""
+        with self._store.lock:
+            rows = self._store.database.rows(_SENT, (DAY, since // DAY * DAY, until // DAY * DAY, since + DAY))
+        return {(kind, name): int(number) for kind, name, number in rows}
 
     def _sums(self, width: int, since: float, *, until: float = 1e18) -> dict[Object, Counts]:
         with self._store.lock:
@@ -144,6 +162,11 @@ _ADD = (
 _SUM = (
     f"SELECT kind, object, {', '.join(f'sum({f})' for f in Counts._fields)} FROM tally"
     " WHERE width = ? AND begin >= ? AND begin < ? GROUP BY kind, object"
+)
+_BUSIEST = "SELECT kind, object, max(sent) FROM tally WHERE width = ? AND begin >= ? GROUP BY kind, object"
+_SENT = (
+    "SELECT kind, object, sum(sent) FROM tally WHERE width = ? AND begin >= ? AND begin < ?"
+    " GROUP BY kind, object HAVING min(begin) <= ?"
 )
 _ATTEMPTS = (
     "SELECT kind, object, sum(attempts) FROM tally WHERE width = ? AND begin >= ? AND begin < ? AND kind = 'domain'"

@@ -17,22 +17,24 @@ from parsers.expression import ExpressionError
 from parsers.feeds.asking import Trouble
 from parsers.feeds.dnsbl import Severity
 from parsers.observation import Observation, Outcome
-from policies import conditions
+from policies import conditions, reported
 from policies.channels.receipt import Result
 from policies.conditions import CONDITIONS, Alert, Condition, Turn
 from policies.figures import Figure, Kind, told
 from policies.incidents import REOPEN, Incident, Incidents
 from policies.note import Note, NoteKind, headline
 from policies.windows import FEED as LOG
+from policies.windows import Object
 from sidecar import blocklists, own_log, surroundings
 from sidecar.channels import Channel
 from sidecar.config import Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable
 from sidecar.database import StoreError, StoreUnavailable
-from sidecar.feeds import FEEDS, Feed
+from sidecar.feeds import FEEDS, Feed, watched
 from sidecar.incident_store import IncidentStore, Looked
 from sidecar.log_tally import LogTally
 from sidecar.outbox import Outbox
+from sidecar.report_figures import ReportFigures
 from sidecar.threads import in_thread
 
 EVERY: Final = 15.0
@@ -40,6 +42,8 @@ LAG_MAX: Final = 120.0
 """Seconds that core may be behind its log for what the log counts to be believed."""
 QUEUE_EVERY: Final = 300.0
 SUBQUEUES_EVERY: Final = 60.0
+ANSWERS_EVERY: Final = 900.0
+REPORTS_EVERY: Final = 300.0
 PRUNE_EVERY: Final = 6 * 3600.0
 LOOKUPS: Final = 10
 """Alerts of one look whose surroundings are looked up; each costs a walk through a quarter of an hour of the log."""
@@ -82,19 +86,25 @@ class Lookout:
         ask_core: Ask,
         feeds: Mapping[str, Feed] = FEEDS,
         clock: Callable[[], float] = time.time,
+        addresses: Callable[[], Sequence[str]] = tuple,
         seen: Callable[["Lookout"], None] = lambda _: None,
         told: Callable[[str, Result], None] = lambda _, __: None,
     ) -> None:
-        """`seen` hears of each look that ended, `told` what became of each message. Raises ConfigError, StoreError."""
+        """`addresses`: those that our mail leaves from. `seen` hears of each look that ended, `told` what became of each
+        message. Raises ConfigError, StoreError.
+        """
+        self._addresses = addresses
         self._config = config
         self._store = store
         self._ask_core = ask_core
-        self._feeds = {name: feed for name, feed in feeds.items() if feed.wanted(config)}
+        self._watched_feeds = [each for each in watched(config, feeds) if each.wanted]
+        self._feeds = {each.name for each in self._watched_feeds}
         self._clock = clock
         self._seen = seen
         self._conditions = {condition.name: condition for condition in conditions_of(config)}
         self._by_measure: dict[tuple[str, str, Kind], list[Condition]] = {}
         self._tally = LogTally(store, config.core_database)
+        self._reports = ReportFigures(store, self._tally)
         self._turn = threading.RLock()
         """Held while alerts and incidents are read or changed: looks, commands and the outbox come from threads."""
         self._alerts = {alert.key: alert for alert in store.alerts()}
@@ -280,9 +290,17 @@ class Lookout:
         )
         if now - self._at["subqueues"] >= SUBQUEUES_EVERY and not away:
             self._at["subqueues"] = now
-            yield from self._stuck(now=now)
+            yield from self._read(lambda: self._stuck(now=now))
         if lag is not None and lag <= LAG_MAX:
             yield from self._log(now=now)
+            if now - self._at["answers"] >= ANSWERS_EVERY:  # over what the log counts
+                self._at["answers"] = now
+                watched = self._watched(reported.FEED)
+                yield from self._read(lambda: self._reports.answers(watched, now=now))
+        if now - self._at["reports"] >= REPORTS_EVERY:
+            self._at["reports"] = now
+            yield from self._read(lambda: self._reports.dmarc(self._addresses, now=now))
+            yield from self._read(lambda: self._reports.tls(now=now))
         if now - self._at["prune"] >= PRUNE_EVERY:
             self._at["prune"] = now
             with contextlib.suppress(StoreUnavailable):  # whoever writes says so
@@ -304,15 +322,15 @@ class Lookout:
                 yield told(seen, stamp=each.polled_at)
 
     def _standings(self, *, now: float) -> Iterator[Figure]:
-        for name, feed in self._feeds.items():
+        for each in self._watched_feeds:
             with self._store.lock:
-                standing = self._store.polls.standing(name)
+                standing = self._store.polls.standing(each.name)
             if not standing.asked_at:
                 continue
-            blind = standing.blind(feed.cadence(self._config), now=now)
+            blind = standing.blind(each.cadence, now=now)
             refused = standing.trouble in {Trouble.AUTHENTICATION, Trouble.REFUSED, Trouble.CONFIGURATION}
             for measure, bad, stamp in (("blind", blind, now), ("refused", refused, standing.asked_at)):
-                yield _figure("feeds", (name, Kind.FEED), measure, float(bad), stamp, text=standing.why)
+                yield _figure("feeds", (each.name, Kind.FEED), measure, float(bad), stamp, text=standing.why)
 
     def _channel_states(self, *, now: float) -> Iterator[Figure]:
         for name in self._channels:
@@ -323,17 +341,22 @@ class Lookout:
 
     def _stuck(self, *, now: float) -> Iterator[Figure]:
         watched = {alert.object for alert in self._alerts.values() if alert.kind is Kind.SUBQUEUE}
-        try:
-            for key, since, held in surroundings.progress(self._config.core_database, watched):
-                idle = now - since if held else 0.0
-                yield _figure("core", (key, Kind.SUBQUEUE), "without-progress", idle, now, volume=float(held))
-        except StoreError as error:
-            own_log.look_incomplete(str(error))
+        for key, since, held in surroundings.progress(self._config.core_database, watched):
+            idle = now - since if held else 0.0
+            yield _figure("core", (key, Kind.SUBQUEUE), "without-progress", idle, now, volume=float(held))
 
     def _log(self, *, now: float) -> Iterator[Figure]:
-        watched = {(str(alert.kind), alert.object) for alert in self._alerts.values() if alert.feed == LOG}
+        watched = self._watched(LOG)
+        yield from self._read(lambda: self._tally.figures(watched, now=now) or ())
+
+    def _watched(self, feed: str) -> set[Object]:
+        """Of which objects a figure is wanted though nothing happened: an alert waits for its end."""
+        return {(str(alert.kind), alert.object) for alert in self._alerts.values() if alert.feed == feed}
+
+    def _read(self, figures: Callable[[], Iterable[Figure]]) -> Iterator[Figure]:
+        """Give all the figures, or, where the store does not answer, none."""
         try:
-            yield from self._tally.figures(watched, now=now) or ()
+            yield from list(figures())
         except StoreError as error:
             own_log.look_incomplete(str(error))
 

@@ -8,7 +8,7 @@ import functools
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,11 @@ def _alerts(config: Config, core: Core, own: OutsideFigures) -> tuple[Lookout, I
     store = IncidentStore.open(config.outside_database)
     seen = functools.partial(_measure, own)
     told = functools.partial(_told, own)
-    return Lookout(config, store, listed, ask_core=core.ask, seen=seen, told=told), store
+
+    def addresses() -> Sequence[str]:
+        return find(config).addresses
+
+    return Lookout(config, store, listed, ask_core=core.ask, addresses=addresses, seen=seen, told=told), store
 
 
 async def _look_out(config: Config, lookout: Lookout) -> None:

@@ -26,6 +26,7 @@ from policies.cadence import Cadence
 from policies.cadence import Standing as CadenceStanding
 from policies.classify import RuleSet
 from policies.report_events import Event, of_bounce, of_complaint
+from policies.reported import FEED
 from policies.reporters import KNOWN, Reporter, Standing, judge
 from sidecar import own_log, rules
 from sidecar.config import Config, RecipientForm, ReportMailConfig
@@ -42,8 +43,6 @@ T = TypeVar("T")
 LOCAL_SECONDS = 10.0
 """Between two looks at what is on this machine: mailboxes in files, and what the pipe handed over."""
 PRUNE_SECONDS = 6 * 3600.0
-FEED = "report-mail"
-"""Under which name it is kept whether the sources can be read."""
 
 
 class Read(NamedTuple):

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from parsers.feeds.asking import DnsAsk, HttpAsk, Poll, Reading, Trouble
 from parsers.observation import Observation, Outcome
-from policies.cadence import Cadence
+from policies.cadence import Cadence, Standing
 from sidecar import feeds_command, mx, scope
 from sidecar.asking import Asking
 from sidecar.cli import sidecar
@@ -173,3 +173,15 @@ def test_poll_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: l
 def test_only_public_addresses_are_asked_about() -> None:
     found = scope._public(["192.168.1.7", "127.0.0.1", "loopback-only", "8.8.4.4", "[2001:4860::1]", "1.1.1.1", ""])
     assert found == ("1.1.1.1", "8.8.4.4", "2001:4860::1")
+
+
+def test_report_mail_stands_among_the_feeds(tmp_path: Path) -> None:
+    config = tmp_path / "sidecar.toml"
+    config.write_text(f'[store]\npath = "{tmp_path}"\n')
+    assert listed(config)["report-mail"]["state"] == "not yet asked"
+    store = OutsideStore.open(tmp_path / "outside.db")
+    standing = Standing(asked_at=2.0, told_at=1.0, since=1.0, trouble=Trouble.NETWORK, why="imap: no route")
+    store.polled("report-mail", standing, (), (), now=2.0)
+    store.close()
+    shown = listed(config)["report-mail"]
+    assert (shown["state"], shown["why"], shown["every_s"]) == ("blind", "imap: no route", 300.0)
