@@ -17,6 +17,7 @@ from parsers.feeds.dnsbl import Severity
 from policies.channels.receipt import Receipt, Result
 from policies.incidents import Incident, times
 from policies.note import Note, NoteKind, span
+from policies.timeliness import DETECT_GOAL, RECOVER_GOAL, WEEK, weeks
 from sidecar import channels
 from sidecar.channels import Channel, Delivery
 from sidecar.config import ChannelKind, Config, ConfigError
@@ -27,6 +28,7 @@ from sidecar.own_log import printable
 from sidecar.status import as_json, who
 
 _DAYS = 30.0
+_WEEKS = 13
 
 
 @click.group(epilog="Example: sidecar alert list --json")
@@ -134,11 +136,15 @@ def incident() -> None:
 
 @incident.command("list", epilog="Example: sidecar incident list --all --json")
 @click.option("--all", "everything", is_flag=True, help="Also those that are over, of the last 30 days.")
+@click.option("--stats", is_flag=True, help="How fast they were noticed and over, by week, for a quarter of a year.")
 @as_json
 @click.pass_obj
-def list_(config: Config, *, everything: bool, as_json: bool) -> None:
+def list_(config: Config, *, everything: bool, stats: bool, as_json: bool) -> None:
     """List the incidents that are open; and how fast those of the last 30 days were noticed and over."""
     now = time.time()
+    if stats:
+        _list_weeks(config, now=now, as_json=as_json)
+        return
     store = IncidentStore.open_read_only(config.outside_database)
     try:
         lately = store.incidents(since=now - _DAYS * 86_400)
@@ -165,6 +171,38 @@ def list_(config: Config, *, everything: bool, as_json: bool) -> None:
             f"{taken.incidents} over in 30 days: noticed after {span(taken.detect_median)} (median; at worst"
             f" {span(taken.detect_worst)}), over after {span(taken.recover_median)} (at worst {span(taken.recover_worst)})"
         )
+
+
+def _list_weeks(config: Config, *, now: float, as_json: bool) -> None:
+    store = IncidentStore.open_read_only(config.outside_database)
+    try:
+        known = store.incidents(since=now - (_WEEKS + 1) * WEEK)
+    finally:
+        store.close()
+    found = weeks(known, now=now, number=_WEEKS)
+    if as_json:
+        rows = [{**each._asdict(), "categories": dict(each.categories)} for each in found]
+        click.echo(json.dumps({"detect_goal_s": DETECT_GOAL, "recover_goal_s": RECOVER_GOAL, "weeks": rows}))
+        return
+    goals = f"noticed (goal {span(DETECT_GOAL)})", f"over (goal {span(RECOVER_GOAL)})"
+    table = Table("week from", "incidents", *goals, "of what kind", box=None, pad_edge=False)
+    for each in found:
+        over = each.incidents - each.open
+        table.add_row(
+            _stamp(each.begin)[:10],
+            f"{each.incidents}{f' ({each.open} open)' if each.open else ''}",
+            _took(each.detect_median, each.detect_worst, each.detect_in_time, each.incidents),
+            _took(each.recover_median, each.recover_worst, each.recover_in_time, over),
+            ", ".join(f"{number} {category}" for category, number in each.categories),
+        )
+    console = Console()
+    (console if console.is_terminal else Console(width=1000)).print(table)
+
+
+def _took(middle: float | None, worst: float | None, in_time: int, of: int) -> str:
+    if middle is None or worst is None:
+        return "-"
+    return f"median {span(middle)}, at worst {span(worst)}; {in_time} of {of} in time"
 
 
 @incident.command(epilog="Example: sidecar incident show 17 --json")

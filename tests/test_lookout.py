@@ -321,6 +321,9 @@ def test_commands(world: World) -> None:
     assert closed.output.startswith("incident 1: closed, acknowledged by ")
     assert "closed" in run(world, "incident", "list", "--all").output
     assert "1 over in 30 days" in run(world, "incident", "list").output
+    assert "no incident" not in run(world, "incident", "list", "--stats").output
+    told = json.loads(run(world, "incident", "list", "--stats", "--json").output)
+    assert (told["detect_goal_s"], told["recover_goal_s"], len(told["weeks"])) == (900.0, 3600.0, 13)
 
 
 def test_metrics(world: World) -> None:
