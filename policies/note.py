@@ -26,6 +26,8 @@ class NoteKind(StrEnum):
     UNSURE = "unsure"
     """Still open, and nobody knows whether the last message arrived."""
     TEST = "test"
+    DIGEST = "digest"
+    """Of a day; about no incident in particular."""
 
 
 MESSAGES = frozenset(
@@ -65,7 +67,7 @@ class Note(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        return self.kind not in {NoteKind.RESOLVED, NoteKind.CLOSED}
+        return self.kind not in {NoteKind.RESOLVED, NoteKind.CLOSED, NoteKind.DIGEST}
 
 
 _WORDS = {
@@ -79,6 +81,7 @@ _WORDS = {
     NoteKind.CLOSED: "CLOSED",
     NoteKind.UNSURE: "STILL FIRING",
     NoteKind.TEST: "TEST",
+    NoteKind.DIGEST: "DIGEST",
 }
 
 
@@ -97,6 +100,8 @@ def span(seconds: float) -> str:
 
 def paragraphs(note: Note) -> list[tuple[str, tuple[str, ...]]]:
     """(heading, lines) in the order in which people want them; empty ones left out."""
+    if note.kind is NoteKind.DIGEST:
+        return [(heading, lines) for heading, lines in _of_digest(note) if lines]
     times = [f"began {span(note.at - note.began_at)} ago", f"noticed {span(note.opened_at - note.began_at)} after that"]
     if note.kind is NoteKind.RESOLVED:
         times = [f"it lasted {span(note.at - note.opened_at)}"]
@@ -113,3 +118,12 @@ def paragraphs(note: Note) -> list[tuple[str, tuple[str, ...]]]:
         ("Why here", (note.instead_of,) if note.instead_of else ()),
     ]
     return [(heading, lines) for heading, lines in found if lines]
+
+
+def _of_digest(note: Note) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return (
+        ("Incidents", note.alerts or ("none",)),
+        ("How fast", note.scope),
+        ("Sending domains", note.victims),
+        ("Providers", note.evidence),
+    )

@@ -79,7 +79,8 @@ class Channel(NamedTuple):
         return frozenset(self.config.severities) or self.kind.severities
 
     def wants(self, note: Note) -> bool:
-        return note.severity in self.severities and note.kind in self.kind.told
+        graded = note.severity in self.severities or note.kind is NoteKind.DIGEST
+        return graded and note.kind in self.kind.told
 
     def send(self, note: Note, delivery: Delivery) -> Taken:
         """Send it; never raises. Blocks for at most some 20 s."""
@@ -232,16 +233,18 @@ def _slack_lacks(config: ChannelConfig) -> str:
 _PAGED = frozenset({"critical", "error"})
 _TOLD = frozenset({"critical", "error", "warning"})
 _MESSAGES = MESSAGES | {NoteKind.TEST}
-_PAGER = frozenset(NoteKind) - {NoteKind.UNSURE}
+_PAGER = frozenset(NoteKind) - {NoteKind.UNSURE, NoteKind.DIGEST}
+_READ = _MESSAGES | {NoteKind.DIGEST}
+"""What people read at leisure too."""
 
 KINDS: Mapping[ChannelKind, Kind] = {
-    ChannelKind.SLACK: Kind(_slack_lacks, _slack, _MESSAGES, _TOLD, repeatable=False, gap=1.1),
+    ChannelKind.SLACK: Kind(_slack_lacks, _slack, _READ, _TOLD, repeatable=False, gap=1.1),
     ChannelKind.PAGERDUTY: Kind(_lacks("routing_key_file"), _pagerduty, _PAGER, _PAGED, repeatable=True, gap=0.5),
     ChannelKind.ALERTMANAGER: Kind(
         _lacks("url"), _alertmanager, _MESSAGES, _TOLD, repeatable=True, gap=0.1, repeat_every=alertmanager.EVERY
     ),
-    ChannelKind.WEBHOOK: Kind(_lacks("url", "url_file"), _webhook, _MESSAGES, _TOLD, repeatable=True, gap=0.1),
-    ChannelKind.MAIL: Kind(_lacks("to"), _mail, _MESSAGES, _TOLD, repeatable=False, gap=0.1),
+    ChannelKind.WEBHOOK: Kind(_lacks("url", "url_file"), _webhook, _READ, _TOLD, repeatable=True, gap=0.1),
+    ChannelKind.MAIL: Kind(_lacks("to"), _mail, _READ, _TOLD, repeatable=False, gap=0.1),
 }
 
 

@@ -267,6 +267,10 @@ class AlertsConfig:
     """URL of our page as people reach it, for links."""
     without: tuple[str, ...] = ()
     """Names of conditions that are not looked at."""
+    digest: str = ""
+    """When the daily digest leaves, over every channel that people read: a time of day in UTC, as "07:00"; empty: none
+    is made.
+    """
 
 
 class ChannelKind(StrEnum):

@@ -54,6 +54,8 @@ class Looked(NamedTuple):
     events: Sequence[tuple[int, float, str]] = ()
     posts: Sequence[tuple[Note, Sequence[str]]] = ()
     """Notes with the channels that they go to."""
+    marks: Sequence[tuple[str, int]] = ()
+    """How far something came: (name, value)."""
 
 
 class IncidentStore:
@@ -105,6 +107,12 @@ class IncidentStore:
         with self.lock:
             return [(time, what) for time, what in self.database.rows(_EVENTS, (number,))]
 
+    def mark(self, name: str) -> int | None:
+        """How far something came; None where it never was."""
+        with self.lock:
+            rows = self.database.rows("SELECT value FROM mark WHERE name = ?", (name,))
+        return int(rows[0][0]) if rows else None
+
     def looked(self, changed: Looked, *, now: float) -> None:
         """Write down what a look changed. Raises StoreUnavailable, and nothing is written."""
         write = self.database.connection.executemany
@@ -118,6 +126,7 @@ class IncidentStore:
             write("INSERT INTO incident_event (incident, time, what) VALUES (?, ?, ?)", changed.events)
             for note, channels in changed.posts:
                 self._post(note, channels, now=now)
+            write("INSERT OR REPLACE INTO mark VALUES (?, ?)", changed.marks)
 
     def prune(self, *, now: float) -> None:
         """Raises StoreUnavailable."""

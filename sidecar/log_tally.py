@@ -123,6 +123,10 @@ class LogTally:
                 "DELETE FROM tally WHERE width = ? AND kind = ? AND begin < ?", [(DAY, Kind.STREAM, now - _STREAM_KEPT)]
             )
 
+    def last_day(self, *, now: float) -> dict[Object, Counts]:
+        """What was counted in the last 24 hours."""
+        return self._sums(HOUR, now - DAY)
+
     def busiest_day(self, *, now: float) -> dict[Object, int]:
         """Messages that were delivered on the busiest of the last eight days (UTC), today among them."""
         with self._store.lock:

@@ -17,7 +17,7 @@ from parsers.expression import ExpressionError
 from parsers.feeds.asking import Trouble
 from parsers.feeds.dnsbl import Severity
 from parsers.observation import Observation, Outcome
-from policies import conditions, reported
+from policies import conditions, digest, reported, timeliness
 from policies.channels.receipt import Result
 from policies.conditions import CONDITIONS, Alert, Condition, Turn
 from policies.figures import Figure, Kind, told
@@ -119,6 +119,9 @@ class Lookout:
         self._at: defaultdict[str, float] = defaultdict(float)
         self.outbox = Outbox(store, channels, incidents=self.incidents, unsure=self._unsure, told=told)
         self._channels = [channel.name for channel in channels]
+        self._host = config.alerts.host or socket.gethostname()
+        self._digest_at = digest_at(config)
+        self._digested = store.mark("digest")
 
     async def run(self) -> None:
         """Look for ever."""
@@ -162,6 +165,7 @@ class Lookout:
                 for condition in self._looking(figure):
                     self._judge(condition, figure, now=now)
             self._incidents.tick(now=now)
+            self._sum_up(now=now)
             self._store_changes(now=now)
             self._incidents.forget(now=now)
         self.outbox.wake_from_thread()
@@ -217,6 +221,21 @@ class Lookout:
                 del self._pending[0]
         except StoreUnavailable as error:
             own_log.look_incomplete(str(error))
+
+    def _sum_up(self, *, now: float) -> None:
+        """Have the daily digest leave when it is due; the first one a day after it was asked for, at the latest."""
+        if self._digest_at is None:
+            return
+        day, last = digest.day_of(now, self._digest_at), self._digested
+        if last is None or last > day:
+            self._pending.append(Looked(marks=[("digest", day)]))
+        elif last < day:
+            known = self._store.incidents(since=now - 2 * timeliness.WEEK)
+            page = self._config.alerts.page.rstrip("/")
+            key = f"pf-rep:sidecar:{self._host}:digest"
+            note = digest.digest(known, self._tally.last_day(now=now), key=key, link=page, now=now)
+            self._pending.append(Looked(posts=[(note, ())], marks=[("digest", day)]))
+        self._digested = day
 
     def _channels_for(self, note: Note) -> list[str]:
         wanting = self.outbox.wanting(note)
@@ -362,7 +381,7 @@ class Lookout:
 
     async def _core_says(self) -> list[Figure]:
         now = self._clock()
-        host = self._config.alerts.host or socket.gethostname()
+        host = self._host
         try:
             health = await self._ask_core({"command": "health"})
         except (CoreUnreachable, CoreRefused) as error:
@@ -397,6 +416,16 @@ class Lookout:
 def _figure(feed: str, about: tuple[str, Kind], measure: str, value: float, stamp: float, **more: Any) -> Figure:
     name, kind = about
     return Figure(feed, name, kind, measure, Outcome.OK, value, more.pop("text", ""), stamp, stamp, **more)
+
+
+def digest_at(config: Config) -> int | None:
+    """Minutes after midnight, UTC, when the digest leaves; None: never. Raises ConfigError."""
+    if not config.alerts.digest:
+        return None
+    try:
+        return digest.due(config.alerts.digest)
+    except ValueError as error:
+        raise ConfigError(f"alerts.digest: {error}") from error
 
 
 def runbook(base: str, name: str) -> str:

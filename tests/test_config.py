@@ -156,6 +156,7 @@ owner = "postmaster"
 host = "mx7.example.com"
 runbooks = "https://wiki.example/sidecar/"
 page = "https://sidecar.example/"
+digest = "07:00"
 without = ["tls"]
 
 [[channel]]

@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Final
 
-from policies.note import Note, headline, paragraphs
+from policies.note import Note, NoteKind, headline, paragraphs
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SUBJECT_MAX: Final = 200
@@ -37,9 +37,13 @@ def compose(note: Note, *, to: Sequence[str], sender: str, host: str, delivery: 
     body = [headline(note), ""]
     for heading, lines in paragraphs(note):
         body += [f"{heading}:", *(f"  {line}" for line in lines), ""]
-    body += [line for line in (note.link, f"incident {note.incident}, {note.dedup_key}") if line]
+    body += [line for line in (note.link, _reference(note)) if line]
     message.set_content("\n".join(map(_line, body)) + "\n")
     return message.as_bytes()
+
+
+def _reference(note: Note) -> str:
+    return note.dedup_key if note.kind is NoteKind.DIGEST else f"incident {note.incident}, {note.dedup_key}"
 
 
 def _line(text: str) -> str:

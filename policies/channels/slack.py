@@ -10,7 +10,7 @@ from typing import Any, Final
 from parsers.feeds.asking import HttpAnswer, HttpAsk
 from parsers.feeds.dnsbl import Severity
 from policies.channels.receipt import Receipt, Result, by_status, said
-from policies.note import Note, headline, paragraphs
+from policies.note import Note, NoteKind, headline, paragraphs
 
 API: Final = "https://slack.com/api"
 HEADER_MAX: Final = 150
@@ -77,9 +77,8 @@ def blocks(note: Note) -> list[dict[str, Any]]:
     if note.link.startswith(("http://", "https://")):
         button = {"type": "button", "text": {"type": "plain_text", "text": "Open"}, "url": note.link[:3000]}
         made.append({"type": "actions", "elements": [button]})
-    footer = (
-        f"{_COLOURS[note.severity]} incident {note.incident}, {_escaped(note.category)}, {_escaped(note.dedup_key)}"
-    )
+    incident = f"incident {note.incident}, " if note.kind is not NoteKind.DIGEST else ""
+    footer = f"{_COLOURS[note.severity]} {incident}{_escaped(note.category)}, {_escaped(note.dedup_key)}"
     made.append({"type": "context", "elements": [{"type": "mrkdwn", "text": _whole(footer, 2000)}]})
     return made[: BLOCKS_MAX - 1] + made[-1:] if len(made) > BLOCKS_MAX else made
 
