@@ -16,6 +16,7 @@ from parsers.feeds.dnsbl import Severity
 from parsers.observation import Outcome
 from policies.figures import Figure, Kind
 from policies.grades import BETWEEN, SILENT, WELL, Grade, Grader, State, at_least, at_most, listing, reminder
+from policies.windows import MANY, STEADY_MIN, STOPPED
 
 DEDUP_MAX: Final = 255
 """Characters that PagerDuty takes."""
@@ -138,8 +139,23 @@ CONDITIONS: Final = (
     Condition(
         "stream-stopped", "{object} sent {share} of the {volume} messages that it sends in such an hour",
         "log", "of-expected.1h",
-        at_most((WARNING, 0.02), over=0.20, volume=50),
+        at_most((WARNING, STOPPED), over=0.20, volume=STEADY_MIN),
         Category.QUEUE, confirm=8, clear=2, kind=Kind.DOMAIN, runbook="queue-growth",
+    ),
+    Condition(
+        "streams-stopped", "{share} of {volume} domains that send steadily have stopped", "log", "stopped.1h",
+        at_least((ERROR, 0.8), (WARNING, MANY[1]), over=0.05, volume=MANY[0]),
+        Category.QUEUE, confirm=8, clear=2, runbook="queue-growth",
+    ),
+    Condition(
+        "surge", "{object} sent {volume} messages in an hour, {value} times the most that it ever did", "log",
+        "surge.1h", at_least((ERROR, 20.0), (WARNING, 5.0), over=2.0, volume=5_000),
+        Category.REPUTATION, confirm=2, clear=4, kind=Kind.DOMAIN, runbook="complaint-spike",
+    ),
+    Condition(
+        "unusual", "{object}: {text} (of {volume}, at this hour of the week)", "log", "unusual.*",
+        at_least((WARNING, 10.0), over=4.0, volume=500),
+        Category.REPUTATION, confirm=8, clear=8, runbook="domain-throttled",
     ),
     # Report mail: what people and receivers write to us about our mail.
     Condition(

@@ -3,13 +3,17 @@
 Knows what each share is made of. No attempt at all is a fact of our own log, and no silence.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from parsers.observation import Outcome
 from policies.figures import Figure, Kind
 
 FEED: Final = "log"
+ALL: Final = "all mail"
+"""Object of what is counted over all."""
+STEADY_MIN: Final = 50
+"""Messages that a stream must send in each such hour to be called steady."""
 MINUTE: Final = 60
 HOUR: Final = 3600
 DAY: Final = 86_400
@@ -100,12 +104,28 @@ def shares(
             yield Figure(FEED, name, Kind(kind), measure, Outcome.OK, value, "", now, now, float(whole), before)
 
 
+STOPPED: Final = 0.02
+"""Of what is expected; below it a stream stands."""
+MANY: Final = (5, 0.2)
+"""Streams, and share of all steady ones, that stop together for one reason: a holiday, or all of us."""
+
+
 def expected(
-    last_hour: Mapping[Object, int], before: tuple[Mapping[Object, int], ...], also: Collection[Object], *, now: float
+    last_hour: Mapping[Object, int], before: Sequence[Mapping[Object, int]], also: Collection[Object], *, now: float
 ) -> Iterator[Figure]:
-    """Compare each domain's last hour with what it sent in such hours before: the least of them is expected."""
+    """Compare each domain's last hour with what it sent in such hours before: the least of them is expected.
+
+    Where many stop together, nobody can say it of one: then that is told of all mail.
+    """
     domains = {object_ for hours in before[:1] for object_ in hours if object_[0] == Kind.DOMAIN}
+    least = {object_: min((hours.get(object_, 0) for hours in before), default=0) for object_ in domains}
+    steady = [object_ for object_, usual in least.items() if usual >= STEADY_MIN]
+    stopped = sum(last_hour.get(object_, 0) <= STOPPED * least[object_] for object_ in steady)
+    together = stopped >= MANY[0] and stopped >= MANY[1] * len(steady)
     for object_ in domains | {each for each in also if each[0] == Kind.DOMAIN}:
-        usual = min((hours.get(object_, 0) for hours in before), default=0)
+        usual = least.get(object_, 0)
         value = last_hour.get(object_, 0) / usual if usual else 1.0
-        yield Figure(FEED, object_[1], Kind.DOMAIN, "of-expected.1h", Outcome.OK, value, "", now, now, float(usual))
+        outcome = Outcome.UNKNOWN if together and value <= STOPPED else Outcome.OK
+        yield Figure(FEED, object_[1], Kind.DOMAIN, "of-expected.1h", outcome, value, "", now, now, float(usual))
+    share = stopped / len(steady) if together else 0.0
+    yield Figure(FEED, ALL, Kind.HOST, "stopped.1h", Outcome.OK, share, "", now, now, float(len(steady)))

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from policies.figures import Figure, Kind
 from policies.reported import objects
-from policies.windows import BASELINE, DAY, HOUR, WINDOWS, Counts, Object, Window, expected, shares
+from policies.seasons import WEEK, hours_like, steady_hours, surge, unusual
+from policies.windows import ALL, BASELINE, DAY, HOUR, MINUTE, WINDOWS, Counts, Object, Window, expected, shares
 from sidecar.database import Database
 from sidecar.incident_store import IncidentStore
 from sidecar.statements import SCHEMA
@@ -20,7 +21,6 @@ ROWS: Final = 50_000
 """Attempts that are counted in one piece."""
 LOOK_SECONDS: Final = 2.0
 """For which one look counts what is old; the next one goes on."""
-ALL: Final = "all mail"
 _FINE: Final = 300
 _KEPT: Final = {_FINE: 26 * HOUR, HOUR: 31 * DAY, DAY: 32 * DAY}
 _STREAM_KEPT: Final = 9 * DAY
@@ -33,6 +33,9 @@ class LogTally:
         self._core = core
         self._looked_at: dict[str, float] = {}
         self._usual: dict[Object, Counts] = {}
+        self._greatest: dict[Object, int] = {}
+        self._hours: tuple[int, ...] = ()
+        self._counts_like: defaultdict[Object, list[Counts]] = defaultdict(list)
 
     def figures(self, watched: set[Object], *, now: float) -> list[Figure] | None:
         """Give the shares that are due, also of what is watched and had no mail; None while there is more to count.
@@ -42,31 +45,62 @@ class LogTally:
         if not self.count(now=now):
             return None
         found: list[Figure] = []
+        first = self._first()
         if self._due(next(window for window in WINDOWS if window.name == BASELINE), now=now):
             # What is happening now is not what is usual.
             self._usual = self._sums(HOUR, now - 7 * DAY, until=now - HOUR)
+            self._greatest = self._greatest_hours(now=now)
         for window in WINDOWS:
             if self._due(window, now=now):
                 self._looked_at[window.name] = now
                 counted = self._sums(window.width, now - window.seconds)
                 found += shares(window, counted, self._usual, watched, now=now)
-        found += self._expected(watched, now=now)
+        if now - self._looked_at.get("hour", 0.0) >= MINUTE * 0.9:
+            self._looked_at["hour"] = now
+            found += self._of_the_hour(watched, first=first, now=now)
         return found
 
     def _due(self, window: Window, *, now: float) -> bool:
         return now - self._looked_at.get(window.name, 0.0) >= window.every * 0.9
 
-    def _expected(self, watched: set[Object], *, now: float) -> list[Figure]:
-        if now - self._looked_at.get("expected", 0.0) < 60.0:
-            return []
-        self._looked_at["expected"] = now
-        before = [self._attempts(now - 25 * HOUR, now - 24 * HOUR)]
-        first = self._store.database.rows("SELECT min(begin) FROM tally WHERE width = ?", (HOUR,))[0][0]
-        if first is not None and first <= now - 7 * DAY - HOUR:
-            before.append(self._attempts(now - 7 * DAY - HOUR, now - 7 * DAY, HOUR))
-        else:
-            before.append(self._attempts(now - 2 * HOUR, now - HOUR))
-        return list(expected(self._attempts(now - HOUR, now), tuple(before), watched, now=now))
+    def _of_the_hour(self, watched: set[Object], *, first: float, now: float) -> list[Figure]:
+        """Compare the last hour with the hours that are like it."""
+        sent = self._attempts(now - HOUR, now)
+        steady = [self._attempts(*hour, width) for hour, width in self._steady(first=first, now=now)]
+        return [
+            *expected(sent, steady, watched, now=now),
+            *unusual(self._sums(_FINE, now - HOUR), self._like(first=first, now=now), watched, now=now),
+            *surge(sent, self._greatest, watched, now=now),
+        ]
+
+    def _steady(self, *, first: float, now: float) -> list[tuple[tuple[float, float], int]]:
+        hours = steady_hours(now, first=first)
+        return [(hour, _FINE if hour[0] >= now - _KEPT[_FINE] + HOUR else HOUR) for hour in hours]
+
+    def _like(self, *, first: float, now: float) -> dict[Object, list[Counts]]:
+        """Counts of the hours that this one is compared with; looked up once for each."""
+        hours = hours_like(now, first=first)
+        if hours != self._hours:
+            with self._store.lock:
+                rows = self._store.database.rows(_HOURS.format(hours=", ".join("?" * len(hours))), (HOUR, *hours))
+            self._hours, self._counts_like = hours, defaultdict(list)
+            for kind, name, *numbers in rows:
+                self._counts_like[kind, name].append(Counts(*numbers))
+        return self._counts_like
+
+    def _first(self) -> float:
+        """When counts by the hour begin; in the far future where there are none."""
+        with self._store.lock:
+            return float(self._store.database.rows(_FIRST, (HOUR,))[0][0])
+
+    def _greatest_hours(self, *, now: float) -> dict[Object, int]:
+        """The most that each domain sent in an hour of the last month, this one and the last left out.
+
+        One that began to send within the week is still finding its pace.
+        """
+        with self._store.lock:
+            rows = self._store.database.rows(_GREATEST, (HOUR, now - 2 * HOUR, now - WEEK))
+        return {(kind, name): int(number) for kind, name, number in rows}
 
     def count(self, *, now: float) -> bool:
         """Count what came since the last time; whether that was all. Raises StoreError."""
@@ -168,6 +202,12 @@ _SUM = (
     " WHERE width = ? AND begin >= ? AND begin < ? GROUP BY kind, object"
 )
 _BUSIEST = "SELECT kind, object, max(sent) FROM tally WHERE width = ? AND begin >= ? GROUP BY kind, object"
+_HOURS = f"SELECT kind, object, {_FIELDS} FROM tally WHERE width = ? AND begin IN ({{hours}})"
+_FIRST = "SELECT coalesce(min(begin), 1e18) FROM tally WHERE width = ?"
+_GREATEST = (
+    "SELECT kind, object, max(attempts) FROM tally WHERE width = ? AND begin < ? AND kind = 'domain'"
+    " GROUP BY kind, object HAVING min(begin) <= ?"
+)
 _SENT = (
     "SELECT kind, object, sum(sent) FROM tally WHERE width = ? AND begin >= ? AND begin < ?"
     " GROUP BY kind, object HAVING min(begin) <= ?"
