@@ -210,8 +210,13 @@ CONDITIONS: Final = (
     ),
     Condition(
         "queue-growth", "the queue has grown {value}-fold in an hour, to {volume} messages", "core", "queue-growth.1h",
-        at_least((ERROR, 4.0), (WARNING, 2.0), over=1.2, volume=1_000),
+        at_least((ERROR, 4.0), (WARNING, 2.0), over=1.2, volume=1_000, times=1.2),
         Category.QUEUE, confirm=8, clear=8, runbook="queue-growth",
+    ),
+    Condition(
+        "queue-age", "{share} of the {volume} messages in the queue are older than an hour", "core", "queue-old",
+        at_least((ERROR, 0.80), (WARNING, 0.50), over=0.30, volume=1_000, times=1.5, known=True),
+        Category.QUEUE, confirm=6, clear=6, runbook="queue-growth",
     ),
     Condition(
         "log-lag", "core is {value} s behind its log", "core", "log-lag",

@@ -9,6 +9,7 @@ from parsers.policy_protocol import PolicyRequest, value_of
 from policies.engine import BY_HAND
 from policies.key import Key
 from policies.parked import OpenSubQueue
+from policies.queue_age import queue_age
 from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
 
@@ -30,6 +31,7 @@ class Answers:
         return {
             "health": self.health,
             "status": self.status,
+            "queue": self.queue,
             "subqueue": self.subqueue,
             "changes": self.changes,
             "ask": self.ask,
@@ -67,6 +69,11 @@ class Answers:
             "helper": {"reachable": self._parts.hands.reachable},
             "store": {"failure": self._parts.ledger.last_failure, "recovered": self._parts.store.recovered},
         }
+
+    def queue(self, _: Request) -> Answer:
+        engine = self._engine
+        held = len(engine.books.ours)
+        return queue_age(engine.messages, live=len(engine.messages), held=held, now=time.time())._asdict()
 
     def _said(self, sub: OpenSubQueue) -> Answer:
         machine = sub.machine

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from policies.conditions import Alert
-from policies.incidents import REOPEN, Incident
+from policies.incidents import DAY, Incident
 from policies.note import Note, NoteKind
+from policies.queue_age import QueueAge
 from sidecar import incident_rows
 from sidecar.database import Database
 from sidecar.outside_store import SCHEMA, OutsideStore
@@ -133,7 +134,7 @@ class IncidentStore:
         with self.lock, self.database.transaction():
             for statement in _PRUNE:
                 self.database.connection.execute(statement, (now - KEPT,))
-            self.database.connection.execute("DELETE FROM queue_sample WHERE time < ?", (now - 2 * REOPEN,))
+            self.database.connection.execute("DELETE FROM queue_sample WHERE time < ?", (now - 32 * DAY,))
 
     # The outbox.
 
@@ -191,15 +192,21 @@ class IncidentStore:
             "UPDATE outbox SET next_at = 0 WHERE state = 'queued' AND channel = ? AND kind != 'unsure'", (channel,)
         )
 
-    def queue_sample(self, messages: int, *, now: float) -> int | None:
-        """Write down the size of the queue; that of an hour ago, None where it is not known. Raises StoreUnavailable."""
-        self._write("INSERT OR REPLACE INTO queue_sample VALUES (?, ?)", (now, messages))
+    def queue_sample(self, sample: QueueAge, *, now: float) -> QueueAge | None:
+        """Write down the state of the queue; that of an hour ago, None where it is not known. Raises StoreUnavailable."""
+        self._write("INSERT OR REPLACE INTO queue_sample (time, messages, old) VALUES (?, ?, ?)", (now, *sample))
         with self.lock:
             found = self.database.rows(
-                "SELECT messages FROM queue_sample WHERE time BETWEEN ? AND ? ORDER BY time DESC LIMIT 1",
+                "SELECT messages, old FROM queue_sample WHERE time BETWEEN ? AND ? ORDER BY time DESC LIMIT 1",
                 (now - 5400.0, now - 3300.0),
             )
-        return int(found[0][0]) if found else None
+        return QueueAge(*found[0]) if found else None
+
+    def queue_peaks(self, *, now: float) -> list[QueueAge]:
+        """Give the greatest values of each day before today (UTC) of which there are samples."""
+        with self.lock:
+            rows = self.database.rows(_PEAKS, (now // DAY * DAY,))
+        return [QueueAge(*row) for row in rows]
 
     def hand_on(self, posted: Posted, channel: str, note: Note, *, now: float) -> None:
         """Have another channel say the same. Raises StoreUnavailable."""
@@ -261,6 +268,9 @@ def _posted(row: tuple[Any, ...]) -> Posted:
     )
 
 
+_PEAKS = """
+    SELECT max(messages), max(old) FROM queue_sample WHERE time < ?1 GROUP BY CAST(time / 86400 AS INTEGER)
+"""
 _INCIDENTS = "SELECT body FROM incident WHERE ended_at = 0 OR ended_at >= ? ORDER BY id"
 _EVENTS = "SELECT time, what FROM incident_event WHERE incident = ? ORDER BY id"
 _PUT_INCIDENT = (

@@ -23,6 +23,7 @@ from policies.conditions import CONDITIONS, Alert, Condition, Turn
 from policies.figures import Figure, Kind, told
 from policies.incidents import REOPEN, Incident, Incidents
 from policies.note import Note, NoteKind, headline
+from policies.queue_age import QueueAge, queue_figures
 from policies.windows import FEED as LOG
 from policies.windows import Object
 from sidecar import blocklists, own_log, surroundings
@@ -394,23 +395,22 @@ class Lookout:
         if now - self._at["queue"] >= QUEUE_EVERY:
             self._at["queue"] = now
             try:
-                status = await self._ask_core({"command": "status"})
+                queue = await self._ask_core({"command": "queue"})
             except (CoreUnreachable, CoreRefused):
                 return said
-            said += await in_thread(lambda: self._queue(host, int(status.get("messages_live", 0)), now=now))
+            sample = QueueAge(int(queue.get("live", 0)), int(queue.get("old", 0)))
+            said += await in_thread(lambda: self._queue(host, sample, now=now))
         return said
 
-    def _queue(self, host: str, messages: int, *, now: float) -> list[Figure]:
-        """Compare how many messages are in the queue with an hour ago."""
+    def _queue(self, host: str, sample: QueueAge, *, now: float) -> list[Figure]:
+        """Compare the queue with an hour ago, and with its ordinary peaks."""
         try:
-            before = self._store.queue_sample(messages, now=now)
+            before = self._store.queue_sample(sample, now=now)
+            daily = self._store.queue_peaks(now=now)
         except StoreUnavailable as error:
             own_log.look_incomplete(str(error))
             return []
-        if before is None:
-            return []
-        growth = round(messages / max(before, 1), 2)
-        return [_figure("core", (host, Kind.HOST), "queue-growth.1h", growth, now, volume=float(messages))]
+        return list(queue_figures(host, sample, before, daily, now=now))
 
 
 def _figure(feed: str, about: tuple[str, Kind], measure: str, value: float, stamp: float, **more: Any) -> Figure:

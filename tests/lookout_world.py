@@ -45,6 +45,7 @@ class World:
     now: float = NOW
     health: dict[str, Any] | None = field(default_factory=lambda: {"log_lag_s": 0.1})
     messages_live: int = 10
+    messages_old: int = 0
     addresses: tuple[str, ...] = ()
     config: Config = field(init=False)
 
@@ -76,7 +77,8 @@ class World:
     async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if self.health is None:
             raise CoreUnreachable("core does not run here")
-        return self.health if request["command"] == "health" else {"messages_live": self.messages_live}
+        queue = {"live": self.messages_live, "old": self.messages_old}
+        return self.health if request["command"] == "health" else queue
 
     def look(self, times: int = 1) -> None:
         for _ in range(times):

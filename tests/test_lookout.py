@@ -413,3 +413,35 @@ def test_the_whole_of_it_with_a_pager(tmp_path: Path) -> None:
     with http_server(pager) as server:
         asyncio.run(story(server.url))
     assert pager.open == {"pf-rep:snds:192.0.2.10:snds-blocked": "triggered"}
+
+
+def samples(world: World, days: int, live: int, old: int) -> None:
+    rows = [(world.now - hour * 3600.0, live, old) for hour in range(1, days * 24)]
+    with world.store.database.transaction():
+        world.store.database.connection.executemany("INSERT INTO queue_sample VALUES (?, ?, ?)", rows)
+
+
+def test_a_growth_to_an_ordinary_peak_is_none(world: World) -> None:
+    samples(world, 10, 60_000, 10)
+    world.store._write("UPDATE queue_sample SET messages = 100 WHERE time > ?", (world.now - 7200,))
+    for _ in range(20):
+        world.messages_live = min(world.messages_live + 20_000, 60_000)
+        world.now += 285
+        world.look()
+    assert world.incidents == []
+
+
+def test_mail_that_does_not_leave_grows_old(world: World) -> None:
+    samples(world, 10, 5_000, 200)
+    world.messages_live, world.messages_old = 5_000, 4_500
+    for _ in range(7):
+        world.now += 285
+        world.look()
+    assert [incident.title for incident in world.incidents] == [
+        "90.00% of the 5000 messages in the queue are older than an hour"
+    ]
+    world.messages_old = 100
+    for _ in range(7):
+        world.now += 285
+        world.look()
+    assert world.incidents[0].phase is Phase.CALM
