@@ -1,128 +1,26 @@
 """Report mail from a real IMAP server: Dovecot, private, on a port of the loopback."""
 
-import imaplib
-import pwd
-import shutil
 import socket
-import subprocess
-import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sidecar.config import ImapConfig, ImapTls
+from sidecar.config import ImapTls
 from sidecar.report_imap import KEYWORD, ImapFolder
 from sidecar.report_source import SourceError
+from tests import dovecot_world
+from tests.dovecot_world import Dovecot
 
 pytestmark = pytest.mark.postfix  # it needs root, as Dovecot changes users
-
-SETTINGS = """\
-base_dir = {place}/run
-state_dir = {place}/state
-log_path = {place}/log
-protocols = imap
-listen = 127.0.0.1
-default_internal_user = nobody
-default_internal_group = nogroup
-default_login_user = nobody
-first_valid_uid = 1
-mail_location = maildir:{place}/mail:INBOX={place}/mail
-mail_uid = {user}
-mail_gid = {user}
-ssl = yes
-ssl_cert = <{place}/cert.pem
-ssl_key = <{place}/key.pem
-disable_plaintext_auth = no
-auth_mechanisms = plain login
-passdb {{
-  driver = static
-  args = password=secret
-}}
-userdb {{
-  driver = static
-  args = uid={user} gid={user} home={place}/mail
-}}
-service imap-login {{
-  chroot =
-  inet_listener imap {{
-    port = {port}
-  }}
-  inet_listener imaps {{
-    port = {tls_port}
-    ssl = yes
-  }}
-}}
-service anvil {{
-  chroot =
-}}
-service stats {{
-  chroot =
-}}
-"""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-@dataclass
-class Dovecot:
-    place: Path
-    config: ImapConfig
-    tls_port: int
-
-    @property
-    def certificate(self) -> str:
-        return str(self.place / "cert.pem")
-
-    @contextmanager
-    def client(self) -> Iterator[imaplib.IMAP4]:
-        with imaplib.IMAP4("127.0.0.1", self.config.port) as client:
-            client.login("reports", "secret")
-            yield client
-
-    def append(self, *mails: bytes, folder: str = "INBOX") -> None:
-        with self.client() as client:
-            for mail in mails:
-                client.append(folder, "", "", mail)
 
 
 @pytest.fixture(name="dovecot", scope="module")
 def _dovecot() -> Iterator[Dovecot]:
-    place = Path(tempfile.mkdtemp(prefix="dovecot-"))
-    place.chmod(0o755)
-    port, tls_port = free_port(), free_port()
-    user = pwd.getpwnam("mail").pw_name
-    (place / "mail").mkdir()
-    shutil.chown(place / "mail", user, user)
-    (place / "password").write_text("secret\n")
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    key = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    subprocess.run([*key, "-keyout", place / "key.pem", "-out", place / "cert.pem"], check=True, capture_output=True)
-    settings = place / "dovecot.conf"
-    settings.write_text(SETTINGS.format(place=place, port=port, tls_port=tls_port, user=user))
-    server = subprocess.Popen(["dovecot", "-F", "-c", settings], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", tls_port)).close()
-                break
-            except OSError:
-                assert time.monotonic() < until, (place / "log").read_text()
-                time.sleep(0.05)
-        config = ImapConfig("127.0.0.1", "reports", str(place / "password"), port=port, tls=ImapTls.NONE)
-        yield Dovecot(place, config, tls_port)
-    finally:
-        server.terminate()
-        server.wait(20)
-        shutil.rmtree(place)
+    with dovecot_world.dovecot() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -223,19 +121,8 @@ def test_a_password_that_cannot_be_read(dovecot: Dovecot, tmp_path: Path) -> Non
 
 @contextmanager
 def answering(tmp_path: Path, talk: Callable[[socket.socket], None]) -> Iterator[ImapFolder]:
-    """A server of the test's own."""
-    (tmp_path / "password").write_text("secret")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            with server.accept()[0] as client:
-                talk(client)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        port = server.getsockname()[1]
-        yield ImapFolder(ImapConfig("127.0.0.1", "reports", str(tmp_path / "password"), port=port, tls=ImapTls.NONE))
-        thread.join()
+    with dovecot_world.imap_server(tmp_path / "password", talk) as config:
+        yield ImapFolder(config)
 
 
 @pytest.mark.parametrize("greeting", [b"", b"* BYE not now\r\n", b"SSH-2.0-x\r\n", b"* OK hello\r\n"])
