@@ -253,6 +253,16 @@ CONDITIONS: Final = (
         "senderscore", "{object} has a Sender Score of {value}", "senderscore", "score",
         at_most((ERROR, 69.0), (WARNING, 79.0), over=82.0), Category.REPUTATION, runbook="ip-listed",
     ),
+    # Seed tests: two tests in a row.
+    Condition(
+        "inbox-placement", "{share} of test mail reached the inbox at {object}: {text}", "seedtest",
+        "placement.inbox*", at_most((ERROR, 0.50), (WARNING, 0.80), over=0.90), Category.REPUTATION, confirm=2, clear=2,
+        kind=Kind.PROVIDER, runbook="spam-folder",
+    ),
+    Condition(
+        "seed-mailbox", "test mail cannot be looked for in {object}: {text}", "seedtest", "seed-mailbox",
+        at_most((WARNING, 0.0), over=_YES), Category.SIDECAR, confirm=2, kind=Kind.FEED,
+    ),
     # Our own authentication: two looks in a row, which are ten minutes for a domain that sends.
     *(
         Condition(

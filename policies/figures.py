@@ -55,6 +55,10 @@ def told(seen: Observation, *, stamp: float) -> Figure:
 def kind_of(seen: Observation) -> Kind:
     if seen.measure == "zone-healthy":
         return Kind.LIST
+    if seen.measure.startswith("placement."):
+        return Kind.PROVIDER
+    if seen.measure == "seed-mailbox":
+        return Kind.FEED
     if seen.object in _OURS_THERE:
         return Kind.FEED
     try:

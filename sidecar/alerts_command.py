@@ -24,6 +24,7 @@ from sidecar.config import ChannelKind, Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable, ask_core
 from sidecar.incident_store import IncidentStore
 from sidecar.lookout import conditions_of, runbook
+from sidecar.outside_socket import ask_outside
 from sidecar.own_log import printable
 from sidecar.status import as_json, who
 
@@ -301,11 +302,7 @@ def close(config: Config, number: int, *, as_json: bool) -> None:
 
 def _do(config: Config, command: str, number: int, *, as_json: bool) -> None:
     """Raises CoreUnreachable, CoreRefused."""
-    try:
-        answer = ask_core(config.outside_socket, {"command": command, "incident": number, "who": who()})
-    except CoreUnreachable as error:
-        said = str(error).replace("core does not run here", "the outside process does not run here")
-        raise CoreUnreachable(said.replace("no answer from core", "no answer")) from error
+    answer = ask_outside(config, {"command": command, "incident": number, "who": who()})
     if as_json:
         click.echo(json.dumps({key: value for key, value in answer.items() if key != "ok"}))
     else:

@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Entry] = {
     "feeds": Entry("sidecar.feeds_command:feeds", "Where each feed stands."),
     "poll": Entry("sidecar.feeds_command:poll", "Ask one feed now."),
     "login": Entry("sidecar.login:login", "A person's consent for a feed that needs one."),
+    "seedtest": Entry("sidecar.seedtest_command:seedtest", "Where mail to mailboxes of ours lands."),
     "ingest": Entry("sidecar.report_command:ingest", "Take report mail in by hand."),
     "report-mail": Entry("sidecar.report_command:report_mail", "Take one report mail from a pipe.", configured=False),
     "alert": Entry("sidecar.alerts_command:alert", "What fires; try the channels."),

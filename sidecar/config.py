@@ -245,6 +245,34 @@ class ReportMailConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SeedConfig:
+    address: str
+    provider: str
+    """Whose mailbox it is, as reports call it: google, yahoo, gmx."""
+    imap: ImapConfig
+    """host, user, password_file, port, tls; folder: where mail arrives."""
+    spam: tuple[str, ...] = ()
+    """Folders for spam, as the server spells them; empty: the one that it marks as \\Junk, else those called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedTestConfig:
+    sender: str = ""
+    """Address that test mail comes from; its domain is one that such mail comes from otherwise."""
+    message: str = ""
+    """File with a message as it would be sent; empty: a short one that says what it is."""
+    every_hours: float = 0.0
+    """How often the outside process tests by itself; 0: never."""
+    transports: tuple[str, ...] = ()
+    """Transports of master.cf, each tested by itself; empty: mail goes as Postfix sends all other."""
+    deadline_minutes: float = 15.0
+    """Mail that is not there by then is missing."""
+    smtp: str = "127.0.0.1:25"
+    """Where test mail is handed in without a chosen transport, as other mail is; empty: through sendmail."""
+    sendmail: str = "/usr/sbin/sendmail"
+
+
+@dataclass(frozen=True, slots=True)
 class SubqueuesConfig:
     hold_max_hours: float = 24.0
     """No message is held longer than this, nor longer than half its lifetime in the queue."""
@@ -347,6 +375,9 @@ class Config:
     outside: OutsideConfig = field(default_factory=OutsideConfig)
     feeds: FeedsConfig = field(default_factory=FeedsConfig)
     report_mail: ReportMailConfig = field(default_factory=ReportMailConfig)
+    seed: tuple[SeedConfig, ...] = ()
+    """[[seed]]: mailboxes in which test mail is looked for."""
+    seedtest: SeedTestConfig = field(default_factory=SeedTestConfig)
     subqueues: SubqueuesConfig = field(default_factory=SubqueuesConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
     channel: tuple[ChannelConfig, ...] = ()

@@ -230,6 +230,18 @@ class OutsideFigures:
         self.feed_interval = Gauge(
             "sidecar_feed_interval_seconds", "How often each feed is asked", ["feed"], registry=self.registry
         )
+        self.seed_placement = Gauge(
+            "sidecar_seed_placement_ratio",
+            "Of the last seed test: what landed in each place, of all that says something",
+            ["provider", "transport", "place"],
+            registry=self.registry,
+        )
+        self.seed_tested = Gauge(
+            "sidecar_seed_last_test_timestamp_seconds",
+            "When the last seed test of a provider ended that says something",
+            ["provider", "transport"],
+            registry=self.registry,
+        )
         self.report_mails = Counter(
             "sidecar_report_mails",
             "Report mails taken in, by kind and whether a known reporter sent them",

@@ -8,7 +8,7 @@ import functools
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import click
 
 from policies.channels.receipt import Result
 from policies.incidents import severities, times
+from policies.placement import DECIDED, Placement
 from sidecar import channels, metrics, own_log, report_intake
 from sidecar.config import Config, ConfigError
-from sidecar.control import CoreRefused, CoreUnreachable, ask_core_async, serve_control
+from sidecar.control import CoreRefused, CoreUnreachable, Handler, ask_core_async, serve_control
 from sidecar.feeds import FEEDS
 from sidecar.feeds_command import asking
 from sidecar.incident_store import IncidentStore
@@ -29,6 +30,9 @@ from sidecar.mx import MxLookups, resolver_at
 from sidecar.outside_store import OutsideStore
 from sidecar.poller import Polled, Poller
 from sidecar.scope import find
+from sidecar.seed_schedule import SeedSchedule
+from sidecar.seed_store import SeedStore
+from sidecar.seed_tests import checked
 from sidecar.systemd import notify
 from sidecar.web import Page, Routes, serve_web
 
@@ -142,6 +146,7 @@ async def run(config: Config) -> None:
     """
     own = OutsideFigures()
     core = Core(config.control_socket, seen=own.core_up.set)
+    checked(config)
     try:
         resolver = resolver_at(config.dns.resolvers)
     except ValueError as error:
@@ -167,6 +172,9 @@ async def run(config: Config) -> None:
             own.feed_told.labels(name).set(store.standing(name).told_at)
             own.feed_interval.labels(name).set(feed.cadence(config).every)
     alerts = _alerts(config, core, own) if config.alerts.enabled else None
+    seed_store = SeedStore.open(config.outside_database)
+    seeds = SeedSchedule(config, seed_store, told=functools.partial(_placed, own))
+    commands = {**(alerts[0].commands() if alerts else {}), **seeds.commands()}
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -176,9 +184,11 @@ async def run(config: Config) -> None:
                 tasks.create_task(lookups.run()),
                 tasks.create_task(poller.run()),
                 tasks.create_task(reports.run()),
+                tasks.create_task(seeds.run()),
+                tasks.create_task(_answer(config, commands)),
             ]
             if alerts is not None:
-                running.append(tasks.create_task(_look_out(config, alerts[0])))
+                running.append(tasks.create_task(alerts[0].run()))
             await stop.wait()
             own_log.stopping("asked to")
             for task in running:
@@ -186,6 +196,7 @@ async def run(config: Config) -> None:
     finally:
         reports.close()
         store.close()
+        seed_store.close()
         if alerts is not None:
             alerts[1].close()
 
@@ -207,12 +218,23 @@ def _alerts(config: Config, core: Core, own: OutsideFigures) -> tuple[Lookout, I
     return Lookout(config, store, listed, ask_core=core.ask, addresses=addresses, seen=seen, told=told), store
 
 
-async def _look_out(config: Config, lookout: Lookout) -> None:
-    async with await serve_control(config.outside_socket, lookout.commands()):
+async def _answer(config: Config, commands: Mapping[str, Handler]) -> None:
+    """Answer on the control socket until cancelled."""
+    async with await serve_control(config.outside_socket, commands) as server:
         try:
-            await lookout.run()
+            await server.serve_forever()
         finally:
             config.outside_socket.unlink(missing_ok=True)
+
+
+def _placed(own: OutsideFigures, found: Sequence[Placement]) -> None:
+    """Show a seed test; a provider of which it says nothing stays as it was."""
+    for each in found:
+        if each.decided:
+            for place in DECIDED:
+                number = getattr(each, place)
+                own.seed_placement.labels(each.provider, each.transport, place).set(number / each.decided)
+            own.seed_tested.labels(each.provider, each.transport).set_to_current_time()
 
 
 def _told(own: OutsideFigures, channel: str, result: Result) -> None:

@@ -122,6 +122,19 @@ def feed_failed(feed: str, error: Exception) -> None:
     _LOG.error("feed %s: an error of ours: %r", feed, error, exc_info=error)
 
 
+def seed_test(*found: object) -> None:
+    for each in found:
+        _LOG.info("seed test: %s", each)
+
+
+def seed_test_not_made(why: str) -> None:
+    _LOG.error("seed test: not made, or not to its end: %s", why)
+
+
+def seed_queue_unknown(why: str) -> None:
+    _LOG.warning("seed test: our own queue cannot be looked into, what waits there counts as missing: %s", why)
+
+
 def not_stored(why: str) -> None:
     _LOG.error("what was polled could not be stored: %s", why)
 

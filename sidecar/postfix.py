@@ -179,6 +179,15 @@ def edit(config_directory: Path, flag: str, *arguments: str) -> None:
     _postconf(config_directory, flag, *arguments)
 
 
+def looked_up(config_directory: Path, key: str, table: str) -> str:
+    """What a table (type:name) has for a key, "" for nothing (postmap -q). Raises PostfixError."""
+    command = ["postmap", "-c", str(config_directory), "-q", key, table]
+    asked = _execute(command)
+    if asked.returncode and asked.stderr.strip():
+        raise PostfixError(_failure(command, asked.returncode, asked.stderr))
+    return asked.stdout.strip()
+
+
 def check(config_directory: Path) -> list[str]:
     """Complaints of `postfix check` and of postconf, each once; none when all is well."""
     complaints: list[str] = []

@@ -31,6 +31,9 @@ HEADER_CHECKS_TEXT = """\
 /^(List-Id|Feedback-ID|X-Campaign):/ INFO
 """
 
+SEED_MAP = "sender_dependent_default_transport_maps"
+"""Where Postfix learns over which transport a seed test goes: by its envelope sender."""
+
 LANES = 4
 """Transports for keys that ramp up, each with few connections."""
 LANE_PROCESSES = 2
@@ -94,6 +97,7 @@ def plan(
         *_lists(site, smtpds, policy),
         *(_headers(site) if headers else ()),
         *_transports(site, config.route, lanes=lanes, mine=mine, notes=notes, refused=refused),
+        *_seeds(site, config, notes),
     ]
     files = {HEADER_CHECKS: HEADER_CHECKS_TEXT} if headers else {}
     needed = tuple(edit for edit in edits if edit.after is not None and not _same(edit.after, edit.before))
@@ -269,6 +273,39 @@ def _transports(
             notes.append(f"{name}/unix is in master.cf already; left as it is: {before}")
         else:
             yield Edit(Place.SERVICE, f"{name}/unix", before, line)
+
+
+def chosen_transports(config: Config) -> list[str]:
+    """Name the transports that a seed test may choose: those of the routes and of seedtest.transports."""
+    return sorted({*(route.transport for route in config.route), *config.seedtest.transports})
+
+
+def sender_on(sender: str, transport: str) -> str:
+    """Give the envelope sender by which Postfix chooses a transport: seedtest+lane-01@example.com."""
+    local, _, domain = sender.rpartition("@")
+    return f"{local}+{transport}@{domain}" if transport else sender
+
+
+def _seeds(site: Configuration, config: Config, notes: list[str]) -> Iterator[Edit]:
+    """Our table first, so that no broader one of the site's hides it; it has nothing about any other sender."""
+    names = chosen_transports(config)
+    if not config.seed or not config.seedtest.sender or not names:
+        return
+    notes += [
+        f"seedtest.transports: {name}: is no entry of master.cf; test mail over it would wait in the queue"
+        for name in config.seedtest.transports
+        if site.service(name, "unix") is None and name not in {route.transport for route in config.route}
+    ]
+    ours_now = ", ".join(f"{sender_on(config.seedtest.sender, name)}={name}:" for name in names)
+    table = f"inline:{{{ours_now}}}"
+    others = [str(one) for one in restrictions.split(site.values.get(SEED_MAP, "")) if not _is_seed_map(str(one))]
+    yield Edit(Place.MAIN, SEED_MAP, site.own.get(SEED_MAP), ", ".join((table, *others)))
+
+
+def _is_seed_map(table: str) -> bool:
+    """Whether a table is ours, of this configuration or of one before."""
+    keys = re.findall(r"[{,\s]([^\s,={}]+)=([^\s,={}]+):", table) if table.startswith("inline:") else []
+    return bool(keys) and all(f"+{transport}@" in key for key, transport in keys)
 
 
 def _problem(route: Route, wanted: Mapping[str, tuple[int, tuple[str, ...]]]) -> str:

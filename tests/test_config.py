@@ -145,6 +145,21 @@ port = 143
 tls = "starttls"
 folder = "Reports"
 
+[[seed]]
+address = "seed@gmx.example"
+provider = "gmx"
+spam = ["Spamverdacht"]
+imap = { host = "imap.gmx.example", user = "seed@gmx.example", password_file = "/etc/sidecar/seed.password" }
+
+[seedtest]
+sender = "seedtest@example.com"
+message = "/etc/sidecar/seed.eml"
+every_hours = 6
+transports = ["lane-01"]
+deadline_minutes = 30
+smtp = "127.0.0.1:2525"
+sendmail = "/usr/lib/sendmail"
+
 [subqueues]
 hold_max_hours = 12
 failsafe_after_minutes = 7.5

@@ -18,7 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import postfix, postfix_configuration, restrictions, wiring, wiring_plan
-from sidecar.config import Config, Mode, PolicyConfig, PostfixConfig, Route, StoreConfig
+from sidecar.config import (
+    Config,
+    ImapConfig,
+    Mode,
+    PolicyConfig,
+    PostfixConfig,
+    Route,
+    SeedConfig,
+    SeedTestConfig,
+    StoreConfig,
+)
 from sidecar.held_record import HeldRecord, Op
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.wiring_plan import Place
@@ -299,6 +309,34 @@ def test_what_must_not_be_wired_is_refused(
 def test_routes_that_would_not_be_answered_are_noted(private: Maker, name: str) -> None:
     one = private({name: "inline:{a=b}"}, "", [GOOGLE])
     assert any("routes are not answered" in note for note in wiring_plan.plan(one.site(), one.config).notes)
+
+
+SEEDS = Config(
+    seed=(SeedConfig("seed@gmx.example", "gmx", ImapConfig("h", "u", "p")),),
+    seedtest=SeedTestConfig(sender="seedtest@example.com", transports=("smtp", "gone")),
+)
+SEED_TABLE = "inline:{seedtest+gone@example.com=gone:, seedtest+out-google@example.com=out-google:, seedtest+smtp@example.com=smtp:}"
+
+
+def test_seed_tests_choose_their_transport_by_a_table_of_senders(private: Maker) -> None:
+    theirs = "inline:{a@example.com=smtp:}"
+    one = private({wiring_plan.SEED_MAP: theirs}, "", [GOOGLE], config=SEEDS)
+    plan = wiring_plan.plan(one.site(), one.config)
+    assert [edit.after for edit in plan.edits if edit.name == wiring_plan.SEED_MAP] == [f"{SEED_TABLE}, {theirs}"]
+    assert [note for note in plan.notes if "gone" in note]
+    one.run("apply")
+    directory = one.mail.config_directory
+    for name in ("smtp", "out-google"):
+        key = wiring_plan.sender_on("seedtest@example.com", name)
+        assert postfix.looked_up(directory, key, SEED_TABLE) == f"{name}:"
+    assert postfix.looked_up(directory, "a@example.com", SEED_TABLE) == ""
+    fewer = dataclasses.replace(one.config, seedtest=SeedTestConfig(sender="seedtest@example.com"))
+    later = wiring_plan.plan(one.site(), fewer, mine=wiring.read_undo(one.site().instance).services)
+    assert [edit.after for edit in later.edits if edit.name == wiring_plan.SEED_MAP] == [
+        f"inline:{{seedtest+out-google@example.com=out-google:}}, {theirs}"
+    ]
+    one.run("remove")
+    assert one.site().own[wiring_plan.SEED_MAP] == theirs
 
 
 SITES: list[tuple[dict[str, str], str, list[Route]]] = [
