@@ -23,8 +23,9 @@ from parsers.feeds.dnsbl import Severity
 from parsers.observation import Outcome
 from parsers.seed_mailbox import HEADER, Folder, folders, seen, spam_folders
 from policies import placement
-from policies.conditions import CONDITIONS, State, Turn, begin, follow
+from policies.conditions import CONDITIONS, Turn, begin, follow
 from policies.figures import Kind, told
+from policies.grades import State
 from policies.placement import DECIDED, Place, SeedMail, observations, placements
 from sidecar import outside, seed_imap, seed_mail, seed_tests, wiring_plan
 from sidecar.cli import sidecar
