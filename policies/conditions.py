@@ -32,6 +32,8 @@ class Category(StrEnum):
     AUTHENTICATION = "authentication"
     INFRASTRUCTURE = "infrastructure"
     QUEUE = "queue"
+    DUPLICATES = "duplicates"
+    """A sender that sends the same again."""
     SIDECAR = "sidecar"
     """Ours: we are blind, behind or cannot tell anybody."""
 
@@ -124,6 +126,27 @@ CONDITIONS: Final = (
         "connections", "{share} of {volume} attempts at {object} found no connection", "log", "connections.1h",
         at_least((ERROR, 0.50), (WARNING, 0.10), over=0.05, volume=100, times=2.0, sure=True),
         Category.INFRASTRUCTURE, confirm=2, clear=4, kind=Kind.PROVIDER, runbook="queue-growth",
+    ),
+    Condition(
+        "mx-connections", "{share} of {volume} attempts at the MX host {object} found no connection", "log",
+        "mx-connections.1h",
+        at_least((ERROR, 0.80), (WARNING, 0.30), over=0.15, volume=100, times=2.0, sure=True, known=True),
+        Category.INFRASTRUCTURE, confirm=3, clear=4, runbook="queue-growth",
+    ),
+    Condition(
+        "mx-tls", "{share} of {volume} attempts at the MX host {object} failed for TLS", "log", "mx-tls.1h",
+        at_least((ERROR, 0.50), (WARNING, 0.10), over=0.05, volume=100, times=2.0, sure=True, known=True),
+        Category.INFRASTRUCTURE, confirm=3, clear=4, runbook="queue-growth",
+    ),
+    Condition(
+        "repeated", "{share} of {volume} deliveries of {object} went to somebody who had the same message: {text}",
+        "log", "repeated", at_least((ERROR, 0.20), (WARNING, 0.01), over=0.002, volume=200, sure=True),
+        Category.DUPLICATES, confirm=2, clear=8, runbook="repeated-messages",
+    ),
+    Condition(
+        "message-id-alike", "{object} sends one message after another with the same Message-ID, {value} so far: {text}",
+        "log", "alike", at_least((INFO, 100.0), over=10.0),
+        Category.DUPLICATES, confirm=2, clear=8, runbook="repeated-messages",
     ),
     Condition(
         "tls", "{share} of {volume} attempts at {object} failed for TLS", "log", "tls.1h",

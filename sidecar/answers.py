@@ -32,6 +32,7 @@ class Answers:
             "health": self.health,
             "status": self.status,
             "queue": self.queue,
+            "noticed": self.noticed,
             "subqueue": self.subqueue,
             "changes": self.changes,
             "ask": self.ask,
@@ -74,6 +75,11 @@ class Answers:
         engine = self._engine
         held = len(engine.books.ours)
         return queue_age(engine.messages, live=len(engine.messages), held=held, now=time.time())._asdict()
+
+    def noticed(self, _: Request) -> Answer:
+        watching, now = self._parts.watching, time.time()
+        hosts = [(each.host, *each.lately, *each.before) for each in watching.hosts(now=now)]
+        return {"since": watching.since, "hosts": hosts, "repeated": watching.repeated(now=now)}
 
     def _said(self, sub: OpenSubQueue) -> Answer:
         machine = sub.machine

@@ -24,6 +24,7 @@ from parsers.log import LogReader
 from policies.access import Access
 from policies.engine import Engine
 from policies.listing import Listing, Queued
+from policies.watching import Watching
 from sidecar import own_log, postfix, rules
 from sidecar.answers import Answers
 from sidecar.config import Config, Mode
@@ -120,6 +121,7 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
             hands=Hands(engine, QueueClient(config.helper_socket)),
             access=access,
             policy=policy,
+            watching=Watching(since=time.time()),
         )
     finally:
         await policy.close()
@@ -169,7 +171,9 @@ def _take(batch: Batch, parts: Parts, lag: Lag) -> None:
     entries = itertools.chain.from_iterable(map(parts.reader.journal_facts, batch.entries))
     for fact in itertools.chain(lines, entries):
         lag.log_time, lag.read_at = fact.record.time, now
-        parts.engine.observe(fact, now=min(now, fact.record.time + 1.0))
+        written = min(now, fact.record.time + 1.0)
+        parts.engine.observe(fact, now=written)
+        parts.watching.observe(fact, now=written)
 
 
 async def _act(parts: Parts, wake: asyncio.Event) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from parsers.log import LogReader
 from policies.access import Access
 from policies.engine import Engine
+from policies.watching import Watching
 from sidecar.config import Config
 from sidecar.hands import Hands
 from sidecar.ledger import Ledger
@@ -28,6 +29,7 @@ class Parts:
     hands: Hands
     access: Access
     policy: PolicyServer
+    watching: Watching
 
 
 @dataclass(slots=True)

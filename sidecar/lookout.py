@@ -22,8 +22,11 @@ from policies.channels.receipt import Result
 from policies.conditions import CONDITIONS, Alert, Condition, Turn
 from policies.figures import Figure, Kind, told
 from policies.incidents import REOPEN, Incident, Incidents
+from policies.mx_hosts import Answered, MxHost
 from policies.note import Note, NoteKind, headline
 from policies.queue_age import QueueAge, queue_figures
+from policies.repeats import Repeated
+from policies.watched import figures as watched_figures
 from policies.windows import FEED as LOG
 from policies.windows import Object
 from sidecar import blocklists, own_log, surroundings
@@ -41,6 +44,7 @@ from sidecar.threads import in_thread
 EVERY: Final = 15.0
 LAG_MAX: Final = 120.0
 """Seconds that core may be behind its log for what the log counts to be believed."""
+NOTICED_EVERY: Final = 60.0
 QUEUE_EVERY: Final = 300.0
 SUBQUEUES_EVERY: Final = 60.0
 ANSWERS_EVERY: Final = 900.0
@@ -392,6 +396,9 @@ class Lookout:
             _figure("core", (host, Kind.HOST), "away", 0.0, now),
             _figure("core", (host, Kind.HOST), "log-lag", round(lag, 1) if lag is not None else 0.0, now),
         ]
+        if now - self._at["noticed"] >= NOTICED_EVERY and lag is not None and lag <= LAG_MAX:
+            self._at["noticed"] = now
+            said += await self._noticed(now=now)
         if now - self._at["queue"] >= QUEUE_EVERY:
             self._at["queue"] = now
             try:
@@ -401,6 +408,19 @@ class Lookout:
             sample = QueueAge(int(queue.get("live", 0)), int(queue.get("old", 0)))
             said += await in_thread(lambda: self._queue(host, sample, now=now))
         return said
+
+    async def _noticed(self, *, now: float) -> list[Figure]:
+        """What core notices in the log by itself; nothing where it does not answer."""
+        try:
+            told = await self._ask_core({"command": "noticed"})
+        except (CoreUnreachable, CoreRefused):
+            return []
+        hosts = [
+            MxHost(str(name), Answered(*counts[:3]), Answered(*counts[3:])) for name, *counts in told.get("hosts", ())
+        ]
+        repeated = [Repeated(*each) for each in told.get("repeated", ())]
+        since = float(told.get("since", now))
+        return list(watched_figures(hosts, repeated, self._watched(LOG), since=since, now=now))
 
     def _queue(self, host: str, sample: QueueAge, *, now: float) -> list[Figure]:
         """Compare the queue with an hour ago, and with its ordinary peaks."""

@@ -46,6 +46,7 @@ class World:
     health: dict[str, Any] | None = field(default_factory=lambda: {"log_lag_s": 0.1})
     messages_live: int = 10
     messages_old: int = 0
+    noticed: dict[str, Any] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
     config: Config = field(init=False)
 
@@ -77,6 +78,8 @@ class World:
     async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if self.health is None:
             raise CoreUnreachable("core does not run here")
+        if request["command"] == "noticed":
+            return self.noticed
         queue = {"live": self.messages_live, "old": self.messages_old}
         return self.health if request["command"] == "health" else queue
 
