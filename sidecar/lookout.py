@@ -38,7 +38,7 @@ from sidecar.feeds import FEEDS, Feed, watched
 from sidecar.incident_store import IncidentStore, Looked
 from sidecar.log_tally import LogTally
 from sidecar.outbox import Outbox
-from sidecar.report_figures import ReportFigures
+from sidecar.report_figures import Reported, ReportFigures
 from sidecar.threads import in_thread
 
 EVERY: Final = 15.0
@@ -110,6 +110,7 @@ class Lookout:
         self._by_measure: dict[tuple[str, str, Kind], list[Condition]] = {}
         self._tally = LogTally(store, config.core_database)
         self._reports = ReportFigures(store, self._tally)
+        self._reported: Reported | None = None
         self._turn = threading.RLock()
         """Held while alerts and incidents are read or changed: looks, commands and the outbox come from threads."""
         self._alerts = {alert.key: alert for alert in store.alerts()}
@@ -143,6 +144,10 @@ class Lookout:
     def broken_channels(self) -> dict[str, bool]:
         """Tell of each channel whether it is broken."""
         return {name: self._store.channel(name).broken_since > 0 for name in self._channels}
+
+    def reported(self) -> Reported | None:
+        """Tell what receivers reported of our domains lately; None before the first look."""
+        return self._reported
 
     def firing(self) -> list[Alert]:
         with self._turn:
@@ -325,6 +330,8 @@ class Lookout:
             self._at["reports"] = now
             yield from self._read(lambda: self._reports.dmarc(self._addresses, now=now))
             yield from self._read(lambda: self._reports.tls(now=now))
+            with contextlib.suppress(StoreError):  # the figures beside it say so
+                self._reported = self._reports.totals(now=now)
         if now - self._at["prune"] >= PRUNE_EVERY:
             self._at["prune"] = now
             with contextlib.suppress(StoreUnavailable):  # whoever writes says so

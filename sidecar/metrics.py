@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from sidecar.feed_series import FeedSeries
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 KEYS_MAX = 200
 """Sub-queue keys that get series of their own: a fleet's Prometheus must survive our busiest day."""
@@ -240,6 +242,26 @@ class OutsideFigures:
             "sidecar_seed_last_test_timestamp_seconds",
             "When the last seed test of a provider ended that says something",
             ["provider", "transport"],
+            registry=self.registry,
+        )
+        self.feed_series = FeedSeries()
+        self.registry.register(self.feed_series)
+        self.complaints = Counter(
+            "sidecar_complaints",
+            "Complaint mails by the reporter that proved who it is",
+            ["source"],
+            registry=self.registry,
+        )
+        self.dmarc = Gauge(
+            "sidecar_dmarc_reported_messages",
+            "Messages of the reports of the last three days, by domain and whether DMARC passed",
+            ["domain", "aligned"],
+            registry=self.registry,
+        )
+        self.tls_sessions = Gauge(
+            "sidecar_tls_reported_sessions",
+            "TLS sessions of the reports of the last three days, by domain of the MX hosts and how they ended",
+            ["domain", "result"],
             registry=self.registry,
         )
         self.report_mails = Counter(

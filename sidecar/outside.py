@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from parsers.observation import Observation, Outcome
 from policies.channels.receipt import Result
 from policies.incidents import severities, times
 from policies.placement import DECIDED, Placement
@@ -29,6 +30,7 @@ from sidecar.metrics import Busiest, Figures, OutsideFigures
 from sidecar.mx import MxLookups, resolver_at
 from sidecar.outside_store import OutsideStore
 from sidecar.poller import Polled, Poller
+from sidecar.report_store import MailRow
 from sidecar.scope import find
 from sidecar.seed_schedule import SeedSchedule
 from sidecar.seed_store import SeedStore
@@ -162,9 +164,9 @@ async def run(config: Config) -> None:
     store = OutsideStore.open(config.outside_database)
     if store.recovered:
         own_log.store_recovered(store.recovered)
-    reports = report_intake.report_mail(
-        config, lambda mail: own.report_mails.labels(mail.kind, "yes" if mail.trusted else "no").inc()
-    )
+    for known in store.known():
+        own.feed_series.told([Observation(*known[:3], Outcome.OK, known.value, "", known.at)], told_at=known.told_at)
+    reports = report_intake.report_mail(config, functools.partial(_taken, own))
     poller = Poller(config, FEEDS, store, asking(config), find_scope=find, told=functools.partial(_count, own))
     for name, feed in FEEDS.items():
         if feed.wanted(config):  # with a series from the start on, a feed that never tells anything can be alerted on
@@ -237,6 +239,10 @@ def _placed(own: OutsideFigures, found: Sequence[Placement]) -> None:
             own.seed_tested.labels(each.provider, each.transport).set_to_current_time()
 
 
+_ENDS = (("success", "failure"), ("yes", "no"))
+"""Labels of what went well and what failed: of TLS sessions, of DMARC."""
+
+
 def _told(own: OutsideFigures, channel: str, result: Result) -> None:
     own.notes.labels(channel, result).inc()
 
@@ -254,12 +260,25 @@ def _measure(own: OutsideFigures, lookout: Lookout) -> None:
         own.incident_recover.labels("1").set(taken.recover_worst)
     for name, broken in lookout.broken_channels().items():
         own.channel_broken.labels(name).set(float(broken))
+    if (reported := lookout.reported()) is not None:
+        for gauge, rows in ((own.dmarc, reported.dmarc), (own.tls_sessions, reported.tls)):
+            gauge.clear()
+            for domain, good, bad in rows:
+                for label, value in zip(_ENDS[gauge is own.dmarc], (good, bad), strict=True):
+                    gauge.labels(domain, label).set(value)
     own.looked.set_to_current_time()
+
+
+def _taken(own: OutsideFigures, mail: MailRow) -> None:
+    own.report_mails.labels(mail.kind, "yes" if mail.trusted else "no").inc()
+    if mail.kind == "complaint" and mail.trusted:
+        own.complaints.labels(mail.reporter).inc()
 
 
 def _count(own: OutsideFigures, feed: str, polled: Polled) -> None:
     own.polls.labels(feed).inc()
     own.feed_told.labels(feed).set(polled.standing.told_at)
+    own.feed_series.told(polled.reading.observations, told_at=polled.standing.asked_at)
     if polled.reading.trouble is not None:
         own.poll_errors.labels(feed, polled.reading.trouble).inc()
 

@@ -4,7 +4,7 @@ The only SQL that looks at reports so. What nobody trusted wrote counts for noth
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from parsers.observation import Outcome
 from policies import reported
@@ -19,8 +19,17 @@ BEFORE: Final = 8 * DAY
 """Seconds back in which lies what is usual for complaints; today is left out."""
 REPORTED: Final = 3 * DAY
 """Seconds back in which reports end that are looked at: they come a day late, some two."""
+DOMAINS_MAX: Final = 500
+"""Of metrics."""
 MEASURES: Final = {"complaints.24h": ("complaint",), "opt-outs.24h": ("opt-out",)}
 """Measure -> kinds of events that it counts."""
+
+
+class Reported(NamedTuple):
+    """Sums of the reports of the last days: (domain, well, failed) of the busiest domains."""
+
+    dmarc: list[tuple[str, int, int]]
+    tls: list[tuple[str, int, int]]
 
 
 class ReportFigures:
@@ -78,6 +87,11 @@ class ReportFigures:
             types = [str(name) for (name,) in self._rows(_TLS_TYPES, domain, now - REPORTED)]
             yield from reported.tls(domain, rows, types, stamp=stamp, at=at)
 
+    def totals(self, *, now: float) -> Reported:
+        """Sum up what metrics show. Raises StoreError."""
+        since = now - REPORTED
+        return Reported(*([tuple(row) for row in self._rows(query, since, DOMAINS_MAX)] for query in _TOTALS))
+
     def _news(self, table: str) -> bool:
         newest = self._rows(_NEWEST[table])[0][0]
         if newest <= self._newest.get(table, 0.0):
@@ -118,3 +132,15 @@ _TLS_TYPES = """
     SELECT result_type FROM tls_report JOIN tls_row ON tls_row.report = tls_report.id
     WHERE trusted AND domain = ? AND end >= ? AND result_type != '' GROUP BY result_type ORDER BY sum(failures) DESC
 """
+_TOTALS = (
+    """
+    SELECT domain, sum(iif(dkim = 'pass' OR spf = 'pass', messages, 0)),
+        sum(iif(dkim = 'pass' OR spf = 'pass', 0, messages))
+    FROM dmarc_report JOIN dmarc_row ON dmarc_row.report = dmarc_report.id
+    WHERE trusted AND end >= ? GROUP BY domain ORDER BY sum(messages) DESC LIMIT ?
+    """,
+    """
+    SELECT domain, sum(successes), sum(failures) FROM tls_report JOIN tls_row ON tls_row.report = tls_report.id
+    WHERE trusted AND end >= ? AND result_type = '' GROUP BY domain ORDER BY sum(successes + failures) DESC LIMIT ?
+    """,
+)

@@ -10,7 +10,8 @@ from parsers.feeds.dnsbl import Severity
 from policies import reported
 from policies.incidents import Phase
 from policies.reported import Sent, Sessions
-from sidecar import own_log
+from sidecar import outside, own_log
+from sidecar.metrics import OutsideFigures
 from sidecar.report_store import EventRow, MailRow, ReportStore
 from tests.lookout_world import World
 
@@ -224,3 +225,22 @@ def test_tls_reports(world: World, told: list[tuple[str, int, int]], fires: set[
 def test_one_reporter_is_not_several() -> None:
     figures = reported.tls("a.example", [Sessions("google", 0, 900)], (), stamp=1.0, at=1.0)
     assert [each.value for each in figures] == [1.0, 0.0]
+
+
+def test_metrics_of_reports(world: World) -> None:
+    own = OutsideFigures()
+    dmarc(world, 1, [(OURS, 50, "none", "pass", "fail"), (STRANGER, 7, "none", "fail", "fail")])
+    with world.store.database.transaction():
+        write = world.store.database.connection.execute
+        write(TLS, (1, "google", world.now - DAY, world.now))
+        write(TLS_ROW, (1, 0, "", 90, 3))
+    world.look()
+    outside._measure(own, world.started)
+    value = own.registry.get_sample_value
+    assert value("sidecar_dmarc_reported_messages", {"domain": "a.example", "aligned": "yes"}) == 50
+    assert value("sidecar_dmarc_reported_messages", {"domain": "a.example", "aligned": "no"}) == 7
+    assert value("sidecar_tls_reported_sessions", {"domain": "a.example", "result": "failure"}) == 3
+    world.now += 10 * DAY
+    world.look()
+    outside._measure(own, world.started)
+    assert value("sidecar_dmarc_reported_messages", {"domain": "a.example", "aligned": "yes"}) is None
