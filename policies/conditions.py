@@ -177,13 +177,13 @@ CONDITIONS: Final = (
     ),
     Condition(
         "unusual", "{object}: {text} (of {volume}, at this hour of the week)", "log", "unusual.*",
-        at_least((WARNING, 10.0), over=4.0, volume=500),
+        at_least((WARNING, 15.0), over=5.0, volume=500),
         Category.REPUTATION, confirm=8, clear=8, runbook="domain-throttled",
     ),
     # Report mail: what people and receivers write to us about our mail.
     Condition(
         "complaints", "{share} of {volume} messages of {object} were called spam by those who got them", "report-mail",
-        "complaints.24h", at_least((ERROR, 0.003), (WARNING, 0.001), over=0.0005, volume=500, sure=True),
+        "complaints.24h", at_least((ERROR, 0.003), (WARNING, 0.001), over=0.0006, volume=500, sure=True),
         Category.COMPLAINTS, confirm=2, clear=4, runbook="complaint-spike",
     ),
     Condition(
@@ -233,7 +233,7 @@ CONDITIONS: Final = (
     ),
     Condition(
         "queue-growth", "the queue has grown {value}-fold in an hour, to {volume} messages", "core", "queue-growth.1h",
-        at_least((ERROR, 4.0), (WARNING, 2.0), over=1.2, volume=1_000, times=1.2),
+        at_least((ERROR, 4.0), (WARNING, 2.0), over=1.2, volume=1_000, times=2.0, known=True),
         Category.QUEUE, confirm=8, clear=8, runbook="queue-growth",
     ),
     Condition(

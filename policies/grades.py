@@ -13,6 +13,8 @@ from parsers.feeds.dnsbl import Severity
 from parsers.observation import Outcome
 from policies.figures import Figure
 
+EVENTS_MIN: Final = 5
+"""Messages that must have met with it: of fewer no share is sure."""
 SIGMAS: Final = 3.0
 """Standard deviations by which chance may be wrong; one look in some 740 is beyond."""
 
@@ -73,7 +75,8 @@ def at_least(
         if value <= over:
             return WELL
         lowest = bounds(value, figure.volume)[0] if sure else value
-        plain = lowest <= over or (known if usual is None else lowest < times * usual)
+        few = sure and value * figure.volume < EVENTS_MIN
+        plain = few or lowest <= over or (known if usual is None else lowest < times * usual)
         if figure.volume < volume or plain:
             return BETWEEN
         return next((Grade(State.BAD, severity) for severity, limit in levels if value >= limit), BETWEEN)

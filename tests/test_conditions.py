@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from parsers.expression import ExpressionError
 from parsers.feeds.dnsbl import Severity
 from parsers.observation import Observation, Outcome
-from policies import conditions, windows
+from policies import conditions, grades, windows
 from policies.conditions import CONDITIONS, DEDUP_MAX, Alert, Condition, Turn, begin, follow, own
 from policies.figures import Figure, Kind, told
 from policies.grades import State
@@ -70,7 +70,6 @@ GRADES = [
     ("log-lag", 59.0, State.WELL),
     ("subqueue-stuck", 7200.0, WARNING),
     ("subqueue-stuck", 21600.0, ERROR),
-    ("queue-growth", 2.0, WARNING),
     ("stream-stopped", 0.0, WARNING),
     ("list-sick", 0.0, WARNING),
     ("list-sick", 1.0, State.WELL),
@@ -109,6 +108,28 @@ def test_what_is_usual_is_no_spike() -> None:
     condition = BY_NAME["deferrals"]
     assert condition.grade(figure(condition, 0.3, baseline=0.2)).state is State.BETWEEN
     assert condition.grade(figure(condition, 0.3, baseline=0.1)).severity is WARNING
+
+
+def test_a_queue_grows_beyond_twice_its_ordinary_peak() -> None:
+    condition = BY_NAME["queue-growth"]
+    assert condition.grade(figure(condition, 2.0, baseline=0.5)).severity is WARNING
+    assert condition.grade(figure(condition, 90.0, baseline=60.0)).state is State.BETWEEN
+    assert condition.grade(figure(condition, 90.0)).state is State.BETWEEN  # nobody knows yet what is ordinary
+
+
+def test_a_share_must_be_more_than_chance() -> None:
+    condition = BY_NAME["complaints"]
+    states = [condition.grade(figure(condition, share, volume=volume)).state for share, volume in (
+        (0.004, 500), (0.003, 900), (0.0016, 5_000), (0.0009, 1e6), (0.001, 60_000), (0.01, 600))]  # fmt: skip
+    assert states == [State.BETWEEN] * 4 + [State.BAD] * 2
+
+
+@given(st.floats(0.0, 1.0), st.integers(1, 10**7))
+def test_bounds_hold_the_share(share: float, volume: int) -> None:
+    low, high = grades.bounds(share, volume)
+    assert 0.0 <= low <= share + 1e-12
+    assert share - 1e-12 <= high <= 1.0
+    assert high - low >= grades.bounds(share, 4 * volume)[1] - grades.bounds(share, 4 * volume)[0] - 1e-12
 
 
 def test_names_are_there_once_and_say_what_they_look_at() -> None:

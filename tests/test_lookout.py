@@ -156,6 +156,7 @@ def test_a_subqueue_that_gets_nowhere(world: World) -> None:
 
 
 def test_a_growing_queue(world: World) -> None:
+    samples(world, 3, 1000, 0)
     for minute in range(0, 125, 5):
         world.messages_live = 1000 + 100 * minute
         world.now += 285
