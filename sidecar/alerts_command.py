@@ -22,6 +22,7 @@ from sidecar import channels
 from sidecar.channels import Channel, Delivery
 from sidecar.config import ChannelKind, Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable, ask_core
+from sidecar.delisting_store import asked_lately
 from sidecar.incident_store import IncidentStore
 from sidecar.lookout import conditions_of, runbook
 from sidecar.outside_socket import ask_outside
@@ -220,14 +221,28 @@ def show(config: Config, number: int, *, as_json: bool) -> None:
     if found is None:
         click.echo(f"sidecar: there is no incident {number}", err=True)
         sys.exit(1)
+    objects = {member.object for member in found.members}
+    asked = asked_lately(config.outside_database, since=found.began_at, objects=objects)
     told = [{"at": each.done_at or None, "channel": each.channel, "kind": each.kind, "state": each.state, "why": each.why}
             for each in sent]  # fmt: skip
     if as_json:
         history = [{"time": moment, "what": what} for moment, what in events]
-        click.echo(json.dumps(_row(found) | _details(config, found) | {"history": history, "messages": told}))
+        click.echo(
+            json.dumps(
+                _row(found)
+                | _details(config, found)
+                | {"history": history, "messages": told, "delistings": [each._asdict() for each in asked]}
+            )
+        )
         return
     for line in _lines(config, found):
         click.echo(printable(line))
+    for one in asked:
+        click.echo(
+            printable(
+                f"  {_stamp(one.at)} removal asked for by {one.by_whom}: {one.object} from {one.list} {one.note}".rstrip()
+            )
+        )
     for moment, what in events:
         click.echo(printable(f"  {_stamp(moment)} {what}"))
     for each in told:

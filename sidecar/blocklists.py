@@ -80,15 +80,21 @@ def packaged() -> tuple[BlockList, ...]:
     return tuple(read(_packaged_text(), file=_PACKAGED))
 
 
+def known(config: Config) -> list[BlockList]:
+    """Give all lists, ours and the admin's, asked or not. Raises ConfigError."""
+    return [*packaged(), *_own(config.feeds.blocklists.lists)]
+
+
 def in_force(config: Config) -> list[Asked]:
     """Tell the lists that are asked here, and where. Raises ConfigError."""
     ours = config.feeds.blocklists
-    lists = [*packaged(), *_own(ours.lists)]
-    known = {spec.id for spec in lists}
+    lists = known(config)
+    ids_known = {spec.id for spec in lists}
     for setting, ids in (("without", ours.without), ("also", ours.also)):
         for name in ids:
-            if name not in known:
-                raise ConfigError(f"feeds.blocklists.{setting}: no list {name!r}; known: {', '.join(sorted(known))}")
+            if name not in ids_known:
+                there = ", ".join(sorted(ids_known))
+                raise ConfigError(f"feeds.blocklists.{setting}: no list {name!r}; known: {there}")
     keys = {"spamhaus": _secret(ours.spamhaus_key), "abusix": _secret(ours.abusix_key)}
     wanted = [spec for spec in lists if (spec.enabled or spec.id in ours.also) and spec.id not in ours.without]
     return [asked for spec in wanted if (asked := dnsbl.zone_of(spec, keys)) is not None]

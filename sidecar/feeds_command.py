@@ -16,15 +16,20 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from parsers.feeds.asking import Reading
+from parsers.feeds.delisting import PREFIX
 from parsers.observation import Observation
 from policies.cadence import Standing
 from sidecar.asking import Asking
+from sidecar.blocklists import CADENCES
 from sidecar.config import Config, ConfigError
+from sidecar.delisting_store import asked_lately
 from sidecar.feeds import FEEDS, Watched, watched
 from sidecar.mx import resolver_at
 from sidecar.outside_store import OutsideStore
 from sidecar.own_log import printable
 from sidecar.scope import find
+
+_MONTH = 30 * 86_400.0
 
 
 def asking(config: Config) -> Asking:
@@ -42,7 +47,11 @@ def feeds(config: Config, *, as_json: bool) -> None:
     """List the feeds: what each is for, how often it is asked, when it last told something, and what is wrong."""
     standings = _standings(config)
     now = time.time()
-    rows = [_row(each, standings.get(each.name, Standing()), now=now) for each in watched(config)]
+    asked = _asked(config, now=now)
+    rows = [
+        _row(each, standings.get(each.name, Standing()), now=now) | {"delistings": asked.get(each.name, [])}
+        for each in watched(config)
+    ]
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -51,6 +60,28 @@ def feeds(config: Config, *, as_json: bool) -> None:
         times = (_ago(row["told_at"], now), _ago(row["next_at"], now))
         table.add_row(row["feed"], row["state"], f"{row['every_s'] / 3600:g} h", *times, printable(row["why"]))
     Console().print(table)
+    for each in (each for row in rows for each in row["delistings"]):
+        state = "still listed" if each["listed"] else "not listed any more"
+        by = f"asked for {_ago(each['at'], now)} by {each['by_whom']}"
+        click.echo(printable(f"removal of {each['object']} from {each['list']}: {by}, {state}"))
+
+
+def _asked(config: Config, *, now: float) -> dict[str, list[dict[str, Any]]]:
+    """Feed -> what was asked to be taken off its lists in the last month, and whether it is listed."""
+    requests = asked_lately(config.outside_database, since=now - _MONTH)
+    if not requests:
+        return {}
+    store = OutsideStore.open_read_only(config.outside_database)
+    try:
+        known = {(each.object, each.measure): each for each in store.known() if each.feed.startswith("dnsbl")}
+    finally:
+        store.close()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in requests:
+        seen = known.get((each.object, f"{PREFIX}{each.list}"))
+        feed = seen.feed if seen else next(iter(CADENCES))
+        found.setdefault(feed, []).append({**each._asdict(), "listed": bool(seen and seen.value)})
+    return found
 
 
 def _standings(config: Config) -> dict[str, Standing]:

@@ -22,6 +22,7 @@ from policies.placement import DECIDED, Placement
 from sidecar import channels, metrics, own_log, report_intake
 from sidecar.config import Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable, Handler, ask_core_async, serve_control
+from sidecar.delisting_store import DelistingStore
 from sidecar.feeds import FEEDS
 from sidecar.feeds_command import asking
 from sidecar.incident_store import IncidentStore
@@ -176,7 +177,9 @@ async def run(config: Config) -> None:
     alerts = _alerts(config, core, own) if config.alerts.enabled else None
     seed_store = SeedStore.open(config.outside_database)
     seeds = SeedSchedule(config, seed_store, told=functools.partial(_placed, own))
-    commands = {**(alerts[0].commands() if alerts else {}), **seeds.commands()}
+    delistings = DelistingStore.open(config.outside_database)
+    own_commands = {**seeds.commands(), **delistings.commands(time.time)}
+    commands = {**(alerts[0].commands() if alerts else {}), **own_commands}
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -199,6 +202,7 @@ async def run(config: Config) -> None:
         reports.close()
         store.close()
         seed_store.close()
+        delistings.close()
         if alerts is not None:
             alerts[1].close()
 
