@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, Entry] = {
     "report-mail": Entry("sidecar.report_command:report_mail", "Take one report mail from a pipe.", configured=False),
     "alert": Entry("sidecar.alerts_command:alert", "What fires; try the channels."),
     "incident": Entry("sidecar.alerts_command:incident", "Incidents: look, take on, close."),
-    "delist": Entry("sidecar.delist:delist", "How an address or domain comes off the lists; a request filled in."),
+    "delist": Entry("sidecar.delist:delist", "How an address comes off lists; a request filled in."),
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
     "check": Entry("sidecar.check:check", "Configuration, wiring, what is missing."),
     "postfix": Entry("sidecar.wiring:postfix_command", "The wiring in main.cf and master.cf: show, apply, remove."),

@@ -62,7 +62,7 @@ def procedures() -> tuple[Procedure, ...]:
     return tuple(read_table(Procedure, dict(row), file=_FILE) for row in tomllib.loads(text)["procedure"])
 
 
-@click.command(epilog='Example: sidecar delist 192.0.2.7 --note "list of June taken out, sender closed"')
+@click.command(epilog='Example: sidecar delist 192.0.2.7 --note "sender closed"')
 @click.argument("about", metavar="ADDRESS|DOMAIN")
 @click.option(
     "--list", "lists", multiple=True, metavar="ID", help="Of this list, whatever the poller says; may be repeated."

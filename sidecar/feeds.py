@@ -25,6 +25,8 @@ class Feed(NamedTuple):
     cadence: Callable[[Config], Cadence]
     poll: Callable[[Config, Scope, float], Poll]
     """Begin a poll at this time; raises ConfigError where a file that it needs cannot be read."""
+    on_listing: bool = False
+    """Asked at once, too, about an address that a blocklist has begun to list: it may say why."""
 
 
 def _blocklists(name: str, every: int) -> Feed:
@@ -120,6 +122,7 @@ FEEDS: Mapping[str, Feed] = {
         lambda config: config.feeds.spamhaus_sia.enabled,
         lambda config: Cadence(config.feeds.spamhaus_sia.every_hours * _HOUR),
         _sia,
+        on_listing=True,
     ),
 }
 

@@ -6,11 +6,15 @@ Knows when and in which order; a feed that fails or hangs harms no other one.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from parsers.feeds import dnsbl
 from parsers.feeds.asking import Reading, Trouble
+from parsers.feeds.delisting import PREFIX
+from parsers.observation import Observation
 from policies.cadence import Standing
+from policies.figures import Kind, kind_of
 from sidecar import own_log
 from sidecar.asking import Asking
 from sidecar.config import Config, ConfigError
@@ -34,6 +38,10 @@ class Polled(NamedTuple):
     seconds: float
 
 
+def _lists_an_address(seen: Observation) -> bool:
+    return bool(seen.value) and seen.measure.startswith(PREFIX) and kind_of(seen) is Kind.ADDRESS
+
+
 class Poller:
     def __init__(
         self,
@@ -53,12 +61,18 @@ class Poller:
         self._find_scope = find_scope
         self._told = told
         self._writing = asyncio.Lock()  # the store is for one thread at a time
+        self._listed: dict[str, asyncio.Queue[str]] = {
+            name: asyncio.Queue() for name, feed in self._feeds.items() if feed.on_listing
+        }
+        """Addresses that a blocklist has begun to list, for each feed that is asked about such."""
 
     async def run(self) -> None:
         """Poll for ever."""
         async with asyncio.TaskGroup() as tasks:
             for name in self._feeds:
                 tasks.create_task(self._follow(name))
+            for name in self._listed:
+                tasks.create_task(self._follow_listings(name))
             tasks.create_task(self._prune())
 
     async def _prune(self) -> None:
@@ -80,15 +94,33 @@ class Poller:
             polled = await self.poll(name)
             wait = polled.standing.next_at - time.time()
 
-    async def poll(self, name: str) -> Polled:
-        """Poll one feed now, and write down how it ended."""
+    async def _follow_listings(self, name: str) -> None:
+        """Ask about what is newly listed, one listing or many in one poll; never while the feed wants no questions."""
+        queue = self._listed[name]
+        while True:
+            about = {await queue.get()}
+            while not queue.empty():
+                about.add(queue.get_nowait())
+            async with self._writing:
+                standing = await in_thread(lambda: self._store.standing(name))
+            if standing.trouble is None or standing.next_at <= time.time():
+                await self.poll(name, about=frozenset(about))
+
+    async def poll(self, name: str, *, about: frozenset[str] | None = None) -> Polled:
+        """Poll one feed now, and write down how it ended.
+
+        `about`: of these addresses alone; the next whole poll is when it was to be.
+        """
         feed, began = self._feeds[name], time.monotonic()
         cadence = feed.cadence(self._config)
-        reading, answers = await self._ask(name, feed)
+        reading, answers = await self._ask(name, feed, about)
         now = time.time()
         async with self._writing:
             before = await in_thread(lambda: self._store.standing(name))
             standing = before.after(reading, cadence, now=now, dice=random.random())
+            if about is not None and before.next_at and reading.trouble is None:
+                standing = standing._replace(next_at=before.next_at)
+            begun = await in_thread(lambda: self._begun(name, reading)) if self._listed else ()
             try:
                 await in_thread(lambda: self._store.polled(name, standing, reading.observations, answers, now=now))
             except StoreUnavailable as error:  # the next poll tells it again
@@ -96,12 +128,25 @@ class Poller:
         polled = Polled(standing, reading, time.monotonic() - began)
         own_log.polled(name, observations=len(reading.observations), trouble=reading.trouble or "", why=reading.why)
         self._told(name, polled)
+        for queue in self._listed.values():
+            for address in begun:
+                queue.put_nowait(address)
         return polled
 
-    async def _ask(self, name: str, feed: Feed) -> tuple[Reading, list[RawAnswer]]:
+    def _begun(self, name: str, reading: Reading) -> Sequence[str]:
+        """Which addresses a blocklist lists now that it did not list when it was last heard."""
+        told = [seen for seen in reading.observations if seen.feed == name and _lists_an_address(seen)]
+        if not told or not name.startswith(dnsbl.FEED):
+            return ()
+        before = {(known.object, known.measure) for known in self._store.known(name) if known.value}
+        return tuple(dict.fromkeys(seen.object for seen in told if (seen.object, seen.measure) not in before))
+
+    async def _ask(self, name: str, feed: Feed, about: frozenset[str] | None) -> tuple[Reading, list[RawAnswer]]:
         """Whatever goes wrong in here is this feed's trouble alone."""
         try:
             scope = await in_thread(lambda: self._find_scope(self._config))
+            if about is not None:
+                scope = scope._replace(addresses=tuple(each for each in scope.addresses if each in about))
             poll = await in_thread(lambda: feed.poll(self._config, scope, time.time()))  # it may read files
             async with asyncio.timeout(POLL_SECONDS):
                 return await self._asking.poll(poll)

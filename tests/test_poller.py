@@ -125,10 +125,93 @@ def test_both_worlds_in_one_poll(store: OutsideStore) -> None:
     assert [answer.body for answer in store.answers("f", 9)] == [b"seven"]
 
 
+ADDRESSES = tuple(f"192.0.2.{n}" for n in range(1, 6))
+LISTINGS = {
+    # what a list says of .1 and .2, poll after poll -> what the other feed is asked about after each
+    "at first and once more": (["10", "10", "11"], [{1}, set(), {2}]),
+    "again after its end": (["10", "00", "10"], [{1}, set(), {1}]),
+    "nobody knows in between": (["10", "??", "10"], [{1}, set(), set()]),
+    "both at once": (["11"], [{1, 2}]),
+    "never": (["00", "??"], [set(), set()]),
+}
+
+
+def listed(address: str, word: str) -> Observation:
+    known = word != "?"
+    outcome = Outcome.OK if known else Outcome.UNKNOWN
+    return Observation("dnsbl-1h", address, "listed.spamcop", outcome, float(word) if known else None)
+
+
+@pytest.mark.parametrize(("says", "wanted"), LISTINGS.values(), ids=list(LISTINGS))
+def test_a_new_listing_is_asked_about_at_once(store: OutsideStore, says: list[str], wanted: list[set[int]]) -> None:
+    now: list[str] = []
+    asked: list[set[str]] = []
+
+    def lists(_: Config, __: Scope, ___: float) -> Poll:
+        yield ()
+        of_a_domain = Observation("dnsbl-1h", "bad.example", "listed.surbl", Outcome.OK, 1.0)
+        return Reading((*(listed(*pair) for pair in zip(ADDRESSES, now[0], strict=False)), of_a_domain))
+
+    def says_why(_: Config, scope: Scope, __: float) -> Poll:
+        asked.append(set(scope.addresses))
+        yield ()
+        return Reading(tuple(Observation("why", each, "listed.ALL", Outcome.OK, 1.0) for each in scope.addresses))
+
+    feeds = {"dnsbl-1h": row(lists), "why": row(says_why)._replace(on_listing=True)}
+
+    async def run() -> None:
+        told: asyncio.Queue[str] = asyncio.Queue()
+        asking = Asking(mx.system_resolver)
+        scope = Scope(ADDRESSES, ("bad.example",))
+        made = Poller(
+            Config(), feeds, store, asking, find_scope=lambda _: scope, told=lambda name, _: told.put_nowait(name)
+        )
+        await made.poll("why")  # the whole poll, which says when the next one is
+        planned = store.standing("why").next_at
+        watching = asyncio.create_task(made._follow_listings("why"))
+        for word, numbers in zip(says, wanted, strict=True):
+            now[:], asked[:] = [word], []
+            while not told.empty():
+                told.get_nowait()
+            await made.poll("dnsbl-1h")
+            assert await told.get() == "dnsbl-1h"
+            if numbers:
+                assert await asyncio.wait_for(told.get(), 20) == "why"
+            assert asked == ([{f"192.0.2.{number}" for number in numbers}] if numbers else [])
+            assert store.standing("why").next_at == planned
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_feed_that_wants_no_questions_is_not_asked_about_a_listing(store: OutsideStore) -> None:
+    def refuses(_: Config, __: Scope, ___: float) -> Poll:
+        yield ()
+        return Reading((), Trouble.REFUSED, "429", 3600.0)
+
+    told: list[str] = []
+
+    async def run() -> None:
+        made = poller(
+            store, lambda name, _: told.append(name), why=row(refuses, Cadence(60.0))._replace(on_listing=True)
+        )
+        await made.poll("why")
+        made._listed["why"].put_nowait("192.0.2.1")
+        watching = asyncio.create_task(made._follow_listings("why"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await watching
+        assert made._listed["why"].empty()
+
+    asyncio.run(run())
+    assert told == ["why"]
+
+
 # The commands.
 
 
-def listed(config: Path) -> dict[str, dict[str, Any]]:
+def rows_of(config: Path) -> dict[str, dict[str, Any]]:
     output = CliRunner().invoke(sidecar, ["--config", str(config), "feeds", "--json"]).output
     return {row["feed"]: row for row in json.loads(output)}
 
@@ -136,14 +219,14 @@ def listed(config: Path) -> dict[str, dict[str, Any]]:
 def test_feeds_without_a_store_and_with_one(tmp_path: Path) -> None:
     config = tmp_path / "sidecar.toml"
     config.write_text(f'[store]\npath = "{tmp_path}"\n[feeds.senderscore]\nenabled = true\n')
-    before = listed(config)["senderscore"]
+    before = rows_of(config)["senderscore"]
     assert before["state"] == "not yet asked"
 
     store = OutsideStore.open(tmp_path / "outside.db")
     reading = Reading((), Trouble.REFUSED, "not registered")
     store.polled("senderscore", store.standing("senderscore").after(reading, NEVER, now=1.0, dice=0), (), (), now=1.0)
     store.close()
-    after = listed(config)["senderscore"]
+    after = rows_of(config)["senderscore"]
     assert (after["state"], after["trouble"], after["why"]) == ("blind", "refused", "not registered")
     shown = CliRunner().invoke(sidecar, ["--config", str(config), "feeds"])
     assert shown.exit_code == 0
