@@ -4,8 +4,11 @@ Knows the difference between a message that was certainly not taken and one of w
 a row here and a module in policies/channels.
 """
 
+import importlib.util
+import logging
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,7 +19,7 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from parsers.feeds.asking import HttpAnswer, HttpAsk
 from parsers.feeds.dnsbl import Severity
-from policies.channels import alertmanager, mail, pagerduty, slack, webhook
+from policies.channels import alertmanager, apprise, mail, pagerduty, slack, webhook
 from policies.channels.receipt import Receipt, Result, by_status
 from policies.incidents import Incident
 from policies.note import MESSAGES, Note, NoteKind
@@ -165,6 +168,39 @@ def _mail(channel: Channel, note: Note, delivery: Delivery) -> Taken:
     return Taken(Receipt(Result.LATER if done.returncode in _PASSING else Result.BROKEN, why))
 
 
+def _apprise(channel: Channel, note: Note, _: Delivery) -> Taken:
+    # An extra, and slow to import: only where such a channel speaks.
+    import apprise as library  # noqa: PLC0415
+
+    made = apprise.text(note)
+    services = []
+    for number, url in enumerate(_lines(channel.config.url_file), 1):
+        services.append(library.Apprise())
+        if not services[-1].add(url):
+            raise ConfigError(f"{channel.config.url_file}: URL {number}: no service that Apprise knows")
+    receipts: list[Receipt] = []
+    for service in services:
+        # Its log is the only place where it says why; one at a time, so that each hears its own.
+        with _ONE_APPRISE, library.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]  # of the library
+            taken = service.notify(made.body, made.title, library.NotifyType(made.type), body_format="text")
+            receipts.append(apprise.read(bool(taken), said.getvalue()))
+    return Taken(apprise.together(receipts))
+
+
+_ONE_APPRISE = threading.Lock()
+
+
+def _lines(path: str) -> list[str]:
+    """Read a file of secrets, one a line. Raises ConfigError."""
+    try:
+        found = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if lines := [line for line in found if line and not line.startswith("#")]:
+        return lines
+    raise ConfigError(f"{path}: empty; wanted URLs of Apprise, one a line")
+
+
 def secret(path: str) -> str:
     """Read a file with one secret. Read each time: a repaired one works at once. Raises ConfigError."""
     try:
@@ -230,6 +266,12 @@ def _slack_lacks(config: ChannelConfig) -> str:
     return _lacks("url_file", "token_file")(config)
 
 
+def _apprise_lacks(config: ChannelConfig) -> str:
+    if importlib.util.find_spec("apprise") is None:
+        return "Apprise is not installed; wanted pip install 'postfix-sidecar[apprise]'"
+    return _lacks("url_file")(config)
+
+
 _PAGED = frozenset({"critical", "error"})
 _TOLD = frozenset({"critical", "error", "warning"})
 _MESSAGES = MESSAGES | {NoteKind.TEST}
@@ -245,6 +287,7 @@ KINDS: Mapping[ChannelKind, Kind] = {
     ),
     ChannelKind.WEBHOOK: Kind(_lacks("url", "url_file"), _webhook, _READ, _TOLD, repeatable=True, gap=0.1),
     ChannelKind.MAIL: Kind(_lacks("to"), _mail, _READ, _TOLD, repeatable=False, gap=0.1),
+    ChannelKind.APPRISE: Kind(_apprise_lacks, _apprise, _READ, _TOLD, repeatable=False, gap=1.1),
 }
 
 

@@ -307,6 +307,8 @@ class ChannelKind(StrEnum):
     ALERTMANAGER = "alertmanager"
     WEBHOOK = "webhook"
     MAIL = "mail"
+    APPRISE = "apprise"
+    """Any service that the library Apprise knows; it is an extra of the package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +320,7 @@ class ChannelConfig:
     url: str = ""
     """Of alertmanager and webhook; of the API where it is not the usual one (slack with a token, pagerduty)."""
     url_file: str = ""
-    """File with a URL that is a secret: Slack's incoming webhook."""
+    """File with a URL that is a secret: Slack's incoming webhook; of apprise: one of its URLs a line."""
     token_file: str = ""
     """File with a Slack bot's token: an incident is then one thread."""
     channel: str = ""

@@ -4,7 +4,10 @@ import email
 import email.policy
 import hashlib
 import hmac
+import importlib.util
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 
 from parsers.feeds.asking import HttpAnswer
 from parsers.feeds.dnsbl import Severity
-from policies.channels import alertmanager, mail, pagerduty, slack, webhook
+from policies.channels import alertmanager, apprise, mail, pagerduty, slack, webhook
 from policies.channels.receipt import Receipt, Result, by_status
 from policies.conditions import CONDITIONS, Alert, Turn
 from policies.figures import Kind
@@ -258,6 +261,75 @@ def test_mail_leaves_through_a_real_postfix_as_the_unit_runs_it(tmp_path: Path) 
             assert "message-id=<sidecar-1-ops@mx7>" in postfix.maillog.read_text()
 
 
+# Apprise.
+
+# It looks for a module that Python 3.13 has not any more.
+of_apprise = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+
+@of_apprise
+@pytest.mark.parametrize(
+    ("statuses", "receipt"),
+    [
+        ((200,), Receipt(Result.SENT)),
+        ((204, 200), Receipt(Result.SENT)),
+        ((404,), Receipt(Result.BROKEN, "answers 404")),
+        ((503,), Receipt(Result.LATER, "answers 503")),
+        ((429, 500), Receipt(Result.LATER, "answers 429")),
+        ((200, 404), Receipt(Result.UNSURE, "1 of 2 services took it; one that did not: answers 404")),
+        ((403, 503), Receipt(Result.UNSURE, "0 of 2 services took it; one that did not: answers 403")),
+    ],
+)
+def test_what_services_behind_apprise_answer(tmp_path: Path, statuses: tuple[int, ...], receipt: Receipt) -> None:
+    with http_server(lambda request: Response(int(request.path.strip("/").partition("?")[0]))) as server:
+        where = server.url.removeprefix("http://")
+        urls = "".join(f"json://{where}/{status}\n" for status in statuses)
+        config = ChannelConfig("more", ChannelKind.APPRISE, url_file=secret_file(tmp_path, f"# services\n{urls}"))
+        assert Channel(config, "mx7").send(note(title=HOSTILE, severity=Severity.WARNING), DELIVERY).receipt == receipt
+    assert len(server.requests) == len(statuses)
+    body = json.loads(server.requests[0].body)
+    assert body["title"].startswith("[FIRING] warning: <!channel>")
+    assert "\x1b" not in body["title"] + body["message"]
+    assert body["type"] == "warning"
+
+
+@of_apprise
+@pytest.mark.parametrize(
+    ("text", "result", "why"),
+    [
+        ("json://127.0.0.1:1/", Result.UNSURE, "A Connection error occurred"),
+        ("json://127.0.0.1:1/\nnosuch://token-secret/", Result.BROKEN, "URL 2: no service that Apprise knows"),
+        ("", Result.BROKEN, "empty; wanted URLs of Apprise"),
+    ],
+)
+def test_an_apprise_that_does_not_get_through(tmp_path: Path, text: str, result: Result, why: str) -> None:
+    config = ChannelConfig("more", ChannelKind.APPRISE, url_file=secret_file(tmp_path, text))
+    receipt = Channel(config, "mx7").send(note(), DELIVERY).receipt
+    assert receipt.result is result
+    assert why in receipt.why
+    assert "token-secret" not in receipt.why
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_"), [(NoteKind.OPENED, "failure"), (NoteKind.RESOLVED, "success"), (NoteKind.TEST, "failure")]
+)
+def test_what_apprise_calls_it(kind: NoteKind, type_: str) -> None:
+    assert apprise.text(note(kind)).type == type_
+
+
+def test_without_apprise_the_channel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="Apprise is not installed; wanted pip install"):
+        channels.configured(Config(channel=(ChannelConfig("more", ChannelKind.APPRISE, url_file="x"),)))
+
+
+def test_nothing_imports_apprise_before_it_speaks() -> None:
+    code = "import sys, sidecar.outside; print('apprise' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
+
+
 # Configuration.
 
 LACKING: list[tuple[dict[str, Any], str]] = [
@@ -267,6 +339,7 @@ LACKING: list[tuple[dict[str, Any], str]] = [
     ({"kind": ChannelKind.ALERTMANAGER}, "missing: url"),
     ({"kind": ChannelKind.WEBHOOK}, "missing: url or url_file"),
     ({"kind": ChannelKind.MAIL}, "missing: to"),
+    ({"kind": ChannelKind.APPRISE}, "missing: url_file"),
     ({"kind": ChannelKind.MAIL, "to": ("x",), "severities": ("bad",)}, "found 'bad', wanted of critical, error"),
 ]
 

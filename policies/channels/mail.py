@@ -22,7 +22,7 @@ def compose(note: Note, *, to: Sequence[str], sender: str, host: str, delivery: 
     `sender`: From, "" to have Postfix put it there. `delivery`: the same for each try, part of Message-ID.
     """
     message = EmailMessage()
-    message["Subject"] = _line(headline(note))[:_SUBJECT_MAX]
+    message["Subject"] = one_line(headline(note))[:_SUBJECT_MAX]
     message["To"] = ", ".join(to)
     if sender:
         message["From"] = sender
@@ -34,18 +34,23 @@ def compose(note: Note, *, to: Sequence[str], sender: str, host: str, delivery: 
     message["X-Sidecar-Severity"] = str(note.severity)
     if note.is_open and note.severity == "critical":
         message["X-Priority"] = "1"
+    message.set_content(plain_text(note))
+    return message.as_bytes()
+
+
+def plain_text(note: Note) -> str:
+    """Give the note as text, in lines without control characters."""
     body = [headline(note), ""]
     for heading, lines in paragraphs(note):
         body += [f"{heading}:", *(f"  {line}" for line in lines), ""]
     body += [line for line in (note.link, _reference(note)) if line]
-    message.set_content("\n".join(map(_line, body)) + "\n")
-    return message.as_bytes()
+    return "\n".join(map(one_line, body)) + "\n"
 
 
 def _reference(note: Note) -> str:
     return note.dedup_key if note.kind is NoteKind.DIGEST else f"incident {note.incident}, {note.dedup_key}"
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """One line without control characters, in UTF-8."""
     return _CONTROL.sub(" ", text.encode("utf-8", "backslashreplace").decode())
