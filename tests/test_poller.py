@@ -136,7 +136,7 @@ LISTINGS = {
 }
 
 
-def listed(address: str, word: str) -> Observation:
+def what_it_says(address: str, word: str) -> Observation:
     known = word != "?"
     outcome = Outcome.OK if known else Outcome.UNKNOWN
     return Observation("dnsbl-1h", address, "listed.spamcop", outcome, float(word) if known else None)
@@ -150,7 +150,7 @@ def test_a_new_listing_is_asked_about_at_once(store: OutsideStore, says: list[st
     def lists(_: Config, __: Scope, ___: float) -> Poll:
         yield ()
         of_a_domain = Observation("dnsbl-1h", "bad.example", "listed.surbl", Outcome.OK, 1.0)
-        return Reading((*(listed(*pair) for pair in zip(ADDRESSES, now[0], strict=False)), of_a_domain))
+        return Reading((*(what_it_says(*pair) for pair in zip(ADDRESSES, now[0], strict=False)), of_a_domain))
 
     def says_why(_: Config, scope: Scope, __: float) -> Poll:
         asked.append(set(scope.addresses))
@@ -211,7 +211,7 @@ def test_a_feed_that_wants_no_questions_is_not_asked_about_a_listing(store: Outs
 # The commands.
 
 
-def rows_of(config: Path) -> dict[str, dict[str, Any]]:
+def listed(config: Path) -> dict[str, dict[str, Any]]:
     output = CliRunner().invoke(sidecar, ["--config", str(config), "feeds", "--json"]).output
     return {row["feed"]: row for row in json.loads(output)}
 
@@ -219,14 +219,14 @@ def rows_of(config: Path) -> dict[str, dict[str, Any]]:
 def test_feeds_without_a_store_and_with_one(tmp_path: Path) -> None:
     config = tmp_path / "sidecar.toml"
     config.write_text(f'[store]\npath = "{tmp_path}"\n[feeds.senderscore]\nenabled = true\n')
-    before = rows_of(config)["senderscore"]
+    before = listed(config)["senderscore"]
     assert before["state"] == "not yet asked"
 
     store = OutsideStore.open(tmp_path / "outside.db")
     reading = Reading((), Trouble.REFUSED, "not registered")
     store.polled("senderscore", store.standing("senderscore").after(reading, NEVER, now=1.0, dice=0), (), (), now=1.0)
     store.close()
-    after = rows_of(config)["senderscore"]
+    after = listed(config)["senderscore"]
     assert (after["state"], after["trouble"], after["why"]) == ("blind", "refused", "not registered")
     shown = CliRunner().invoke(sidecar, ["--config", str(config), "feeds"])
     assert shown.exit_code == 0
