@@ -20,6 +20,9 @@ class DmarcRecord(NamedTuple):
     subdomain_policy: str
     aggregate: tuple[str, ...]
     """Addresses that aggregate reports are mailed to."""
+    strict_dkim: bool
+    """adkim=s: the signing domain must be the very domain of the header From."""
+    strict_spf: bool
     remarks: tuple[str, ...]
     """What is wrong without making the record invalid."""
 
@@ -56,7 +59,8 @@ def read_record(text: str) -> DmarcRecord:
     share = tags.get("pct", "100")
     if not (share.isdecimal() and len(share) <= 3 and int(share) <= 100):
         remarks.append(f"pct={share[:20]}: wanted 0 to 100")
-    return DmarcRecord(policy, subdomains, aggregate, tuple(remarks))
+    strict_dkim, strict_spf = (tags.get(tag, "r").lower() == "s" for tag in ("adkim", "aspf"))
+    return DmarcRecord(policy, subdomains, aggregate, strict_dkim, strict_spf, tuple(remarks))
 
 
 def _mailboxes(value: str, remarks: list[str]) -> list[str]:

@@ -293,7 +293,12 @@ CONDITIONS: Final = (
             "authentication", f"requirement.{requirement}", at_most((ERROR, 0.0), over=_YES),
             Category.AUTHENTICATION, confirm=2, clear=2, runbook="authentication-broken",
         )
-        for requirement in ("SPF", "DKIM", "DMARC_POLICY", "DNS_RECORDS")
+        for requirement in ("SPF", "DKIM", "DMARC_POLICY", "DMARC_ALIGNMENT", "DNS_RECORDS")
+    ),
+    Condition(
+        "own-one-click", "mailings of {object} cannot be left in one click: {text}", "authentication",
+        "requirement.ONE_CLICK_UNSUBSCRIBE", at_most((WARNING, 0.0), over=_YES),
+        Category.AUTHENTICATION, confirm=2, clear=2, runbook="authentication-broken",
     ),
     Condition(
         "own-helo", "{object} greets with a name that is not its own: {text}", "authentication", "helo",

@@ -14,6 +14,7 @@ from policies.access import Arrival, Parked, held_key
 from policies.books import Books
 from policies.classify import RuleSet
 from policies.commands import Adopt, Command, Hold
+from policies.fail_fast import LEASE, RULE, FailFast
 from policies.header import from_domain, signature_domain
 from policies.key import Key
 from policies.listing import Listing
@@ -23,6 +24,7 @@ from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
 from policies.releasing import Releasing
 from policies.senders import SenderHabits
+from policies.sent_as import SentMail, list_headers
 from policies.site import Settings
 from policies.subqueue import State
 from policies.subqueues import SubQueues, Unsigned
@@ -42,6 +44,8 @@ class Engine:
         self.messages = Messages()
         self.recipients = RecipientProviders(rules.providers)
         self.habits = SenderHabits()
+        self.sent_mail = SentMail()
+        self.fail_fast = FailFast(self, settings.hold_broken)
         self.subqueues = SubQueues(
             rules, organizational, self.recipients, self.habits, self.telling, scale=settings.scale
         )
@@ -124,6 +128,9 @@ class Engine:
                 self.habits.saw("dkim-domain", message.sender_domain, message.dkim_domains)
             if message.from_domain:
                 self.habits.saw("from-domain", message.sender_domain, (message.from_domain,))
+            self.sent_mail.saw(
+                message.sender_domain, message.from_domain, message.dkim_domains, message.list_headers, now=now
+            )
         message.activated(nrcpt=fact.nrcpt)
         if message.on_hold:  # it was taken in this moment
             self.books.note(message)
@@ -147,13 +154,15 @@ class Engine:
 
     def _header(self, fact: facts.HeaderLogged, *, now: float) -> None:
         name = fact.header.lower()
-        if name not in {"from", "dkim-signature"}:
+        if name not in _HEADERS:
             return
         message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
         if fact.sender and message.sender is None:
             self.messages.sent_by(message, fact.sender)
         if name == "from":
             message.from_domain = from_domain(fact.value)
+        elif name != "dkim-signature":
+            message.list_headers |= list_headers(name, fact.value)
         elif domain := signature_domain(fact.value):
             message.signs_as(domain)
 
@@ -200,6 +209,8 @@ class Engine:
         opens, rule, concerned = self._outcomes.judge(fact, message, recipient, now=now)
         if opens is not None:
             self._outcomes.opened_by(self.open(opens, rule=rule, line=fact.record.text, now=now), fact, now=now)
+            if self._outcomes.waits_for_repair(rule):  # a probe would bounce, as what it is to prove
+                self.hold(opens, LEASE, rule=rule, line=fact.record.text, by_whom="engine", now=now)
         for sub in concerned:
             self._tell_state(sub, rule=rule, line=fact.record.text if rule else "", now=now)
         if message.on_hold and message.finished:
@@ -311,8 +322,32 @@ class Engine:
         self._tell_state(sub, by_whom=by_whom, now=now)
         return sub
 
+    def hold(self, key: Key, seconds: float, *, rule: str, line: str, by_whom: str, now: float) -> OpenSubQueue:
+        """Let nothing out for so long from now, whatever was to be tried; a longer pause stays."""
+        sub = self.open(key, rule=rule, line=line, by_whom=by_whom, now=now)
+        sub.machine.hold(now=now, seconds=seconds)
+        sub.dirty = True
+        self.subqueues.schedule(sub, now=now)
+        self._tell_state(sub, rule=rule, line=line, by_whom=by_whom, now=now)
+        return sub
+
+    def resume(self, key: Key, *, by_whom: str, now: float) -> bool:
+        """End a pause that waits for a repair: the probe goes now. Whether there was one."""
+        sub = self.subqueues.get(key)
+        if sub is None or not (sub.rule.startswith(RULE) or self._outcomes.waits_for_repair(sub.rule)):
+            return False
+        sub.machine.resume(now=now)
+        sub.dirty = True
+        self.subqueues.schedule(sub, now=now)
+        self._tell_state(sub, by_whom=by_whom, now=now)
+        return True
+
+    def open_keys(self) -> list[Key]:
+        return [sub.key for sub in self.subqueues.all()]
+
     def close(self, key: Key, *, by_whom: str, now: float) -> bool:
         """Close by hand: what waits leaves at the bulk rate, unless another sub-queue holds it too."""
+        self.fail_fast.let_go(key, by_whom=by_whom)
         sub = self.subqueues.get(key)
         if sub is None:
             return False
@@ -328,6 +363,8 @@ class Engine:
             message.exempt = True
             self.books.free[message] = None
         self.telling.tell("released", "by hand", now=now, key=str(key or ""), by_whom=by_whom, messages=len(waiting))
+        for each in self.fail_fast.let_go(key, by_whom=by_whom):  # nor is its new mail held
+            self.close(each, by_whom=by_whom, now=now)
         return len(waiting)
 
     # What is to be done now.
@@ -449,6 +486,7 @@ class Engine:
                 self.books.gone(message)
 
 
+_HEADERS = frozenset({"from", "dkim-signature", "list-id", "list-unsubscribe", "list-unsubscribe-post"})
 BY_HAND = "by-hand"
 """Stands for a rule where an admin opened a sub-queue."""
 _OUTCOMES = frozenset({"sent", "deferred", "bounced", "SOFTBOUNCE", "expired"})

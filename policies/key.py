@@ -1,6 +1,9 @@
 """The key of a sub-queue: who is throttled, and by whom."""
 
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
+
+EVERYWHERE: Final = "*"
+"""Stands for the provider where it is the sender's own fault: `dkim-domain:example.com@*`."""
 
 
 class Key(NamedTuple):

@@ -11,6 +11,7 @@ from sys import intern
 
 from parsers.address import domain_of
 from policies.key import Key
+from policies.sent_as import ListHeaders
 
 
 class Place(IntEnum):
@@ -60,6 +61,7 @@ class Message:
         "instance",
         "last_line",
         "let_out",
+        "list_headers",
         "nrcpt",
         "own_line",
         "paid",
@@ -88,6 +90,7 @@ class Message:
         self.recipients: tuple[Recipient, ...] = ()
         self.dkim_domains: tuple[str, ...] = ()
         self.from_domain = ""
+        self.list_headers = ListHeaders.NONE
         self.place = Place.QUEUED
         self.held_under: tuple[Key, ...] = ()
         """The sub-queues it waits in."""

@@ -85,7 +85,7 @@ class Outcomes:
         if provider is None or {self._recipients.of_domain(domain, now=now) for domain in domains} != {provider}:
             return _NOTHING
         verdict = self._rules.classify(Said(fact.reason, fact.relay_host, next(iter(domains))))
-        key = self._named(verdict, message, provider)
+        key = None if self.waits_for_repair(verdict.rule) else self._named(verdict, message, provider)
         named = verdict.identity is not None
         if key is None or not (named or verdict.rule.startswith(f"{provider}/")):
             return _NOTHING
@@ -172,8 +172,8 @@ class Outcomes:
 
     def _named(self, verdict: Verdict, message: Message, provider: str) -> Key | None:
         """Make the key that a refusal is about; None where it pauses nobody."""
-        if verdict.reaction not in _OPENING:
-            return None
+        if verdict.reaction not in _OPENING or self.waits_for_repair(verdict.rule):
+            return self._unauthenticated(verdict, message, provider)
         named = verdict.identity
         if verdict.reaction is Reaction.SLOW_IP:
             if named and named.type in {IdentityType.IP, IdentityType.NETBLOCK}:
@@ -187,6 +187,27 @@ class Outcomes:
         if message.sender_domain:
             return Key("sender-domain", self._subqueues.organizational(message.sender_domain), provider)
         return None
+
+    def _unauthenticated(self, verdict: Verdict, message: Message, provider: str) -> Key | None:
+        """Make the key of a reply that wants a repair of ours (SPF, DKIM, DMARC, PTR, TLS), where its mail is to wait.
+
+        Not the whole organization's mail where nobody is named: it is one envelope domain's record that is wrong.
+        """
+        if not self.waits_for_repair(verdict.rule):
+            return None
+        wanted, named = self._settings.hold_broken, verdict.identity
+        if verdict.scope is Scope.IP:
+            return Key("host", self._settings.host, provider) if wanted.everybody else None
+        if verdict.scope is not Scope.SENDER_DOMAIN:
+            return None
+        if named and named.type in _SENDER_IDENTITIES:
+            return Key(named.type, named.value, provider) if wanted.wants(named.value) else None
+        domain = message.sender_domain
+        return Key("spf-domain", domain, provider) if domain and wanted.wants(domain) else None
+
+    def waits_for_repair(self, rule: str) -> bool:
+        """Whether a rule's replies say that something of ours wants repair."""
+        return self._rules.opening(rule).configuration
 
     def _count(
         self,
@@ -208,7 +229,7 @@ class Outcomes:
 
     def _opens(self, key: Key, verdict: Verdict, recipient: Recipient, *, now: float) -> bool:
         opening = self._rules.opening(verdict.rule)
-        named = verdict.identity is not None
+        named = verdict.identity is not None and not opening.configuration  # one odd reply breaks nothing
         return self._openings.refused(key, recipient.address, opening, named=named, now=now)
 
 

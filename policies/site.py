@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from policies.fail_fast import HoldBroken
 from policies.messages import Message
 
 
@@ -28,6 +29,8 @@ class Settings(NamedTuple):
     scale: float = 1.0
     """Divides the durations that a lab must shorten; never those that Postfix's own pace sets."""
     instances: Mapping[str, InstanceFacts] = {}
+    hold_broken: HoldBroken = HoldBroken()
+    """Whose mail waits while its authentication is broken."""
 
     def instance(self, name: str) -> InstanceFacts:
         """Give what is known of an instance, Postfix's defaults where nothing is."""

@@ -196,6 +196,22 @@ class SubQueue:
         self._failed_after, self._may_shorten = 0.0, False
         self._pause(now, self._pacing.pause if seconds is None else seconds)
 
+    def hold(self, *, now: float, seconds: float) -> None:
+        """Let nothing out for so long from now on, in whatever state it is; a pause that is longer stays."""
+        now = self._clock(now)
+        if self.state is not State.PAUSED:
+            self._failed_after = 0.0
+            self._pause(now, seconds)
+        self._may_shorten = False
+        self._until = max(self._until, now + seconds)
+
+    def resume(self, *, now: float) -> None:
+        """End the pause now: what paused it is known to be over, as far as one can see from here."""
+        now = self._clock(now)
+        if self.state is State.PAUSED:
+            self._until = now
+            self._move_on(now, 0)
+
     def close(self, *, now: float) -> None:
         """Let everything go; what was learned is kept for `reopen`."""
         self._close(self._clock(now))

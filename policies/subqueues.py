@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from policies.classify import RuleSet
-from policies.key import Key
+from policies.key import EVERYWHERE, Key
 from policies.messages import Message, Messages
 from policies.openings import Accepted
 from policies.parked import OpenSubQueue
@@ -169,8 +169,8 @@ class SubQueues:
 
     def matching(self, message: Message | Unsigned, provider: str) -> list[OpenSubQueue]:
         """List the open sub-queues that a message's mail to a provider falls under."""
-        types = self._index.get(provider)
-        return self._matching(types, message) if types else []
+        found = [self._index.get(at) for at in (provider, EVERYWHERE)]
+        return [sub for types in found if types for sub in self._matching(types, message)]
 
     def _matching(
         self, types: Mapping[str, Mapping[str, OpenSubQueue]], message: Message | Unsigned
@@ -207,11 +207,13 @@ class SubQueues:
 
     def covering(self, message: Message | Unsigned, domains: Iterable[str], *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues over a message if each recipient's domain has at least one; else None (rule 4)."""
+        everywhere = self._index.get(EVERYWHERE)
+        always = self._matching(everywhere, message) if everywhere else []
         covering: list[OpenSubQueue] = []
         for domain in domains:
             provider = self._recipients.of_domain(domain, now=now)
             types = self._index.get(provider) if provider else None
-            matching = self._matching(types, message) if types else None
+            matching = self._matching(types, message) + always if types else always
             if not matching:
                 return None
             covering += [sub for sub in matching if sub not in covering] if covering else matching

@@ -34,6 +34,7 @@ class Answers:
             "queue": self.queue,
             "noticed": self.noticed,
             "subqueue": self.subqueue,
+            "authentication": self.authentication,
             "changes": self.changes,
             "ask": self.ask,
             "metrics": self.metrics,
@@ -58,6 +59,7 @@ class Answers:
         return {
             "mode": str(self._parts.config.mode),
             "subqueues": [self._said(sub) for sub in subs],
+            "broken": [{**row._asdict(), "key": str(row.key)} for row in self._engine.fail_fast.known()],
             "held_total": len(self._engine.books.ours),
             "messages_live": len(self._engine.messages),
             "log": {
@@ -125,6 +127,17 @@ class Answers:
         if sub is None and do == "show":
             raise ValueError(f"{key}: no such sub-queue is open")
         return {"subqueue": self._said(sub)} if sub else {"key": str(key), "state": "closed"}
+
+    def authentication(self, request: Request) -> Answer:
+        """Take what was found broken, or well again, in the DNS; tell what is held and why the rest is not."""
+        now, fail_fast, said = time.time(), self._engine.fail_fast, {}
+        for each in request.get("broken", ()):
+            key, what, evidence = Key.read(str(each["key"])), str(each["what"]), str(each["evidence"])
+            said[str(key)] = fail_fast.broken(key, what, evidence, looks=int(each["looks"]), now=now)
+        for text in request.get("repaired", ()):
+            fail_fast.repaired(Key.read(str(text)), now=now)
+        self._wake()
+        return {"said": said, "broken": [str(row.key) for row in fail_fast.known()]}
 
     def changes(self, request: Request) -> Answer:
         rows = self._parts.store.changes(int(request.get("after", 0)), min(int(request.get("limit", 500)), 5_000))

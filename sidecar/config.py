@@ -189,6 +189,16 @@ class AuthenticationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldConfig:
+    hold: bool = False
+    """Hold mail whose authentication broke while it sends, until it is repaired; else it is an alert alone."""
+    domains: tuple[str, ...] = ()
+    """Domains, with all below them, of which mail is held so where `hold` is off."""
+    requirements: tuple[str, ...] = ("SPF", "DKIM")
+    """What must be broken: SPF, DKIM, DMARC_POLICY, DMARC_ALIGNMENT."""
+
+
+@dataclass(frozen=True, slots=True)
 class FeedsConfig:
     authentication: AuthenticationConfig = field(default_factory=AuthenticationConfig)
     blocklists: BlocklistsConfig = field(default_factory=BlocklistsConfig)
@@ -376,6 +386,7 @@ class Config:
     dns: DnsConfig = field(default_factory=DnsConfig)
     outside: OutsideConfig = field(default_factory=OutsideConfig)
     feeds: FeedsConfig = field(default_factory=FeedsConfig)
+    authentication: HoldConfig = field(default_factory=HoldConfig)
     report_mail: ReportMailConfig = field(default_factory=ReportMailConfig)
     seed: tuple[SeedConfig, ...] = ()
     """[[seed]]: mailboxes in which test mail is looked for."""

@@ -24,6 +24,7 @@ from parsers.log import LogReader
 from policies.access import Access
 from policies.engine import Engine
 from policies.listing import Listing, Queued
+from policies.sent_as import HOUR, KEPT
 from policies.watching import Watching
 from sidecar import own_log, postfix, rules
 from sidecar.answers import Answers
@@ -266,6 +267,7 @@ def _prune_events(store: Store, before: float) -> None:
     with contextlib.suppress(StoreUnavailable):  # a full disk; commits say so already
         while store.prune(before=before, limit=5_000):
             pass
+        store.forget_sent_as(before_hour=int((time.time() - KEPT) // HOUR))
 
 
 @click.command(epilog="Example: sidecar --config /etc/sidecar/sidecar.toml core --observe")

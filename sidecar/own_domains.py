@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from parsers.feeds import own_authentication
 from parsers.feeds.asking import Poll
 from parsers.feeds.own_authentication import Key, Sender, Site
-from sidecar import own_log
+from policies.sent_as import HOUR
+from sidecar import own_log, sent_mail
 from sidecar.config import Config, ConfigError
 from sidecar.database import StoreError
 from sidecar.outside_store import OutsideStore
@@ -40,10 +41,16 @@ def poll(config: Config, scope: Scope, now: float, *, active: bool) -> Poll:
     domains = [domain for domain in all_ours if (domain in scope.active) == active]
     used = (Key(domain, selector) for domain, selector, seen in scope.selectors if seen >= now - IN_USE)
     senders = tuple(_senders(domains, scope.signers, dict.fromkeys((*configured, *used))))
+    ours_of_all = {organizational_domain(domain) for domain in (*all_ours, *config.outside.domains)}
     return own_authentication.poll(
         site,
         senders,
         inbound=() if active else all_ours,
+        mail=[
+            each.presented
+            for each in sent_mail.lately(config, now=now)
+            if (each.newest >= now - 2 * HOUR) == active and organizational_domain(each.presented.domain) in ours_of_all
+        ],
         with_addresses=bool(domains) or not active,
     )
 

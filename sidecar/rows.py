@@ -3,12 +3,13 @@
 import json
 
 from policies.engine import Engine
+from policies.fail_fast import Broken
 from policies.key import Key
 from policies.messages import Message, Place, Recipient
 from policies.senders import Habit
 from sidecar.log_batch import Position
 from sidecar.store import Store
-from sidecar.store_rows import Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
+from sidecar.store_rows import BrokenRow, Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
 
 _HABITS = ("dkim-domain", "from-domain")
 _PROVIDER = "provider"
@@ -21,6 +22,7 @@ def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit
     changes, telling.changes = telling.changes, []
     books, engine.books.changed = engine.books.changed, {}
     gone, subqueues.gone = subqueues.gone, []
+    broken, engine.fail_fast.changed = engine.fail_fast.changed, {}
     commit = Commit(
         checkpoint=checkpoint,
         attempts=attempts,
@@ -30,6 +32,9 @@ def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit
         holds=[_hold_row(message) for message in books.values() if message is not None and message.on_hold],
         holds_gone=[place for place, message in books.items() if message is None or not message.on_hold],
         learned=_learned(engine, now=now),
+        sent_as=engine.sent_mail.take(),
+        broken=[BrokenRow(str(key), *row[1:]) for key, row in broken.items() if row is not None],
+        repaired=[str(key) for key, row in broken.items() if row is None],
     )
     return commit if any(commit) else None
 
@@ -43,6 +48,9 @@ def merged(earlier: Commit | None, later: Commit | None) -> Commit | None:
         holds.pop(place, None)
     again = {(row.instance, row.queue_id) for row in later.holds}
     reopened = {row.key for row in later.subqueues}
+    broken = {row.key: row for row in (*earlier.broken, *later.broken)}
+    for key in later.repaired:
+        broken.pop(key, None)
     return Commit(
         checkpoint=later.checkpoint or earlier.checkpoint,
         attempts=[*earlier.attempts, *later.attempts],
@@ -52,6 +60,9 @@ def merged(earlier: Commit | None, later: Commit | None) -> Commit | None:
         holds=list(holds.values()),
         holds_gone=[place for place in (*earlier.holds_gone, *later.holds_gone) if place not in again],
         learned=list({(row.kind, row.name, row.value): row for row in (*earlier.learned, *later.learned)}.values()),
+        sent_as=[*earlier.sent_as, *later.sent_as],
+        broken=list(broken.values()),
+        repaired=[key for key in (*earlier.repaired, *later.repaired) if key not in broken],
     )
 
 
@@ -70,6 +81,8 @@ def restore(engine: Engine, store: Store) -> None:
             line=sub.opened_line,
             opened=sub.opened_at,
         )
+    for broken in store.broken():
+        engine.fail_fast.restore(Broken(Key.read(broken.key), *broken[1:]))
     for hold in store.holds():
         engine.books.restore(_message(hold))
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from policies.access import Wiring
+from policies.fail_fast import HoldBroken
 from policies.site import InstanceFacts, Settings
 from sidecar import other_filters, postfix, postfix_configuration
 from sidecar.config import Config, Mode
@@ -30,6 +31,7 @@ def engine_settings(config: Config, instances: Sequence[postfix.Instance]) -> Se
         hold_max=config.subqueues.hold_max_hours * 3600,
         scale=config.subqueues.scale,
         instances={instance.syslog_name: _facts(instance) for instance in instances},
+        hold_broken=HoldBroken(config.authentication.hold, frozenset(map(str.lower, config.authentication.domains))),
     )
 
 

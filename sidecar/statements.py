@@ -7,8 +7,9 @@ The tables and columns are explained where they are made, in schema/.
 from typing import NamedTuple
 
 from policies.commands import Attempt, Change
+from policies.sent_as import SentAs
 from sidecar.database import Schema
-from sidecar.store_rows import LearnedRow, SubQueueRow
+from sidecar.store_rows import BrokenRow, LearnedRow, SubQueueRow
 
 
 def _columns(row: type[NamedTuple]) -> str:
@@ -28,6 +29,13 @@ PUT_SUBQUEUE = _insert("subqueue", _columns(SubQueueRow), verb="INSERT OR REPLAC
 PUT_HOLD = _insert("hold", _HOLD_COLUMNS, verb="INSERT OR REPLACE")
 PUT_LEARNED = _insert("learned", _columns(LearnedRow), verb="INSERT OR REPLACE")
 
+ADD_SENT_AS = (
+    _insert("sent_as", _columns(SentAs)) + " ON CONFLICT DO UPDATE SET messages = messages + excluded.messages,"
+    " mailings = mailings + excluded.mailings, one_click = one_click + excluded.one_click"
+)
+PUT_BROKEN = _insert("broken_authentication", _columns(BrokenRow), verb="INSERT OR REPLACE")
+
+DROP_BROKEN = "DELETE FROM broken_authentication WHERE key = ?"
 DROP_SUBQUEUE = "DELETE FROM subqueue WHERE key = ?"
 DROP_HOLD = "DELETE FROM hold WHERE instance = ? AND queue_id = ?"
 
@@ -35,6 +43,8 @@ CHECKPOINT = "SELECT token FROM checkpoint WHERE source = ?"
 SUBQUEUES = f"SELECT {_columns(SubQueueRow)} FROM subqueue"
 HOLDS = f"SELECT {_HOLD_COLUMNS} FROM hold ORDER BY since"
 LEARNED = f"SELECT {_columns(LearnedRow)} FROM learned"
+BROKEN = f"SELECT {_columns(BrokenRow)} FROM broken_authentication ORDER BY since"
+SENT_AS = f"SELECT {_columns(SentAs)} FROM sent_as WHERE hour >= ? ORDER BY hour DESC"
 CHANGES = f"SELECT id, {_columns(Change)} FROM change WHERE id > ? ORDER BY id LIMIT ?"
 ATTEMPTS = f"SELECT {_columns(Attempt)} FROM attempt WHERE id > ? ORDER BY id LIMIT ?"
 ATTEMPTS_SINCE = f"SELECT {_columns(Attempt)} FROM attempt WHERE time >= ? ORDER BY time, id"
@@ -43,6 +53,7 @@ PRUNE = tuple(
     f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE time < ? ORDER BY time LIMIT ?)"
     for table in ("attempt", "change")
 )
+PRUNE_SENT_AS = "DELETE FROM sent_as WHERE hour < ?"
 
-SCHEMA = Schema("schema", "core", frozenset({"checkpoint", "subqueue", "hold", "learned"}))
+SCHEMA = Schema("schema", "core", frozenset({"checkpoint", "subqueue", "hold", "learned", "broken_authentication"}))
 """The state of the engine is read from these tables at its start."""

@@ -12,7 +12,7 @@ from policies.commands import Attempt, Change
 from sidecar import statements
 from sidecar.database import Database, StoreDamaged, StoreError, StoreUnavailable
 from sidecar.log_batch import Position
-from sidecar.store_rows import Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
+from sidecar.store_rows import BrokenRow, Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
 
 __all__ = [
     "Commit",
@@ -86,6 +86,9 @@ class Store:
     def learned(self) -> list[LearnedRow]:
         return [LearnedRow(*row) for row in self._database.rows(statements.LEARNED)]
 
+    def broken(self) -> list[BrokenRow]:
+        return [BrokenRow(*row) for row in self._database.rows(statements.BROKEN)]
+
     def changes(self, after_id: int, limit: int) -> list[tuple[int, Change]]:
         """With their ids, in the order they were made, from the one after `after_id` on."""
         return [(row[0], Change(*row[1:])) for row in self._database.rows(statements.CHANGES, (after_id, limit))]
@@ -106,6 +109,11 @@ class Store:
         with self._database.transaction():
             return sum(self.connection.execute(prune, (before, limit)).rowcount for prune in statements.PRUNE)
 
+    def forget_sent_as(self, *, before_hour: int) -> None:
+        """Delete counts of how mail was sent, of hours before this one. Raises StoreUnavailable."""
+        with self._database.transaction():
+            self.connection.execute(statements.PRUNE_SENT_AS, (before_hour,))
+
     def close(self) -> None:
         self._database.close()
 
@@ -121,6 +129,9 @@ class Store:
             write(statements.DROP_HOLD, commit.holds_gone)
             write(statements.PUT_HOLD, (_hold_columns(row) for row in commit.holds))
             write(statements.PUT_LEARNED, commit.learned)
+            write(statements.ADD_SENT_AS, commit.sent_as)
+            write(statements.DROP_BROKEN, ((key,) for key in commit.repaired))
+            write(statements.PUT_BROKEN, commit.broken)
 
 
 def open_read_only(path: Path) -> Store:

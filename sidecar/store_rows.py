@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from policies.commands import Attempt, Change
+from policies.sent_as import SentAs
 from sidecar.log_batch import Position
 
 
@@ -54,10 +55,20 @@ class LearnedRow(NamedTuple):
     last_seen: float
 
 
+class BrokenRow(NamedTuple):
+    """A key whose mail is held because its authentication is broken."""
+
+    key: str
+    rule: str
+    evidence: str
+    since: float
+    let_go_by: str
+
+
 class Commit(NamedTuple):
     """What was learned and decided since the last one: kept whole or not at all.
 
-    Attempts and changes are added; of the others a row takes the place of the one with its key.
+    Attempts and changes are added, counts of `sent_as` added up; of the others a row takes the place of the one with its key.
     """
 
     checkpoint: Position | None = None
@@ -70,3 +81,7 @@ class Commit(NamedTuple):
     holds_gone: Sequence[tuple[str, str]] = ()
     """(instance, queue id)."""
     learned: Sequence[LearnedRow] = ()
+    sent_as: Sequence[SentAs] = ()
+    broken: Sequence[BrokenRow] = ()
+    repaired: Sequence[str] = ()
+    """Keys."""

@@ -29,6 +29,7 @@ HEADER_CHECKS_TEXT = """\
 /^From:/ INFO
 /^DKIM-Signature:/ INFO
 /^(List-Id|Feedback-ID|X-Campaign):/ INFO
+/^(List-Unsubscribe|List-Unsubscribe-Post):/ INFO
 """
 
 SEED_MAP = "sender_dependent_default_transport_maps"

@@ -126,6 +126,11 @@ lists = ["cidr/ALL", "ip/SBL"]
 base_url = "http://127.0.0.1:8080"
 every_hours = 12
 
+[authentication]
+hold = true
+domains = ["example.com"]
+requirements = ["DKIM"]
+
 [report_mail]
 maildir = ["/var/mail/reports/"]
 mbox = ["/var/mail/dmarc"]

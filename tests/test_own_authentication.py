@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from parsers.feeds.asking import Answer, Ask, DnsAnswer, DnsAsk, HttpAnswer, HttpAsk, Reading, Trouble
 from parsers.feeds.own_authentication import FEED, MEASURES, Key, Sender, Site, poll
+from parsers.feeds.own_mail import Presented, Sent
 from parsers.feeds.together import together
 from parsers.observation import Observation, Outcome
 from policies.cadence import Cadence, Standing
@@ -75,13 +76,14 @@ def answers(zone: Mapping[tuple[str, str], list[str] | str], http: HttpAnswer) -
     return answer
 
 
+MAIL = Presented("d.example", (Sent("bounces.d.example", ("d.example",), 40),), mailings=40, one_click=40)
 FETCHED = HttpAnswer(200, (("content-type", "text/plain"),), POLICY)
 
 
 def polled(
     zone: Zone, site: Site = SITE, sender: Sender = SENDER, http: HttpAnswer = FETCHED
 ) -> dict[tuple[str, str], Observation]:
-    reading = driven(poll(site, (sender,), inbound=(sender.domain,)), answers(zone, http))
+    reading = driven(poll(site, (sender,), inbound=(sender.domain,), mail=(MAIL,)), answers(zone, http))
     assert len({(seen.object, seen.measure) for seen in reading.observations}) == len(reading.observations)
     assert {seen.feed for seen in reading.observations} == {FEED}
     return {(seen.object, seen.measure): seen for seen in reading.observations}
@@ -109,6 +111,8 @@ def test_all_is_well() -> None:
         ("d.example", "requirement.DNS_RECORDS"): 1.0,
         ("d.example", "mta-sts"): 1.0,
         ("d.example", "tls-rpt"): 1.0,
+        ("d.example", "requirement.DMARC_ALIGNMENT"): 1.0,
+        ("d.example", "requirement.ONE_CLICK_UNSUBSCRIBE"): 1.0,
     }
     measures = {re.sub(r"\.s1$", ".SELECTOR", measure) for _, measure in seen}
     assert measures == set(MEASURES)

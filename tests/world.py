@@ -15,6 +15,7 @@ from parsers.record import LogRecord
 from policies.access import Arrival, hold_text
 from policies.commands import Adopt, Command, Hold, Release, Reload
 from policies.engine import Engine
+from policies.fail_fast import HoldBroken
 from policies.listing import Listing, Queued
 from policies.site import Settings
 from sidecar import rules
@@ -54,9 +55,18 @@ class File:
 class World:
     """One Postfix, its providers, and an engine at its queue."""
 
-    def __init__(self, judge: Judge, *, scale: float = 1.0, slots: int = 20, transaction: float = 0.3) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        scale: float = 1.0,
+        slots: int = 20,
+        transaction: float = 0.3,
+        hold_broken: HoldBroken = HoldBroken(),  # noqa: B008  # frozen
+    ) -> None:
         self.now = 1_000_000.0
-        self.engine = Engine(RULES, rules.organizational_domain, Settings(act=True, scale=scale))
+        settings = Settings(act=True, scale=scale, hold_broken=hold_broken)
+        self.engine = Engine(RULES, rules.organizational_domain, settings)
         self.judge = judge
         self.slots = slots
         self.transaction = transaction

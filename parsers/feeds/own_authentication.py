@@ -9,9 +9,11 @@ from typing import NamedTuple
 from parsers import dkim_key, dmarc_record
 from parsers.dkim_key import DkimKeyError
 from parsers.dmarc_record import POLICIES, DmarcError
+from parsers.feeds import own_mail
 from parsers.feeds.asking import Answer, Ask, Asked, DnsAnswer, DnsAsk, Poll, Reading, Trouble
 from parsers.feeds.inbound_records import mta_sts, tls_reporting
 from parsers.feeds.own_dns import addresses_of, hosts_of, look_up, points_back, unanswered
+from parsers.feeds.own_mail import Presented
 from parsers.feeds.together import together
 from parsers.observation import Observation, Outcome
 from parsers.spf import LOOKUPS_MAX, VOIDS_MAX, Result
@@ -22,6 +24,7 @@ MEASURES = (
     *("requirement.SPF", "requirement.DKIM", "requirement.SPF_AND_DKIM", "requirement.DMARC_POLICY"),
     *("requirement.DNS_RECORDS", "spf-record", "spf-lookups", "spf-addresses", "dkim-key.SELECTOR"),
     *("dkim-key-bits.SELECTOR", "dkim-key-age.SELECTOR", "dmarc-policy", "dmarc-reports", "helo", "mta-sts", "tls-rpt"),
+    *(own_mail.ALIGNMENT, own_mail.ONE_CLICK),
 )
 _BATCH = 40
 """Domains that are asked about side by side: what is computed between two rounds must not keep others waiting."""
@@ -61,8 +64,18 @@ class Site(NamedTuple):
     """Has NS records in any DNS that works; "": not asked."""
 
 
-def poll(site: Site, senders: Sequence[Sender], *, inbound: Iterable[str] = (), with_addresses: bool = True) -> Poll:
-    """Look at each sender and at our addresses; of the domains `inbound` at what they say about mail to them."""
+def poll(
+    site: Site,
+    senders: Sequence[Sender],
+    *,
+    inbound: Iterable[str] = (),
+    mail: Iterable[Presented] = (),
+    with_addresses: bool = True,
+) -> Poll:
+    """Look at each sender, at our addresses, and at `mail` as it was sent.
+
+    Of the domains `inbound` at what they say about mail to them.
+    """
     if site.test_name:
         (answer,) = yield (DnsAsk(site.test_name, "NS"),)
         if not isinstance(answer, DnsAnswer) or answer.rcode != "NOERROR" or not answer.records:
@@ -73,6 +86,7 @@ def poll(site: Site, senders: Sequence[Sender], *, inbound: Iterable[str] = (), 
     parts = [_address(site, address) for address in site.addresses if with_addresses]
     parts += [_sender(site, sender) for sender in senders]
     parts += [_inbound(site, domain) for domain in inbound]
+    parts += [own_mail.judge(FEED, presented, site.organizational) for presented in mail]
     found: dict[tuple[str, str], Observation] = {}
     known: dict[Ask, Answer] = {}
     for first in range(0, len(parts), _BATCH):

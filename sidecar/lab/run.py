@@ -29,6 +29,7 @@ _HEADER_CHECKS = """\
 /^From:/ INFO
 /^DKIM-Signature:/ INFO
 /^(List-Id|Feedback-ID|X-Campaign):/ INFO
+/^(List-Unsubscribe|List-Unsubscribe-Post):/ INFO
 """
 
 _SINK = Provider(name="sender-side", domains=(), mx=(SINK_HOST,), transaction_s=0.0)

@@ -1,0 +1,249 @@
+"""Mail whose authentication is broken waits until it is repaired: stories at a modelled queue, and the store between."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policies.engine import Engine
+from policies.fail_fast import LEASE, HoldBroken
+from policies.key import Key
+from policies.site import Settings
+from policies.subqueue import State
+from sidecar import rules
+from sidecar.rows import gather, restore
+from sidecar.store import Store
+from tests.world import RULES, World
+
+KEY = Key("dkim-domain", "shop.example", "*")
+HOLD = HoldBroken(domains=frozenset({"shop.example"}))
+EVIDENCE = "s1._domainkey.shop.example: no key"
+
+
+def world(judge: Callable[[str, str, float], str | None] = lambda *_: None, hold: HoldBroken = HOLD) -> World:
+    made = World(judge, hold_broken=hold)
+    for domain in ("shop.example", "steady.example"):
+        made.engine.habits.saw("dkim-domain", domain, (domain,))
+    return made
+
+
+def broken(made: World, **other: Any) -> str:
+    said = {"looks": 2, "now": made.now} | other
+    return made.engine.fail_fast.broken(said.pop("key", KEY), "DKIM", EVIDENCE, **said)
+
+
+def send(made: World, number: int, sender: str = "news@shop.example", to: str = "gmail.com") -> None:
+    for i in range(number):
+        made.submit(sender, [f"user{i}@{to}"])
+
+
+def test_held_at_every_provider_until_it_is_repaired_then_by_the_ramp() -> None:
+    made = world()
+    assert broken(made) == ""
+    send(made, 20)
+    send(made, 20, to="comcast.net")
+    send(made, 20, sender="shop@steady.example")
+    for _ in range(6):  # three hours: each look says it again
+        made.run(1_700)
+        assert broken(made) == ""
+    assert sum(made.delivered.values()) == 20
+    sub = made.engine.subqueues.get(KEY)
+    assert sub is not None
+    assert (sub.held, sub.machine.state, sub.let_out) == (40, State.PAUSED, 0)
+    assert made.engine.fail_fast.repaired(KEY, now=made.now)
+    made.run(3)
+    assert 0 < sub.let_out < 5  # one message first
+    made.run(1_800)
+    assert sum(made.delivered.values()) == 60
+    assert made.silently_lost == []
+    assert made.duplicates == 0
+    told = [(change.kind, change.by_whom) for change in made.engine.telling.changes if change.key == str(KEY)]
+    kinds = [kind for kind, _ in told]
+    assert kinds.index("opened") < kinds.index("probing") < kinds.index("ramping")
+    assert ("opened", "authentication") in told
+    opened = next(change for change in made.engine.telling.changes if change.kind == "opened")
+    assert (opened.rule, opened.line) == ("authentication/dkim", EVIDENCE)
+
+
+def test_a_message_for_an_unknown_provider_waits_as_well() -> None:
+    made = world()
+    broken(made)
+    queue_id = made.submit("news@shop.example", ["a@gmail.com", "b@comcast.net"])
+    assert made.files[queue_id].queue == "hold"
+    assert made.engine.recipients.of_domain("unheard-of.example", now=made.now) is None
+    assert made.files[made.submit("news@shop.example", ["x@unheard-of.example"])].queue == "hold"
+
+
+def test_what_waits_in_the_queue_is_taken_too() -> None:
+    made = world(lambda *_: "451 4.3.0 try again later")
+    send(made, 10)
+    made.run(60)
+    broken(made)
+    made.run(60)
+    assert {file.queue for file in made.files.values()} == {"hold"}
+
+
+def test_nobody_says_it_any_more_and_mail_is_tried() -> None:
+    made = world()
+    broken(made)
+    send(made, 10)
+    made.run(LEASE - 60)
+    assert not made.delivered
+    made.run(1_800)
+    assert sum(made.delivered.values()) == 10
+
+
+REFUSED: dict[str, tuple[dict[str, Any], HoldBroken, str]] = {
+    "one look": ({"looks": 1}, HOLD, "found 1 time(s), wanted 2 looks in a row"),
+    "off": ({}, HoldBroken(), "not held: authentication.hold is off for it"),
+    "another domain": (
+        {"key": Key("dkim-domain", "x.example", "*")},
+        HOLD,
+        "not held: authentication.hold is off for it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_not_held(name: str) -> None:
+    said, hold, why = REFUSED[name]
+    made = world(hold=hold)
+    assert broken(made, **said) == why
+    send(made, 5)
+    made.run(60)
+    assert sum(made.delivered.values()) == 5
+    assert not made.engine.telling.changes
+
+
+@pytest.mark.parametrize("key", [Key("dkim-domain", "shop.example", "google"), Key("host", "mx1", "*")])
+def test_nobody_may_ask_for_another_key(key: Key) -> None:
+    with pytest.raises(ValueError, match="wanted"):
+        broken(world(), key=key)
+
+
+@pytest.mark.parametrize(
+    ("domain", "wanted"),
+    [("shop.example", True), ("news.shop.example", True), ("workshop.example", False), ("example", False)],
+)
+def test_domains_and_what_is_below_them(domain: str, *, wanted: bool) -> None:
+    assert HOLD.wants(domain) is wanted
+    assert HoldBroken(everybody=True).wants(domain)
+
+
+@pytest.mark.parametrize("by_hand", ["release", "release all", "close"])
+def test_an_admin_wants_it_sent_all_the_same(by_hand: str) -> None:
+    made = world()
+    broken(made)
+    send(made, 20)
+    made.run(60)
+    if by_hand == "close":
+        assert made.engine.close(KEY, by_whom="anna", now=made.now)
+    else:
+        assert made.engine.release(KEY if by_hand == "release" else None, by_whom="anna", now=made.now) == 20
+    made.run(60)
+    assert broken(made) == "let go by anna until it is repaired"
+    send(made, 20)
+    made.run(60)
+    assert sum(made.delivered.values()) == 40
+    assert not made.engine.fail_fast.repaired(KEY, now=made.now)  # nothing was held
+    assert broken(made) == ""  # and broken anew
+    send(made, 1)
+    made.run(60)
+    assert sum(made.delivered.values()) == 40
+
+
+def test_an_admins_own_pause_does_not_end_with_the_repair() -> None:
+    made = world()
+    made.engine.pause(KEY, 50_000, by_whom="anna", now=made.now)
+    broken(made)
+    assert not made.engine.fail_fast.repaired(KEY, now=made.now)
+    sub = made.engine.subqueues.get(KEY)
+    assert sub is not None
+    assert sub.machine.state is State.PAUSED
+    assert sub.machine.next_step_at == made.now + 50_000
+
+
+def test_what_is_broken_and_who_let_it_go_outlives_a_restart(tmp_path: Path) -> None:
+    other = Key("spf-domain", "news.shop.example", "*")
+    made = world()
+    broken(made)
+    broken(made, key=other)
+    made.engine.release(other, by_whom="anna", now=made.now)
+    store = Store.open(tmp_path / "core.db")
+    commit = gather(made.engine, None, now=made.now)
+    assert commit is not None
+    store.commit(commit)
+    again = Engine(RULES, rules.organizational_domain, Settings(act=True, hold_broken=HOLD))
+    restore(again, store)
+    assert {row.key: row.let_go_by for row in again.fail_fast.known()} == {KEY: "", other: "anna"}
+    sub = again.subqueues.get(KEY)
+    assert sub is not None
+    assert sub.machine.state is State.PAUSED
+    again.fail_fast.repaired(KEY, now=made.now)
+    again.fail_fast.repaired(other, now=made.now)
+    commit = gather(again, None, now=made.now)
+    assert commit is not None
+    store.commit(commit)
+    assert store.broken() == []
+    store.close()
+
+
+# A reply that wants a repair.
+
+NO_DKIM = (
+    "550-5.7.30 This mail has been blocked because DKIM authentication didn't pass. The sender domain [shop.example] "
+    "550 5.7.30 must pass. https://support.google.com/mail/answer/81126 - gsmtp"
+)
+
+
+def _refuses(fixed: list[bool]) -> Callable[[str, str, float], str | None]:
+    return lambda domain, provider, _: (
+        NO_DKIM if domain == "shop.example" and provider == "google" and not fixed else None
+    )
+
+
+def test_a_reply_that_wants_a_repair_holds_at_that_provider() -> None:
+    fixed: list[bool] = []
+    made = world(_refuses(fixed))
+    send(made, 40)
+    send(made, 5, to="comcast.net")
+    made.run(LEASE - 60)
+    (sub,) = made.engine.subqueues.all()
+    assert sub.key.provider == "google"
+    assert sub.machine.state is State.PAUSED
+    assert sub.let_out == 0
+    assert sub.held > 0
+    assert sum(made.delivered.values()) == 5
+    fixed.append(True)
+    made.run(3_600)
+    assert sum(made.delivered.values()) == 45
+    assert made.silently_lost == []
+
+
+def test_it_only_alerts_where_nothing_is_configured() -> None:
+    made = world(_refuses([]), hold=HoldBroken())
+    send(made, 40)
+    made.run(60)
+    assert not made.engine.subqueues
+    assert not [file for file in made.files.values() if file.queue == "hold"]
+
+
+def test_one_odd_reply_is_not_believed() -> None:
+    made = world(_refuses([]))
+    send(made, 2)
+    made.run(60)
+    assert not made.engine.subqueues
+
+
+def test_our_own_look_finds_it_repaired_and_the_provider_is_asked_at_once() -> None:
+    fixed: list[bool] = []
+    made = world(_refuses(fixed))
+    send(made, 40)
+    made.run(60)
+    (sub,) = made.engine.subqueues.all()
+    broken(made, key=Key(*sub.key[:2], "*"))
+    fixed.append(True)
+    assert made.engine.fail_fast.repaired(Key(*sub.key[:2], "*"), now=made.now)
+    made.run(1_200)
+    assert sum(made.delivered.values()) == 40
