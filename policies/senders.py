@@ -16,7 +16,7 @@ _FORGET = 10_000
 _MOST = 200_000
 """Envelope domains remembered; beyond that the one learned first is forgotten."""
 
-_AGAIN = 6 * 3600.0
+_AGAIN = 600.0
 """Seconds after which a key that still signs is told to the store again: by its last time one sees which are in use."""
 
 

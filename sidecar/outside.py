@@ -23,6 +23,7 @@ from sidecar import channels, metrics, own_log, report_intake
 from sidecar.config import Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable, Handler, ask_core_async, serve_control
 from sidecar.delisting_store import DelistingStore
+from sidecar.fail_fast import FailFastWatch
 from sidecar.feeds import FEEDS
 from sidecar.feeds_command import asking
 from sidecar.incident_store import IncidentStore
@@ -180,6 +181,7 @@ async def run(config: Config) -> None:
     delistings = DelistingStore.open(config.outside_database)
     own_commands = {**seeds.commands(), **delistings.commands(time.time)}
     commands = {**(alerts[0].commands() if alerts else {}), **own_commands}
+    fail_fast = FailFastWatch(config, core.ask)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -192,6 +194,8 @@ async def run(config: Config) -> None:
                 tasks.create_task(seeds.run()),
                 tasks.create_task(_answer(config, commands)),
             ]
+            if fail_fast.wanted:
+                running.append(tasks.create_task(fail_fast.run()))
             if alerts is not None:
                 running.append(tasks.create_task(alerts[0].run()))
             await stop.wait()

@@ -101,6 +101,16 @@ class OutsideStore:
         """What is known of every measure of a feed, or of all."""
         return [Known(*row)._replace(outcome=Outcome(row[3])) for row in self._database.rows(_KNOWN, (feed,))]
 
+    def newest(self, feed: str, measures: Iterable[str]) -> list[Known]:
+        """What is known of some measures of a feed; one that ends in a dot is a begin."""
+        begins = [(feed, f"{measure}*" if measure.endswith(".") else measure) for measure in measures]
+        rows = [row for begin in begins for row in self._database.rows(_NEWEST, begin)]
+        return [Known(*row)._replace(outcome=Outcome(row[3])) for row in rows]
+
+    def was(self, feed: str, object_: str, measure: str, value: float) -> bool:
+        """Whether a measure ever had this value, as far as history goes back."""
+        return bool(self._database.rows(_WAS, (feed, object_, measure, value)))
+
     def history(self, feed: str, object_: str, measure: str, *, since: float) -> list[tuple[float, float | None, str]]:
         """(time, value, text) of one measure, oldest first."""
         rows = self._database.rows(_HISTORY, (feed, object_, measure, since))
@@ -152,6 +162,11 @@ _KNOWN = (
     "SELECT feed, object, measure, outcome, why, polled_at, value, text, at, told_at FROM measure"
     " WHERE ?1 IS NULL OR feed = ?1 ORDER BY feed, object, measure"
 )
+_NEWEST = (
+    "SELECT feed, object, measure, outcome, why, polled_at, value, text, at, told_at FROM measure"
+    " WHERE feed = ? AND measure GLOB ?"
+)
+_WAS = "SELECT 1 FROM history WHERE feed = ? AND object = ? AND measure = ? AND value = ? LIMIT 1"
 # A poll that is older than what is known already (a late day of a daily figure) changes nothing here.
 _PUT_MEASURE = """
     INSERT INTO measure (feed, object, measure, outcome, why, polled_at, value, text, at, told_at)

@@ -7,19 +7,22 @@ from collections.abc import Iterable, Mapping
 
 from parsers.feeds import own_authentication
 from parsers.feeds.asking import Poll
-from parsers.feeds.own_authentication import Key, Sender, Site
+from parsers.feeds.own_authentication import Key as DkimKey
+from parsers.feeds.own_authentication import Sender, Site
+from policies.key import Key
 from policies.sent_as import HOUR
 from sidecar import own_log, sent_mail
 from sidecar.config import Config, ConfigError
-from sidecar.database import StoreError
+from sidecar.database import Database, StoreError
 from sidecar.outside_store import OutsideStore
 from sidecar.rules import organizational_domain
 from sidecar.scope import Scope
+from sidecar.statements import BROKEN, SCHEMA
 
 _BITS = "dkim-key-bits."
 """Its text is the key's fingerprint: its history tells since when a key is there."""
 IN_USE = 2 * 86_400.0
-"""Seconds back in which our signer must have used a key for it to be looked at; core notes it every six hours."""
+"""Seconds back in which our signer must have used a key for it to be looked at; core notes it every ten minutes."""
 
 
 def poll(config: Config, scope: Scope, now: float, *, active: bool) -> Poll:
@@ -38,8 +41,9 @@ def poll(config: Config, scope: Scope, now: float, *, active: bool) -> Poll:
     )
     configured = configured_keys(config)
     all_ours = own(config, scope, configured)
-    domains = [domain for domain in all_ours if (domain in scope.active) == active]
-    used = (Key(domain, selector) for domain, selector, seen in scope.selectors if seen >= now - IN_USE)
+    waiting = set(_waiting(config, scope, all_ours))  # what is held sends nothing, and is to be seen repaired
+    domains = [domain for domain in all_ours if (domain in scope.active or domain in waiting) == active]
+    used = (DkimKey(domain, selector) for domain, selector, seen in scope.selectors if seen >= now - IN_USE)
     senders = tuple(_senders(domains, scope.signers, dict.fromkeys((*configured, *used))))
     ours_of_all = {organizational_domain(domain) for domain in (*all_ours, *config.outside.domains)}
     return own_authentication.poll(
@@ -55,7 +59,34 @@ def poll(config: Config, scope: Scope, now: float, *, active: bool) -> Poll:
     )
 
 
-def own(config: Config, scope: Scope, keys: Iterable[Key]) -> list[str]:
+def _waiting(config: Config, scope: Scope, ours: Iterable[str]) -> Iterable[str]:
+    """Tell the domains of which mail is held because their authentication is broken."""
+    broken = {(key.type, key.value) for key in core_holds(config)}
+    signers: dict[str, list[str]] = {}
+    for domain, signer in scope.signers if broken else ():
+        signers.setdefault(domain, []).append(signer)
+    for domain in ours if broken else ():
+        signing = signers.get(domain) or [domain, organizational_domain(domain)]
+        if ("spf-domain", domain) in broken or any(("dkim-domain", signer) in broken for signer in signing):
+            yield domain
+
+
+def core_holds(config: Config) -> list[Key]:
+    """List the keys that core holds for the sake of their authentication, as its store has them."""
+    if not config.core_database.exists():
+        return []
+    try:
+        database = Database.open_read_only(config.core_database, SCHEMA)
+        try:
+            return [Key.read(row[0]) for row in database.rows(BROKEN)]
+        finally:
+            database.close()
+    except StoreError as error:
+        own_log.scope_incomplete(str(error))
+        return []
+
+
+def own(config: Config, scope: Scope, keys: Iterable[DkimKey]) -> list[str]:
     """Tell which of the domains that send are ours: forwarded mail keeps its sender, whose SPF is not our affair.
 
     Ours are those named in the configuration, and those below an organizational domain that our signer signs for or
@@ -67,23 +98,23 @@ def own(config: Config, scope: Scope, keys: Iterable[Key]) -> list[str]:
     return [domain for domain in domains if not parents or organizational_domain(domain) in parents]
 
 
-def configured_keys(config: Config) -> list[Key]:
+def configured_keys(config: Config) -> list[DkimKey]:
     """Raises ConfigError."""
     keys = []
     for name in config.outside.selectors:
         selector, found, domain = name.rstrip(".").lower().partition("._domainkey.")
         if not (selector and found and "." in domain):
             raise ConfigError(f"outside.selectors: found {name!r}, wanted where the key is: s1._domainkey.example.com")
-        keys.append(Key(domain, selector))
+        keys.append(DkimKey(domain, selector))
     return keys
 
 
-def _senders(domains: Iterable[str], signers: Iterable[tuple[str, str]], keys: Iterable[Key]) -> Iterable[Sender]:
+def _senders(domains: Iterable[str], signers: Iterable[tuple[str, str]], keys: Iterable[DkimKey]) -> Iterable[Sender]:
     """A domain's keys are those of the domains that sign its mail; where none is known, its own and its parent's."""
     seen: dict[str, set[str]] = {}
     for domain, signer in signers:
         seen.setdefault(domain, set()).add(signer)
-    by_domain: dict[str, list[Key]] = {}
+    by_domain: dict[str, list[DkimKey]] = {}
     for key in keys:
         by_domain.setdefault(key.domain, []).append(key)
     for domain in domains:
@@ -91,7 +122,7 @@ def _senders(domains: Iterable[str], signers: Iterable[tuple[str, str]], keys: I
         yield Sender(domain, tuple(key for signer in signing for key in by_domain.get(signer, ())))
 
 
-def first_seen(config: Config) -> Mapping[tuple[Key, str], float]:
+def first_seen(config: Config) -> Mapping[tuple[DkimKey, str], float]:
     """When each key was first told; nothing where it is not known, for then a key is as old as this poll."""
     if not config.outside_database.exists():
         return {}
@@ -104,4 +135,4 @@ def first_seen(config: Config) -> Mapping[tuple[Key, str], float]:
     except StoreError as error:
         own_log.scope_incomplete(str(error))
         return {}
-    return {(Key(domain, measure.removeprefix(_BITS)), text): at for (domain, measure, text), at in told.items()}
+    return {(DkimKey(domain, measure.removeprefix(_BITS)), text): at for (domain, measure, text), at in told.items()}

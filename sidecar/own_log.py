@@ -162,6 +162,18 @@ def report_failed(source: str, error: Exception) -> None:
     _LOG.error("report mail %s: an error of ours: %r", source, error, exc_info=error)
 
 
+def authentication_broken(key: str, evidence: str, *, why_not: str) -> None:
+    _LOG.warning("%s: %s: %s", key, evidence, why_not or "its mail waits until that is repaired")
+
+
+def authentication_doubted(keys: int) -> None:
+    _LOG.warning("%d of our domains' records seem broken at once: our own view is doubted, and none is held", keys)
+
+
+def authentication_repaired(key: str) -> None:
+    _LOG.info("%s: repaired; its mail leaves, slowly at first", key)
+
+
 def scope_incomplete(why: str) -> None:
     _LOG.warning("whom to ask the feeds about: %s", why)
 
