@@ -171,7 +171,9 @@ _COUNTED: Final = "pf-rep:log:"
 class Incidents:
     """The incidents that are open or ended lately, and what is to be said of them."""
 
-    def __init__(self, known: Iterable[Incident] = (), *, last_id: int = 0) -> None:
+    def __init__(self, known: Iterable[Incident] = (), *, last_id: int = 0, scale: float = 1.0) -> None:
+        """`scale` divides the calm that ends an incident: for labs."""
+        self._scale = scale
         self._known = {incident.id: incident for incident in known}
         self._last_id = max([last_id, *self._known])
         self._changed: set[int] = set()
@@ -311,7 +313,9 @@ class Incidents:
             if incident.known_as is not None and not incident.acked_by and now - incident.again_at >= AGAIN:
                 self._note(incident, NoteKind.AGAIN, now=now)
                 return incident._replace(again_at=now)
-        elif now - incident.calm_since >= calm_needed(incident.flaps) and (incident.known_as is None or left >= 1):
+        elif now - incident.calm_since >= calm_needed(incident.flaps) / self._scale and (
+            incident.known_as is None or left >= 1
+        ):
             self._tell(incident, now, "resolved")
             ended = incident._replace(phase=Phase.RESOLVED, ended_at=now)
             if incident.known_as is not None:

@@ -58,7 +58,7 @@ class FailFastWatch:
         """Look for ever."""
         while True:
             await self.look()
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(max(1.0, EVERY / self._config.subqueues.scale))
 
     async def look(self) -> None:
         """Look once; core that is away or stores that are busy are asked again at the next look."""

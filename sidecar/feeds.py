@@ -33,7 +33,7 @@ def _blocklists(name: str, every: int) -> Feed:
     return Feed(
         f"DNS blocklists that are asked every {every} minutes about our addresses and domains",
         lambda config: config.feeds.blocklists.enabled,
-        lambda _: Cadence(every * 60.0),
+        lambda config: Cadence(every * 60.0 / config.subqueues.scale),
         lambda config, scope, _: blocklists.poll(config, scope, every, feed=name),
     )
 

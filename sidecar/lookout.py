@@ -115,7 +115,7 @@ class Lookout:
         """Held while alerts and incidents are read or changed: looks, commands and the outbox come from threads."""
         self._alerts = {alert.key: alert for alert in store.alerts()}
         known = store.incidents(since=clock() - 2 * REOPEN)
-        self._incidents = Incidents(known, last_id=store.last_incident())
+        self._incidents = Incidents(known, last_id=store.last_incident(), scale=config.subqueues.scale)
         self._changed: dict[str, Alert] = {}
         self._pending: list[Looked] = []
         """What could not be stored yet."""
@@ -135,7 +135,7 @@ class Lookout:
             tasks.create_task(self.outbox.run())
             while True:
                 await self.look()
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(max(1.0, EVERY / self._config.subqueues.scale))
 
     def incidents(self) -> list[Incident]:
         with self._turn:
