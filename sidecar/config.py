@@ -195,7 +195,7 @@ class HoldConfig:
     domains: tuple[str, ...] = ()
     """Domains, with all below them, of which mail is held so where `hold` is off."""
     requirements: tuple[str, ...] = ("SPF", "DKIM")
-    """What must be broken: SPF, DKIM, DMARC_POLICY, DMARC_ALIGNMENT."""
+    """What must be broken: SPF, DKIM, DMARC_POLICY."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Attachment:
         self._process: asyncio.subprocess.Process | None = None
         for each in (directory, directory / "run", directory / "store"):
             each.mkdir(mode=0o755)
-        self.config_file.write_text(_config(directory, postfix, scale) + "".join(f"{line}\n" for line in more))
+        self.config_file.write_text(lab_config(directory, postfix, scale) + "".join(f"{line}\n" for line in more))
 
     async def start(self) -> None:
         """Start it and wait until its control socket answers.
@@ -54,6 +54,15 @@ class Attachment:
             if self._process.returncode is not None or time.monotonic() > deadline:
                 raise AttachmentError(f"sidecar run is not ready; it printed:\n{self.printed()}")
             await asyncio.sleep(0.05)
+
+    async def configured_anew(self, *lines: str, without: str = "") -> None:
+        """Start it again with more settings; `without`: begin of the lab's own lines that these take the place of.
+
+        Raises AttachmentError.
+        """
+        await self.stop()
+        self.config_file.write_text(with_settings(self.config_file.read_text(), lines, without=without))
+        await self.start()
 
     async def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """One command to core, its answer.
@@ -94,7 +103,13 @@ class Attachment:
                 os.killpg(self._process.pid, number)
 
 
-def _config(directory: Path, postfix: PrivatePostfix, scale: float) -> str:
+def with_settings(config: str, lines: Sequence[str], *, without: str = "") -> str:
+    """Add settings to the text of a configuration, after those that begin with `without` are gone."""
+    kept = [line for line in config.splitlines() if not (without and line.startswith(without))]
+    return "".join(f"{line}\n" for line in (*kept, *lines))
+
+
+def lab_config(directory: Path, postfix: PrivatePostfix, scale: float) -> str:
     """Settings with the lab's places; dotted keys, so that more of the same tables may follow."""
     return f"""\
 mode = "act"

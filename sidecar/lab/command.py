@@ -137,7 +137,7 @@ def _inside(options: Options, chosen: Scenario, drill: Drill | None, directory: 
     namespace.mount_proc()
     story = Story(Console(stderr=options.as_json))
     try:
-        of_legs, complaints = asyncio.run(_run(options, chosen, drill, directory, story))
+        of_legs, complaints, times = asyncio.run(_run(options, chosen, drill, directory, story))
     finally:
         if options.keep is not None:
             _keep(directory, options.keep)
@@ -147,26 +147,29 @@ def _inside(options: Options, chosen: Scenario, drill: Drill | None, directory: 
         for leg, of_leg in of_legs.items()
         for name in of_leg.findings()
     ]
+    for name, seconds in times.items():
+        story.say(f"{name.replace('_', ' ')}: {seconds:.1f} s")
     for complaint in complaints:
         story.say(f"NOT GOOD: {complaint}")
     if options.as_json:
         ends: dict[str, Any] = {"scenario": chosen.name}
         ends |= {leg: dataclasses.asdict(of_leg) for leg, of_leg in of_legs.items()}
         if drill:
-            ends["findings"] = complaints
+            ends |= {"findings": complaints, "times": times}
         print(json.dumps(ends))  # noqa: T201  # what --json is for
     return _FINDING if complaints else 0
 
 
 async def _run(
     options: Options, chosen: Scenario, drill: Drill | None, directory: Path, story: Story
-) -> tuple[dict[str, Figures], list[str]]:
-    """One leg after the other (they would share the processor); figures by leg, and what a drill complains of."""
+) -> tuple[dict[str, Figures], list[str], dict[str, float]]:
+    """One leg after the other (they would share the processor); figures by leg, what a drill complains of, its times."""
     asked_to_end = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, asked_to_end.set)
     of_legs: dict[str, Figures] = {}
     complaints: list[str] = []
+    times: dict[str, float] = {}
     for leg in _legs(options):
         cast = without_bursts(chosen) if leg is Leg.QUIET else chosen
         async with bench(cast, leg, directory / leg) as running, status_page.forwarded(options.page):
@@ -176,12 +179,13 @@ async def _run(
             async with sending(running):
                 complaints += await _play(running, drill, story, asked_to_end, goes_on=options.goes_on)
             evidence = await conclude(running)
+            times |= running.times
         of_legs[leg] = figures(evidence)
         if drill:
             complaints += drill.complaints(evidence, of_legs[leg])
         if asked_to_end.is_set():
             break
-    return of_legs, complaints
+    return of_legs, complaints, times
 
 
 def _legs(options: Options) -> list[Leg]:

@@ -60,13 +60,23 @@ def _host(host: str, address: str) -> Iterator[Record]:
 
 
 class NameServer:
-    """Answers from a fixed set of records; `broken` makes every answer SERVFAIL."""
+    """Answers from a set of records that drills change; `broken` makes every answer SERVFAIL."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.broken = False
-        self._sets: Mapping[tuple[dns.name.Name, dns.rdatatype.RdataType], dns.rrset.RRset] = _by_question(records)
+        self._records = list(records)
+        self._sets: Mapping[tuple[dns.name.Name, dns.rdatatype.RdataType], dns.rrset.RRset] = _by_question(
+            self._records
+        )
         self._names = {name for name, _ in self._sets}
         self._answers: dict[bytes, bytes] = {}
+
+    def change(self, *more: Record, without: Sequence[tuple[str, str]] = ()) -> None:
+        """Add records, after those of the names and types in `without` are gone."""
+        self._records = [each for each in self._records if each[:2] not in set(without)] + list(more)
+        self._sets = _by_question(self._records)
+        self._names = {name for name, _ in self._sets}
+        self._answers.clear()
 
     @contextlib.asynccontextmanager
     async def serve(self, addresses: Sequence[str], port: int = 53):  # type: ignore[no-untyped-def]  # noqa: ANN201  # contextlib says it

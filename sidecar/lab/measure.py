@@ -76,6 +76,8 @@ class Evidence:
     queued: frozenset[Pair]
     """Found in the queue after Postfix was stopped."""
     ended: float
+    held_rightly: frozenset[str] = frozenset()
+    """Signing domains whose own authentication was broken by the drill."""
 
 
 def figures(evidence: Evidence) -> Figures:
@@ -216,7 +218,8 @@ class _Count:
         """Time to delivery of the senders that no fired limit covers; mail still queued counts with its age so far."""
         throttled = {message.sender.domain for pair, message in self.message_of.items() if _by_sender(self.cover[pair])}
         for pair, message in self.message_of.items():
-            if self.cover[pair] or message.sender.domain in throttled:
+            rightly = message.sender.dkim in self.it.held_rightly
+            if rightly or self.cover[pair] or message.sender.domain in throttled:
                 continue
             if pair in self.delivered_at:
                 yield self.delivered_at[pair] - message.submitted
@@ -230,6 +233,7 @@ class _Count:
             for moved in self.it.log.held
             for pair in self._pairs_of(moved.queue_id)
             if self.delivered_at.get(pair, math.inf) > moved.time
+            and self.message_of[pair].sender.dkim not in self.it.held_rightly
             and all(covered.by is By.RECIPIENT for covered in self.cover[pair])
         }
 

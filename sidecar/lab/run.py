@@ -60,6 +60,10 @@ class Bench:
     """When the fleet began."""
     beside: list[PrivatePostfix] = field(default_factory=list)
     """More instances that a drill has started: their mail counts as well."""
+    held_rightly: set[str] = field(default_factory=set)
+    """Signing domains that a drill broke itself: no limit fires, and their mail is to be held."""
+    times: dict[str, float] = field(default_factory=dict)
+    """What a drill measured, seconds by name."""
 
 
 @contextlib.asynccontextmanager
@@ -154,6 +158,7 @@ async def conclude(bench: Bench) -> Evidence:
         log=bench.follower.log,
         queued=queued,
         ended=ended,
+        held_rightly=frozenset(bench.held_rightly),
     )
 
 

@@ -9,12 +9,15 @@ from sidecar.lab.drills import (
     admin_filter,
     admins_hand,
     all_at_once,
+    complaint_spike,
     daemon_dead,
+    dkim_key_broken,
     failsafe_at_once,
     held_while_active,
     identities,
     in_core,
     in_delivery,
+    ip_listed,
     killed,
     lifetime,
     more_recipients,
@@ -56,6 +59,9 @@ DRILLS: dict[str, Drill] = {
         *lifetime.DRILLS,
         *surroundings.DRILLS,
         *identities.DRILLS,
+        *dkim_key_broken.DRILLS,
+        *ip_listed.DRILLS,
+        *complaint_spike.DRILLS,
     )
 }
 
