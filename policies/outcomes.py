@@ -189,7 +189,7 @@ class Outcomes:
         return None
 
     def _unauthenticated(self, verdict: Verdict, message: Message, provider: str) -> Key | None:
-        """Make the key of a reply that wants a repair of ours (SPF, DKIM, DMARC, PTR, TLS), where its mail is to wait.
+        """Make the key of a reply that wants a repair of ours (SPF, DKIM, DMARC, PTR), where its mail is to wait.
 
         Not the whole organization's mail where nobody is named: it is one envelope domain's record that is wrong.
         """
