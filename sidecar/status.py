@@ -25,6 +25,7 @@ from sidecar.control import CoreUnreachable, ask_core
 from sidecar.own_log import printable
 
 _ROWS_MAX = 40  # sub-queues on a status screen; `subqueue list` has them all
+_BROKEN_MAX = 10  # lines about broken authentication; --json has all
 _LOOK_EVERY = 1.0  # seconds between two looks of --watch
 _COLOURS = {"paused": "red", "probing": "yellow", "ramping": "cyan", "closed": "green"}
 
@@ -88,7 +89,14 @@ def _lines(answer: Mapping[str, Any]) -> list[Text]:
     if not (answer.get("helper") or {}).get("reachable"):
         said.append(Text("queue helper: not reachable; nothing can be held or released", style="red"))
     said += [Text(f"store: {printable(str(trouble))}", style="red") for trouble in store.values() if trouble]
+    said += [Text(_broken(row), style="red") for row in (answer.get("broken") or ())[:_BROKEN_MAX]]
     return said
+
+
+def _broken(row: Mapping[str, Any]) -> str:
+    """A key whose authentication is broken, by whose word its mail goes all the same, and what was found."""
+    what = f"sent all the same, by {row['let_go_by']}" if row["let_go_by"] else "its mail waits for the repair"
+    return printable(f"broken: {row['key']}: {what}: {row['evidence']}")
 
 
 def _total(counts: Any) -> int:

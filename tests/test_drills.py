@@ -36,6 +36,20 @@ def test_nothing_is_lost_doubled_or_rejected(name: str) -> None:
     assert (figures["lost"], figures["duplicated"], figures["rejected"]) == (0, 0, 0)
 
 
+INCIDENTS = ("dkim-key-broken", "ip-listed", "complaint-spike")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", INCIDENTS)
+def test_an_incident_is_noticed_told_once_and_over(name: str) -> None:
+    command = [sys.executable, "-m", "sidecar", "lab", "--drill", name, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=220)
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["findings"] == []
+    assert 0 < told["times"]["detect_s"] < told["times"]["recover_s"]
+
+
 @pytest.mark.parametrize("name", DRILLS)
 def test_every_drill_says_what_it_proves(name: str) -> None:
     assert len(DRILLS[name].proves) > 20

@@ -125,6 +125,15 @@ def test_trouble_is_shown() -> None:
     assert "store: set aside" in written
 
 
+def test_whose_authentication_is_broken_stands_there() -> None:
+    row = {"key": "dkim-domain:shop.example@*", "rule": "authentication/dkim", "evidence": "no key at s1", "since": NOW}
+    other = {**row, "key": "spf-domain:b.example@*", "let_go_by": "anna"}
+    written = shown({**STATUS, "broken": [{**row, "let_go_by": ""}, other]})
+
+    assert "broken: dkim-domain:shop.example@*: its mail waits for the repair: no key at s1" in written
+    assert "broken: spf-domain:b.example@*: sent all the same, by anna: no key at s1" in written
+
+
 def test_a_long_list_is_cut_and_says_so() -> None:
     many = [{**SUBQUEUE, "key": f"dkim-domain:d{number}.example@google"} for number in range(100)]
     written = shown({**STATUS, "subqueues": many})

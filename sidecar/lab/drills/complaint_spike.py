@@ -4,8 +4,10 @@ Google says so by Postmaster v2 and in its replies, a feedback loop by mail; one
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -128,6 +130,14 @@ def _tells(day: date) -> Callable[[Known], bool]:
     return lambda known: known.at >= _of(day)
 
 
+def _counted(bench: Bench) -> int:
+    """Complaints that the outside process took in and believed."""
+    store = sidecar_of(bench).directory / "store" / "outside.db"
+    with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
+        counted = "SELECT count(*) FROM report_event WHERE kind = 'complaint' AND trusted AND sending_domain = ?"
+        return int(connection.execute(counted, (_DOMAIN,)).fetchone()[0])
+
+
 async def act(bench: Bench) -> None:
     """Play it: a quiet day, the campaign, the bad day, and the two good days that Google wants to see."""
     sidecar = sidecar_of(bench)
@@ -154,6 +164,7 @@ async def act(bench: Bench) -> None:
         await until_state(bench, _PROVIDER_KEY, {"ramping", ""}, PATIENCE_S)
         await delivered(bench, lambda it: it.burst, 90)
         bench.times["drained_s"] = round(time.time() - began, 1)
+        await until(lambda: _counted(bench) == _COMPLAINTS, f"{_COMPLAINTS} complaints counted", PATIENCE_S)
         repaired = time.time()
         for day in (better, good):
             google.days[day] = _WELL
