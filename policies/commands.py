@@ -51,7 +51,8 @@ class Change(NamedTuple):
     key: str
     kind: str
     """opened, probing, ramping, closed, paused, answered (HOLD), held, released, adopted, forgotten, refused,
-    capped (left at hold_max), reload, gap, unaccounted, hold-failed, release-failed."""
+    capped (left at hold_max), reload, postfix (it was started, stopped or reloaded), gap, unaccounted, hold-failed,
+    release-failed."""
     state: str
     why: str
     line: str
@@ -82,3 +83,44 @@ class Attempt(NamedTuple):
     delay: float
     key: str
     """The key the reply named, "" where it named none."""
+    recipient: str = ""
+    """As the site wants addresses kept."""
+    service: str = ""
+    """The transport as logged ("lane-01"), else the delivery agent ("smtp")."""
+    tenant: str = ""
+    """sasl_username of who submitted the message."""
+    campaign: str = ""
+    segment: str = ""
+    reply: str = ""
+    """What the remote server, or Postfix, said; cut."""
+    passed_on: str = ""
+    """Queue id under which the message goes on in this host, "-" where that was not said, "" for a real outcome."""
+    first: int = 0
+    """1: the message had no outcome before. Where it may have had one before its first line here: 2 for the first outcome that was, 3 for a
+    later one.
+    """
+
+
+class Received(NamedTuple):
+    """A message that entered the queue, when the queue manager first had it."""
+
+    time: float
+    host: str
+    instance: str
+    queue_id: str
+    message_id: str
+    sender: str
+    """As the site wants addresses kept."""
+    size: int
+    nrcpt: int
+    client: str
+    """host[address] of who submitted it; "" for local mail."""
+    tenant: str
+
+
+class Removed(NamedTuple):
+    """A message that left the queue."""
+
+    time: float
+    instance: str
+    queue_id: str

@@ -13,19 +13,22 @@ from policies import listing as listings
 from policies.access import Arrival, Parked, held_key
 from policies.books import Books
 from policies.classify import RuleSet
-from policies.commands import Adopt, Command, Hold
+from policies.commands import Adopt, Command, Hold, Received, Removed
 from policies.fail_fast import LEASE, RULE, FailFast
 from policies.header import from_domain, signature_domain
 from policies.key import Key
 from policies.listing import Listing
-from policies.messages import Message, Messages, Place, Recipient, by_arrival
-from policies.outcomes import Outcomes
+from policies.messages import ENTERED, IDENTIFIED, Entry, Message, Messages, Place, Recipient, by_arrival
+from policies.open_message import is_near, next_queue_id
+from policies.outcomes import LOOPBACK_NAMES, Outcomes
 from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
 from policies.releasing import Releasing
 from policies.senders import SenderHabits
 from policies.sent_as import SentMail, list_headers
 from policies.site import Settings
+from policies.stored_address import stored
+from policies.stream import NO_STREAM, header_word, stream
 from policies.subqueue import State
 from policies.subqueues import SubQueues, Unsigned
 from policies.taking import Taking
@@ -89,8 +92,9 @@ class Engine:
             case facts.QueueRemoved():
                 self._removed(fact, now=now)
             case facts.ClientIdentified():
-                if fact.queue_id:
-                    self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
+                self._submitted(fact, now=now)
+            case facts.MessageIdentified():
+                self._identified(fact, now=now)
             case facts.PickedUp():
                 self._picked_up(fact, now=now)
             case facts.HeaderLogged():
@@ -111,10 +115,43 @@ class Engine:
                 self._rejected(fact)
             case facts.Diagnostic():
                 self._diagnostic(fact)
+            case facts.MessageExpired():
+                self._expired(fact, now=now)
+            case facts.ProcessEvent():
+                self._process_event(fact, now=now)
+
+    def _submitted(self, fact: facts.ClientIdentified, *, now: float) -> None:
+        if not fact.queue_id:
+            return
+        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
+        client = f"{fact.client_host}[{fact.client_address}]" if fact.client_address else fact.client_host
+        message.entry = (client, "")
+        before = self.messages.live(fact.orig_queue_id) if fact.orig_queue_id else None
+        if before is not None:
+            message.stream = before.stream
+        elif fact.sasl_username:
+            message.stream = stream(fact.sasl_username, *message.stream[1:])
+
+    def _identified(self, fact: facts.MessageIdentified, *, now: float) -> None:
+        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
+        if not message.activation:
+            message.entry = ((message.entry or IDENTIFIED)[0], fact.message_id)
+
+    def _expired(self, fact: facts.MessageExpired, *, now: float) -> None:
+        """The queue manager's own line: recipients without a final outcome are returned to the sender."""
+        message = self.messages.get(fact.record.instance, fact.queue_id)
+        if message is not None and fact.record.daemon != "postsuper":  # that one only asks for it
+            self._outcomes.expired(fact, message, now=now)
+
+    def _process_event(self, fact: facts.ProcessEvent, *, now: float) -> None:
+        """Take the lines of master(8) alone: postfix-script announces the same."""
+        if fact.record.daemon == "master" and fact.text.startswith(_RESTARTS):
+            self.telling.tell("postfix", fact.text, now=now, line=fact.record.text)
 
     def _picked_up(self, fact: facts.PickedUp, *, now: float) -> None:
         message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
         self.messages.sent_by(message, fact.sender)
+        message.entry = message.entry or ENTERED
 
     def _live(self, fact: facts.DkimSigned | facts.Released | facts.Requeued | facts.Diagnostic) -> Message | None:
         return self.messages.get(fact.record.instance, fact.queue_id) if fact.queue_id else None
@@ -131,10 +168,31 @@ class Engine:
             self.sent_mail.saw(
                 message.sender_domain, message.from_domain, message.dkim_domains, message.list_headers, now=now
             )
+        if not message.activation and message.entry is not None:
+            self._received(fact, message, message.entry, now=now)
         message.activated(nrcpt=fact.nrcpt)
         if message.on_hold:  # it was taken in this moment
             self.books.note(message)
         self._taking.consider(message, now=now)
+
+    def _received(self, fact: facts.QueueActive, message: Message, entry: Entry, *, now: float) -> None:
+        client, message_id = entry
+        message.entry = IDENTIFIED if client is None else ENTERED
+        sender = stored(fact.sender, self.settings.addresses)
+        self.telling.received.append(
+            Received(
+                now,
+                fact.record.host,
+                message.instance,
+                message.queue_id,
+                message_id,
+                sender,
+                fact.size,
+                fact.nrcpt,
+                client or "",
+                message.stream.tenant,
+            )
+        )
 
     def _queue_manager(self, instance: str, pid: int) -> None:
         """A new queue manager's first line: it knows nothing of what the old one had in memory."""
@@ -147,6 +205,7 @@ class Engine:
         message = self.messages.get(fact.record.instance, fact.queue_id)
         if message is None:
             return
+        self.telling.removed.append(Removed(now, message.instance, message.queue_id))
         if fact.record.daemon == "qmgr" and message.activation and message.all_known and not message.finished:
             why = f"{message.queue_id} was removed although a recipient had no outcome"
             self.telling.tell("unaccounted", why, now=now, line=fact.record.text, messages=1)
@@ -154,6 +213,9 @@ class Engine:
 
     def _header(self, fact: facts.HeaderLogged, *, now: float) -> None:
         name = fact.header.lower()
+        settings = self.settings
+        if name in settings.campaign_headers or name in settings.segment_headers:
+            self._streamed(fact, name, now=now)
         if name not in _HEADERS:
             return
         message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
@@ -165,6 +227,17 @@ class Engine:
             message.list_headers |= list_headers(name, fact.value)
         elif domain := signature_domain(fact.value):
             message.signs_as(domain)
+
+    def _streamed(self, fact: facts.HeaderLogged, name: str, *, now: float) -> None:
+        """A header that names the campaign or the segment; the first one that the message has."""
+        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
+        word = header_word(name, fact.value)
+        tenant, campaign, segment = message.stream
+        if name in self.settings.campaign_headers:
+            campaign = campaign or word
+        if name in self.settings.segment_headers:
+            segment = segment or word
+        message.stream = stream(tenant, campaign, segment)
 
     def _held(self, fact: facts.Held, *, now: float) -> None:
         """Somebody's HOLD: ours where it carries our key (answered) or where we asked for it (taken)."""
@@ -206,7 +279,8 @@ class Engine:
             self.books.note(message)
         else:
             message.paid = message.exempt = False
-        opens, rule, concerned = self._outcomes.judge(fact, message, recipient, now=now)
+        passed_on = self._passed_on(fact, message)
+        opens, rule, concerned = self._outcomes.judge(fact, message, recipient, passed_on=passed_on, now=now)
         if opens is not None:
             self._outcomes.opened_by(self.open(opens, rule=rule, line=fact.record.text, now=now), fact, now=now)
             if self._outcomes.waits_for_repair(rule):  # a probe would bounce, as what it is to prove
@@ -217,6 +291,22 @@ class Engine:
             self.books.done[message] = None
         elif not message.finished:
             self._taking.consider(message, now=now)
+
+    def _passed_on(self, fact: facts.DeliveryAttempt, message: Message) -> str:
+        """Under which queue id it goes on in this host, "-" where that was not said; "" where the outcome is final."""
+        if fact.status != "sent":
+            return ""
+        queue_id = next_queue_id(fact)
+        following = self.messages.live(queue_id) if queue_id else None
+        alias = fact.reason.startswith("forwarded as ")
+        if following is not None and (alias or is_near(fact.relay_address)):
+            if following.stream == NO_STREAM:
+                following.stream = message.stream
+            return queue_id
+        if alias:
+            return queue_id
+        filtered = fact.relay_port is not None and fact.relay_host in LOOPBACK_NAMES
+        return (queue_id or ("-" if fact.record.daemon == "smtp" else "")) if filtered else ""
 
     def _refused_early(self, fact: facts.RemoteReply, *, now: float) -> None:
         """The first MX refused and the next is being asked: no outcome yet, but reason enough to open (smtp_proto.c).
@@ -487,6 +577,7 @@ class Engine:
 
 
 _HEADERS = frozenset({"from", "dkim-signature", "list-id", "list-unsubscribe", "list-unsubscribe-post"})
+_RESTARTS = ("reload -- ", "daemon started -- ", "terminating on signal ")
 BY_HAND = "by-hand"
 """Stands for a rule where an admin opened a sub-queue."""
 _OUTCOMES = frozenset({"sent", "deferred", "bounced", "SOFTBOUNCE", "expired"})

@@ -12,6 +12,7 @@ from sys import intern
 from parsers.address import domain_of
 from policies.key import Key
 from policies.sent_as import ListHeaders
+from policies.stream import NO_STREAM
 
 
 class Place(IntEnum):
@@ -54,6 +55,7 @@ class Message:
         "arrival",
         "attempts",
         "dkim_domains",
+        "entry",
         "exempt",
         "from_domain",
         "held_since",
@@ -74,6 +76,7 @@ class Message:
         "seen_on_hold",
         "sender",
         "sender_domain",
+        "stream",
     )
 
     def __init__(self, instance: str, queue_id: str, *, now: float) -> None:
@@ -91,6 +94,9 @@ class Message:
         self.dkim_domains: tuple[str, ...] = ()
         self.from_domain = ""
         self.list_headers = ListHeaders.NONE
+        self.stream = NO_STREAM
+        self.entry: Entry | None = None
+        """What is known of how it entered; None where no line before its first activation was seen."""
         self.place = Place.QUEUED
         self.held_under: tuple[Key, ...] = ()
         """The sub-queues it waits in."""
@@ -195,6 +201,12 @@ class Message:
         """Proof that qmgr has it no longer: the agent's warning, or a new queue manager."""
         self.pending = 0
 
+
+Entry = tuple[str | None, str]
+"""Who submitted a message, "" for local mail, None where no line said so, as of mail from within Postfix; and its
+message-id. Once it is active both are forgotten."""
+ENTERED: Entry = ("", "")
+IDENTIFIED: Entry = (None, "")
 
 _BEFORE_OURS = -1
 """An outcome in an activation whose `(queue active)` line we did not see."""
@@ -309,6 +321,11 @@ class Messages:
         self._by_id[message.instance].pop(message.queue_id, None)
         if message.sender is not None:
             self._unlist(message)
+
+    def live(self, queue_id: str) -> Message | None:
+        """Find a live message by its queue id alone, in any instance."""
+        found = (messages.get(queue_id) for messages in self._by_id.values())
+        return next((message for message in found if message is not None), None)
 
     def of_instance(self, instance: str) -> list[Message]:
         """List the live messages of one Postfix instance."""

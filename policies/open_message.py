@@ -4,6 +4,7 @@ It knows what a message is made of; which line belongs to which message, and whe
 decides.
 """
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from sys import intern
 from typing import Final
@@ -177,6 +178,16 @@ def line_hash(attempt: DeliveryAttempt) -> int:
 def is_local(address: str) -> bool:
     """Whether a relay's address is on the machine itself: a content filter's, not a stranger's."""
     return address.startswith(_LOOPBACK)
+
+
+def is_near(address: str) -> bool:
+    """Whether a relay's address is on the machine or in a private network, as a container's is."""
+    if is_local(address):
+        return True
+    try:
+        return ipaddress.ip_address(address).is_private
+    except ValueError:
+        return False
 
 
 def next_queue_id(attempt: DeliveryAttempt) -> str:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from parsers.postfix.facts import DeliveryAttempt, RemoteReply
+from parsers.postfix.facts import DeliveryAttempt, MessageExpired, RemoteReply
 from policies.classify import RuleSet, Said
 from policies.commands import Attempt
 from policies.key import Key
@@ -12,6 +12,7 @@ from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
 from policies.senders import SenderHabits
 from policies.site import Settings
+from policies.stored_address import stored, stored_reply
 from policies.subqueue import State
 from policies.subqueues import IP_TYPES, SubQueues
 from policies.telling import Telling
@@ -52,8 +53,13 @@ class Outcomes:
         self._openings = Openings()
         self._acceptances = Acceptances(within=_LATELY / settings.scale)
 
-    def judge(self, fact: DeliveryAttempt, message: Message, recipient: Recipient, *, now: float) -> Judgement:
-        """Feed an attempt to the sub-queues it concerns; tell whether one is to be opened, and by which rule."""
+    def judge(
+        self, fact: DeliveryAttempt, message: Message, recipient: Recipient, *, passed_on: str = "", now: float
+    ) -> Judgement:
+        """Feed an attempt to the sub-queues it concerns; tell whether one is to be opened, and by which rule.
+
+        `passed_on`: as in Attempt.
+        """
         provider = self._provider(fact, recipient, now=now)
         verdict = None if fact.status == "sent" else self._verdict(fact, recipient, provider)
         key = self._named(verdict, message, provider) if verdict and provider else None
@@ -65,13 +71,49 @@ class Outcomes:
             self._count(key, refused, message, recipient, provider, now=now)
             for sub in concerned:
                 self._feed(sub, fact, message, verdict, refused=sub is refused, now=now)
+        row = _row(fact, message, recipient, provider, verdict, key=refused.key if refused else key, now=now)
+        form = self._settings.addresses
         self._telling.attempted(
-            _row(fact, message, recipient, provider, verdict, key=refused.key if refused else key, now=now)
+            row._replace(
+                passed_on=passed_on,
+                recipient=stored(recipient.address, form),
+                reply=stored_reply(fact.reason, form, longest=_ACCEPTED if verdict is None else _REFUSED),
+            )
         )
         if key is None or verdict is None:
             return Judgement(None, "", concerned)
         opens = refused is None and self._opens(key, verdict, recipient, now=now)
         return Judgement(key if opens else None, verdict.rule, concerned)
+
+    def expired(self, fact: MessageExpired, message: Message, *, now: float) -> None:
+        """Tell of the recipients that are returned to the sender because their time in the queue is over."""
+        for recipient in message.open_recipients:
+            recipient.done = True
+            provider = self._recipients.of_domain(recipient.domain, now=now)
+            self._telling.attempted(
+                Attempt(
+                    time=now,
+                    host=fact.record.host,
+                    instance=fact.record.instance,
+                    queue_id=fact.queue_id,
+                    sender_domain=message.sender_domain,
+                    recipient_domain=recipient.domain,
+                    provider=provider or "",
+                    relay="",
+                    dsn="",
+                    status="expired",
+                    rule="",
+                    detail="",
+                    bounce="",
+                    scope="",
+                    delay=max(0.0, now - message.arrival),
+                    key="",
+                    recipient=stored(recipient.address, self._settings.addresses),
+                    tenant=message.stream.tenant,
+                    campaign=message.stream.campaign,
+                    segment=message.stream.segment,
+                )
+            )
 
     def foresee(self, fact: RemoteReply, message: Message, *, now: float) -> Judgement:
         """Judge a refusal that is no outcome yet: one MX host has refused and the next is being asked.
@@ -237,7 +279,10 @@ _NOTHING = Judgement(None, "", [])
 _OPENING = frozenset({Reaction.PAUSE_DOMAIN, Reaction.SLOW_IP})
 _TALKED = frozenset({Scope.RECIPIENT, Scope.RECIPIENT_DOMAIN, Scope.MESSAGE, Scope.URL})
 _SENDER_IDENTITIES = frozenset({IdentityType.DKIM_DOMAIN, IdentityType.SPF_DOMAIN, IdentityType.FROM_DOMAIN})
-_OWN_RELAYS = frozenset({"none", "local", "virtual", "localhost", "127.0.0.1", "::1"})
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_OWN_RELAYS = LOOPBACK_NAMES | {"none", "local", "virtual"}
+_ACCEPTED, _REFUSED = 160, 500
+"""Characters that are kept of a reply."""
 
 
 def _began(sub: OpenSubQueue, fact: DeliveryAttempt, message: Message, *, now: float) -> float:
@@ -273,4 +318,17 @@ def _row(
         scope=str(verdict.scope) if verdict else "",
         delay=fact.delay,
         key=str(key) if key else "",
+        service=fact.record.service or fact.record.daemon,
+        tenant=message.stream.tenant,
+        campaign=message.stream.campaign,
+        segment=message.stream.segment,
+        first=_first(message),
     )
+
+
+def _first(message: Message) -> int:
+    """As Attempt.first."""
+    later = message.attempts > 1
+    if message.entry is not None and message.entry[0] is not None:
+        return 0 if later else 1
+    return 3 if later else 2

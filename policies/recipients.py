@@ -63,6 +63,10 @@ class RecipientProviders:
             del self._wanted[domain]
         return domains
 
+    def learned(self) -> dict[str, str]:
+        """Give the providers of all domains that were learned."""
+        return {domain: provider for domain, (provider, _) in self._learned.items()}
+
     def restore(self, domain: str, provider: str, learned: float) -> None:
         self._learned[domain] = (provider, learned)
 

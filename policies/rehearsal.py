@@ -31,6 +31,7 @@ OBSERVED: frozenset[type[facts.Fact]] = frozenset(
 )
 """What the engine learns from; a reader may pass over the rest."""
 
+_OBSERVE = Settings(act=False)
 _OUTCOMES = frozenset({facts.DeliveryAttempt, facts.RemoteReply})
 """Facts that move a sub-queue on."""
 _QUIET = 2 * 86_400.0
@@ -43,8 +44,10 @@ _FORGET_EVERY = 600.0
 class Rehearsal:
     """One host's. Messages that the log says we held are taken for released when the engine would release them."""
 
-    def __init__(self, rules: RuleSet, organizational: Callable[[str], str], *, host: str) -> None:
-        self.engine = Engine(rules, organizational, Settings(act=False, host=host))
+    def __init__(
+        self, rules: RuleSet, organizational: Callable[[str], str], *, host: str, settings: Settings = _OBSERVE
+    ) -> None:
+        self.engine = Engine(rules, organizational, settings._replace(host=host))
         self._telling = self.engine.telling
         self.forgets = 0
         """How often it was looked for messages whose end the log does not tell."""
@@ -116,3 +119,5 @@ class Rehearsal:
         engine.subqueues.gone.clear()
         engine.recipients.fresh.clear()
         engine.habits.learned.clear()
+        self._telling.received.clear()
+        self._telling.removed.clear()

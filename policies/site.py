@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from policies.fail_fast import HoldBroken
 from policies.messages import Message
+from policies.stored_address import AddressForm
 
 
 class InstanceFacts(NamedTuple):
@@ -31,6 +32,11 @@ class Settings(NamedTuple):
     instances: Mapping[str, InstanceFacts] = {}
     hold_broken: HoldBroken = HoldBroken()
     """Whose mail waits while its authentication is broken."""
+    campaign_headers: frozenset[str] = frozenset()
+    """Headers, in small letters, that name a message's campaign."""
+    segment_headers: frozenset[str] = frozenset()
+    addresses: AddressForm = AddressForm.FULL
+    """How events keep addresses."""
 
     def instance(self, name: str) -> InstanceFacts:
         """Give what is known of an instance, Postfix's defaults where nothing is."""

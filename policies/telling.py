@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from policies.commands import Attempt, Change
+from policies.commands import Attempt, Change, Received, Removed
 
 
 class Telling:
@@ -11,6 +11,8 @@ class Telling:
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self.attempts: list[Attempt] = []
+        self.received: list[Received] = []
+        self.removed: list[Removed] = []
         self.change_counts: Counter[str] = Counter()
         self.attempt_counts: Counter[tuple[str, str]] = Counter()
         """By (provider, status)."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from policies.stored_address import AddressForm
 from sidecar.toml_table import ConfigError, read_table
 
 __all__ = ["DEFAULT_PATH", "Config", "ConfigError", "Mode", "Route", "load"]
@@ -42,6 +43,12 @@ class StoreConfig:
     clickhouse: str = ""
     retention_days: int = 30
     """How long single events stay."""
+    hourly_days: int = 60
+    """How long sums by the hour stay."""
+    daily_days: int = 730
+    """How long sums by the day stay."""
+    addresses: AddressForm = AddressForm.FULL
+    """How events keep the addresses of senders and recipients. Mail on hold keeps them as they are until it leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +300,14 @@ class SubqueuesConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportConfig:
+    campaign_headers: tuple[str, ...] = ("X-Campaign-ID", "X-Campaign", "Feedback-ID")
+    """Headers that name a message's campaign; header checks must log them (postfix-conf/header_checks.regexp)."""
+    segment_headers: tuple[str, ...] = ("X-Segment", "List-ID")
+    """Headers that name the segment."""
+
+
+@dataclass(frozen=True, slots=True)
 class AlertsConfig:
     enabled: bool = True
     owner: str = ""
@@ -392,6 +407,7 @@ class Config:
     """[[seed]]: mailboxes in which test mail is looked for."""
     seedtest: SeedTestConfig = field(default_factory=SeedTestConfig)
     subqueues: SubqueuesConfig = field(default_factory=SubqueuesConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
     channel: tuple[ChannelConfig, ...] = ()
     """[[channel]]: who is told of incidents; the next one stands in for one that is broken."""

@@ -28,7 +28,7 @@ from policies.sent_as import HOUR, KEPT
 from policies.watching import Watching
 from sidecar import own_log, postfix, rules
 from sidecar.answers import Answers
-from sidecar.config import Config, Mode
+from sidecar.config import Config, Mode, StoreConfig
 from sidecar.control import serve_control
 from sidecar.core_parts import Lag, Parts
 from sidecar.hands import Hands
@@ -259,13 +259,16 @@ async def _prune(parts: Parts) -> None:
     while True:
         await asyncio.sleep(PRUNE_EVERY)
         parts.engine.forget_old(now=time.time())
-        before = time.time() - parts.config.store.retention_days * 86_400
-        await loop.run_in_executor(parts.store_thread, _prune_events, parts.store, before)
+        await loop.run_in_executor(parts.store_thread, _prune_store, parts.store, parts.config.store)
 
 
-def _prune_events(store: Store, before: float) -> None:
+def _prune_store(store: Store, kept: StoreConfig) -> None:
+    now = time.time()
+    hours, days = now - kept.hourly_days * 86_400, now - kept.daily_days * 86_400
     with contextlib.suppress(StoreUnavailable):  # a full disk; commits say so already
-        while store.prune(before=before, limit=5_000):
+        while store.prune(before=now - kept.retention_days * 86_400, limit=5_000):
+            pass
+        while store.prune_history(hours_before=hours, days_before=days, limit=5_000):
             pass
         store.forget_sent_as(before_hour=int((time.time() - KEPT) // HOUR))
 

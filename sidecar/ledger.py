@@ -64,6 +64,7 @@ class Ledger:
         if surplus > 0:
             self.rows_dropped += surplus
             commit = commit._replace(attempts=commit.attempts[surplus:])
+        commit = commit._replace(received=commit.received[-MOST_KEPT:], removed=commit.removed[-MOST_KEPT:])
         self._pending = commit
 
 

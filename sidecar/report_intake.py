@@ -28,6 +28,7 @@ from policies.classify import RuleSet
 from policies.report_events import Event, of_bounce, of_complaint
 from policies.reported import FEED
 from policies.reporters import KNOWN, Reporter, Standing, judge
+from policies.stored_address import hash_of
 from sidecar import own_log, rules
 from sidecar.config import Config, RecipientForm, ReportMailConfig
 from sidecar.database import Database, StoreError, StoreUnavailable
@@ -141,11 +142,6 @@ class Intake:
         if not address or self._settings.recipients is RecipientForm.ADDRESS:
             return address
         return hash_of(address)
-
-
-def hash_of(address: str) -> str:
-    """SHA-256 of an address in lower case: tells two apart; who has a list of addresses can find them again."""
-    return hashlib.sha256(address.lower().encode(errors="replace")).hexdigest()
 
 
 def _sender(mail: Part) -> str:

@@ -20,6 +20,8 @@ def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit
     telling, subqueues = engine.telling, engine.subqueues
     attempts, telling.attempts = telling.attempts, []
     changes, telling.changes = telling.changes, []
+    received, telling.received = telling.received, []
+    removed, telling.removed = telling.removed, []
     books, engine.books.changed = engine.books.changed, {}
     gone, subqueues.gone = subqueues.gone, []
     broken, engine.fail_fast.changed = engine.fail_fast.changed, {}
@@ -35,6 +37,8 @@ def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit
         sent_as=engine.sent_mail.take(),
         broken=[BrokenRow(str(key), *row[1:]) for key, row in broken.items() if row is not None],
         repaired=[str(key) for key, row in broken.items() if row is None],
+        received=received,
+        removed=removed,
     )
     return commit if any(commit) else None
 
@@ -63,6 +67,8 @@ def merged(earlier: Commit | None, later: Commit | None) -> Commit | None:
         sent_as=[*earlier.sent_as, *later.sent_as],
         broken=list(broken.values()),
         repaired=[key for key in (*earlier.repaired, *later.repaired) if key not in broken],
+        received=[*earlier.received, *later.received],
+        removed=[*earlier.removed, *later.removed],
     )
 
 

@@ -32,6 +32,9 @@ def engine_settings(config: Config, instances: Sequence[postfix.Instance]) -> Se
         scale=config.subqueues.scale,
         instances={instance.syslog_name: _facts(instance) for instance in instances},
         hold_broken=HoldBroken(config.authentication.hold, frozenset(map(str.lower, config.authentication.domains))),
+        campaign_headers=frozenset(map(str.lower, config.report.campaign_headers)),
+        segment_headers=frozenset(map(str.lower, config.report.segment_headers)),
+        addresses=config.store.addresses,
     )
 
 

@@ -6,7 +6,7 @@ The tables and columns are explained where they are made, in schema/.
 
 from typing import NamedTuple
 
-from policies.commands import Attempt, Change
+from policies.commands import Attempt, Change, Received
 from policies.sent_as import SentAs
 from sidecar.database import Schema
 from sidecar.store_rows import BrokenRow, LearnedRow, SubQueueRow
@@ -23,6 +23,8 @@ def _insert(table: str, columns: str, *, verb: str = "INSERT") -> str:
 _HOLD_COLUMNS = "instance, queue_id, keys, since, by_way, confirmed, in_core, sender, recipients, arrival"
 
 ADD_ATTEMPT = _insert("attempt", _columns(Attempt))
+ADD_MESSAGE = _insert("message", _columns(Received))
+REMOVE_MESSAGE = "UPDATE message SET removed = ? WHERE instance = ? AND queue_id = ? AND removed = 0"
 ADD_CHANGE = _insert("change", _columns(Change))
 PUT_CHECKPOINT = _insert("checkpoint", "source, token", verb="INSERT OR REPLACE")
 PUT_SUBQUEUE = _insert("subqueue", _columns(SubQueueRow), verb="INSERT OR REPLACE")
@@ -51,7 +53,7 @@ ATTEMPTS_SINCE = f"SELECT {_columns(Attempt)} FROM attempt WHERE time >= ? ORDER
 
 PRUNE = tuple(
     f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE time < ? ORDER BY time LIMIT ?)"
-    for table in ("attempt", "change")
+    for table in ("attempt", "message", "change")
 )
 PRUNE_SENT_AS = "DELETE FROM sent_as WHERE hour < ?"
 

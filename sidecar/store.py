@@ -11,6 +11,8 @@ from typing import Any, Self
 from policies.commands import Attempt, Change
 from sidecar import statements
 from sidecar.database import Database, StoreDamaged, StoreError, StoreUnavailable
+from sidecar.history_store import HistoryStore
+from sidecar.history_store import prune as prune_history
 from sidecar.log_batch import Position
 from sidecar.store_rows import BrokenRow, Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
 
@@ -33,6 +35,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._history = HistoryStore(database)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -102,7 +105,7 @@ class Store:
         return [Attempt(*row) for row in self._database.rows(statements.ATTEMPTS_SINCE, (time,))]
 
     def prune(self, *, before: float, limit: int) -> int:
-        """Delete attempts and changes older than `before`, at most `limit` of each; the number deleted, 0 when done.
+        """Delete attempts, messages and changes older than `before`, at most `limit` of each; the number deleted, 0 when done.
 
         Raises StoreUnavailable.
         """
@@ -114,15 +117,23 @@ class Store:
         with self._database.transaction():
             self.connection.execute(statements.PRUNE_SENT_AS, (before_hour,))
 
+    def prune_history(self, *, hours_before: float, days_before: float, limit: int) -> int:
+        """Delete sums of hours and days that begin before then, as `prune` does. Raises StoreUnavailable."""
+        return prune_history(self._database, hours_before=hours_before, days_before=days_before, limit=limit)
+
     def close(self) -> None:
         self._database.close()
 
     def _write(self, commit: Commit) -> None:
         write = self.connection.executemany
-        with self._database.transaction():
+        with self._history.undone_with_it(), self._database.transaction():
             if commit.checkpoint:
                 write(statements.PUT_CHECKPOINT, (commit.checkpoint,))
-            write(statements.ADD_ATTEMPT, commit.attempts)
+            write(statements.ADD_MESSAGE, commit.received)
+            write(statements.REMOVE_MESSAGE, commit.removed)
+            attempts = self._history.settled(commit.attempts)
+            write(statements.ADD_ATTEMPT, attempts)
+            self._history.add(attempts)
             write(statements.ADD_CHANGE, commit.changes)
             write(statements.DROP_SUBQUEUE, ((key,) for key in commit.subqueues_gone))
             write(statements.PUT_SUBQUEUE, commit.subqueues)

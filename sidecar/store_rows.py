@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from policies.commands import Attempt, Change
+from policies.commands import Attempt, Change, Received, Removed
 from policies.sent_as import SentAs
 from sidecar.log_batch import Position
 
@@ -68,7 +68,8 @@ class BrokenRow(NamedTuple):
 class Commit(NamedTuple):
     """What was learned and decided since the last one: kept whole or not at all.
 
-    Attempts and changes are added, counts of `sent_as` added up; of the others a row takes the place of the one with its key.
+    Attempts, changes and messages received are added, counts of `sent_as` added up; of the others a row takes the place
+    of the one with its key.
     """
 
     checkpoint: Position | None = None
@@ -85,3 +86,5 @@ class Commit(NamedTuple):
     broken: Sequence[BrokenRow] = ()
     repaired: Sequence[str] = ()
     """Keys."""
+    received: Sequence[Received] = ()
+    removed: Sequence[Removed] = ()

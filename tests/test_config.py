@@ -47,6 +47,9 @@ path = "/srv/sidecar"
 redis = "redis://127.0.0.1:6379/0"
 clickhouse = "http://127.0.0.1:8123"
 retention_days = 7
+hourly_days = 14
+daily_days = 90
+addresses = "hash"
 
 [postfix]
 config_directory = "/etc/postfix-out"
@@ -169,6 +172,10 @@ sendmail = "/usr/lib/sendmail"
 hold_max_hours = 12
 failsafe_after_minutes = 7.5
 scale = 60
+
+[report]
+campaign_headers = ["X-Mailing"]
+segment_headers = ["X-Part"]
 
 [alerts]
 enabled = false

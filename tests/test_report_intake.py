@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from policies.reported import FEED
+from policies.stored_address import hash_of
 from sidecar import report_intake, report_store, rules
 from sidecar.config import Config, ReportMailConfig, StoreConfig
 from sidecar.database import Database, StoreUnavailable
 from sidecar.outside_store import SCHEMA, OutsideStore
-from sidecar.report_intake import Intake, ReportMail, hash_of
+from sidecar.report_intake import Intake, ReportMail
 from sidecar.report_maildir import KEPT_MAX, Maildir, hand_over
 from sidecar.report_mbox import Mbox
 from sidecar.report_source import Mail, Source, SourceError
