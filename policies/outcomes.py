@@ -112,6 +112,7 @@ class Outcomes:
                     tenant=message.stream.tenant,
                     campaign=message.stream.campaign,
                     segment=message.stream.segment,
+                    first=0 if _first(message) < 2 else 3,
                 )
             )
 

@@ -1,11 +1,11 @@
-"""Delivery attempts summed up by the hour: by flow, which is all that tells one stream of mail from another, and by
-what refused them.
+"""Delivery attempts summed up by the hour: by flow, which is all that tells one stream of mail from another, by each
+dimension alone, and by what refused them.
 
 Knows what is counted and as what; where the sums are kept is not known here. Days and hours are those of UTC.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple, Self
 
 from policies.commands import Attempt
 from policies.naming import OTHER, Naming
@@ -37,8 +37,8 @@ class Refusal(NamedTuple):
     status: str
 
 
-ALL: Final = Flow(*["(all)"] * len(Flow._fields))
-"""Stands for all mail of an hour or a day: its exact sums, beside those of the flows."""
+ALL: Final = "all"
+"""Dimension of all mail; its only value is ""."""
 
 MEASURES: Final = (
     "messages", "attempts", "sent", "deferred", "bounced", "hard", "block", "expired",
@@ -70,7 +70,13 @@ class Rolled(NamedTuple):
     """What some attempts add to the sums, by the hour that begins at (seconds since the epoch)."""
 
     flows: dict[tuple[int, Flow], Sums]
+    values: dict[tuple[int, str, str], Sums]
+    """By dimension and value, and of all mail: what most reports ask for, without the flows."""
     refusals: dict[tuple[int, Flow, Refusal], int]
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls({}, {}, {})
 
 
 class Names:
@@ -87,10 +93,17 @@ class Names:
                 naming.restore(value, attempts)
         self.flows.restore(flow, attempts)
 
-    def of(self, flow: Flow, number: int = 1) -> Flow:
-        """Give the flow whose row an attempt, or so many, are counted in."""
+    def knows(self, dimension: str, value: str) -> bool:
+        """Whether a value has a name; one that has none gets it if there is room."""
+        return self.values[Flow._fields.index(dimension)].has(value, 0)
+
+    def named(self, flow: Flow, number: int = 1) -> Flow:
+        """Give a flow with OTHER for the values that have no name, and count it once, or so many times."""
         pairs = zip(self.values, flow, strict=True)
-        named = Flow(*[value if value == OTHER or naming.has(value, number) else OTHER for naming, value in pairs])
+        return Flow(*[value if value == OTHER or naming.has(value, number) else OTHER for naming, value in pairs])
+
+    def row(self, named: Flow, number: int = 1) -> Flow:
+        """Give the flow in whose row a named one is counted."""
         if self.flows.has(named, number):
             return named
         coarse = named._replace(tenant=OTHER, campaign=OTHER, segment=OTHER)
@@ -125,37 +138,54 @@ def counts(attempt: Attempt) -> bool:
 
 def roll(attempts: Iterable[Attempt], names: Mapping[int, Names]) -> Rolled:
     """Sum attempts up. `names`: by the day that begins at; a mapping that makes those it lacks."""
-    rolled = Rolled({}, {})
+    rolled = Rolled.empty()
     for attempt in attempts:
         if not counts(attempt):
             continue
         begin = int(attempt.time // HOUR) * HOUR
-        flow = names[day_of(begin)].of(flow_of(attempt))
-        for each in (flow, ALL):
-            _add(rolled.flows.setdefault((begin, each), [0] * len(MEASURES)), attempt)
+        of_day = names[day_of(begin)]
+        named = of_day.named(flow_of(attempt))
+        flow = of_day.row(named)
+        for place in _places(rolled, begin, named, flow):
+            _add(place, attempt)
         if attempt.status != "sent":
             refusal = Refusal(attempt.rule, attempt.detail, attempt.bounce, attempt.status)
-            place = begin, flow, refusal
-            rolled.refusals[place] = rolled.refusals.get(place, 0) + 1
+            cell = begin, flow, refusal
+            rolled.refusals[cell] = rolled.refusals.get(cell, 0) + 1
     return rolled
+
+
+def _places(rolled: Rolled, begin: int, named: Flow, flow: Flow) -> Iterator[Sums]:
+    """All sums that an attempt is counted in."""
+    yield rolled.flows.setdefault((begin, flow), [0] * len(MEASURES))
+    yield rolled.values.setdefault((begin, ALL, ""), [0] * len(MEASURES))
+    for dimension, value in zip(Flow._fields, named, strict=True):
+        yield rolled.values.setdefault((begin, dimension, value), [0] * len(MEASURES))
 
 
 def join(parts: Iterable[Rolled], names: Mapping[int, Names]) -> Rolled:
     """Join sums that were made apart under names of their own."""
-    joined = Rolled({}, {})
+    joined = Rolled.empty()
     for part in parts:
         found: dict[tuple[int, Flow], Flow] = {}
-        for place, sums in part.flows.items():
-            begin, flow = place
-            named = flow if flow == ALL else names[day_of(begin)].of(flow, sums[_ATTEMPTS] + sums[_EXPIRED])
-            found[place] = named
-            known = joined.flows.setdefault((begin, named), [0] * len(MEASURES))
-            for measure, number in enumerate(sums):
-                known[measure] += number
-        for (begin, flow, refusal), number in part.refusals.items():
+        for (begin, flow), sums in part.flows.items():
+            number = sums[_ATTEMPTS] + sums[_EXPIRED]
+            of_day = names[day_of(begin)]
+            row = found[begin, flow] = of_day.row(of_day.named(flow, number), number)
+            _join(joined.flows.setdefault((begin, row), [0] * len(MEASURES)), sums)
+        for (begin, dimension, value), sums in part.values.items():
+            known = dimension == ALL or value == OTHER or names[day_of(begin)].knows(dimension, value)
+            place = begin, dimension, value if known else OTHER
+            _join(joined.values.setdefault(place, [0] * len(MEASURES)), sums)
+        for (begin, flow, refusal), count in part.refusals.items():
             cell = begin, found[begin, flow], refusal
-            joined.refusals[cell] = joined.refusals.get(cell, 0) + number
+            joined.refusals[cell] = joined.refusals.get(cell, 0) + count
     return joined
+
+
+def _join(sums: Sums, more: Sums) -> None:
+    for measure, number in enumerate(more):
+        sums[measure] += number
 
 
 def _add(sums: Sums, attempt: Attempt) -> None:

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Entry] = {
     "rules": Entry("sidecar.rule_commands:rules", "Rules for replies: lint, import."),
     "explain": Entry("sidecar.explain:command", "Each log line with its fact, its rule and the change."),
     "replay": Entry("sidecar.replay:replay", "Back-test: what the rules would have done to a log."),
+    "report": Entry("sidecar.history_command:report", "What became of the mail: rates, times, trends."),
     "feeds": Entry("sidecar.feeds_command:feeds", "Where each feed stands."),
     "poll": Entry("sidecar.feeds_command:poll", "Ask one feed now."),
     "login": Entry("sidecar.login:login", "A person's consent for a feed that needs one."),

@@ -110,7 +110,7 @@ def count(part: Part, *, rule_set: RuleSet, settings: Settings) -> Counted:
     reader = part.reader(only=COUNTED)
     hosts: dict[str, Rehearsal] = {}
     names: defaultdict[int, Names] = defaultdict(Names)
-    counted = Counted(Rolled({}, {}), [], {}, {}, [], 0, 0, 0.0, 0.0)
+    counted = Counted(Rolled.empty(), [], {}, {}, [], 0, 0, 0.0, 0.0)
     first, last = 0.0, 0.0
     waiting: list[Attempt] = []
     for fact in chain.from_iterable(map(reader.block_facts, part.blocks())):
@@ -150,6 +150,9 @@ def _add(more: Rolled, rolled: Rolled) -> None:
     for place, sums in more.flows.items():
         known = rolled.flows.get(place)
         rolled.flows[place] = sums if known is None else [a + b for a, b in zip(known, sums, strict=True)]
+    for value, sums in more.values.items():
+        known = rolled.values.get(value)
+        rolled.values[value] = sums if known is None else [a + b for a, b in zip(known, sums, strict=True)]
     for cell, number in more.refusals.items():
         rolled.refusals[cell] = rolled.refusals.get(cell, 0) + number
 

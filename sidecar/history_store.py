@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from policies.commands import Attempt
-from policies.rollup import ALL, DAY, MEASURES, Flow, Names, Refusal, Rolled, day_of, roll
+from policies.rollup import DAY, HOUR, MEASURES, Flow, Names, Refusal, Rolled, day_of, roll
 from sidecar.database import Database
 
 DAYS_KEPT: Final = 3
@@ -28,8 +28,7 @@ class _NamesByDay(dict[int, Names]):
     def __missing__(self, day: int) -> Names:
         names = self[day] = Names()
         for attempts, *flow in self._database.rows(_FLOWS_OF_DAY, (day,)):
-            if flow != list(ALL):
-                names.restore(Flow(*flow), attempts)
+            names.restore(Flow(*flow), attempts)
         for old in sorted(self)[:-DAYS_KEPT]:
             if old != day:
                 del self[old]
@@ -70,16 +69,16 @@ class HistoryStore:
 
     def write(self, rolled: Rolled) -> None:
         """Add sums by the hour, also to those of the days."""
-        flows: list[tuple[int, ...]] = []
-        for (begin, flow), sums in rolled.flows.items():
-            flows.append((begin, self._flow(flow, day_of(begin)), *sums))
+        flows = [(begin, self._flow(flow, day_of(begin)), *sums) for (begin, flow), sums in rolled.flows.items()]
+        values = [(begin, (dimension, value, *sums)) for (begin, dimension, value), sums in rolled.values.items()]
         refusals = [
             (begin, self._flow(flow, day_of(begin)), self._refusal(refusal), number)
             for (begin, flow, refusal), number in rolled.refusals.items()
         ]
         write = self._database.connection.executemany
-        for table, width in (("hourly", 3600), ("daily", DAY)):
+        for table, width in (("hourly", HOUR), ("daily", DAY)):
             write(_ADD[table], [(row[0] // width * width, *row[1:]) for row in flows])
+            write(_ADD_VALUE[table], [(begin // width * width, *rest) for begin, rest in values])
             write(_ADD_REFUSAL[table], [(row[0] // width * width, *row[1:]) for row in refusals])
 
     @contextlib.contextmanager
@@ -116,8 +115,8 @@ def prune(database: Database, *, hours_before: float, days_before: float, limit:
         gone = 0
         for table, before in (("hourly", hours_before), ("daily", days_before)):
             gone += execute(_PRUNE.format(table=table, keys="begin, flow"), (before, limit)).rowcount
-            keys = "begin, flow, refusal"
-            gone += execute(_PRUNE.format(table=f"{table}_refusal", keys=keys), (before, limit)).rowcount
+            for more, keys in (("value", "dimension, begin, value"), ("refusal", "begin, flow, refusal")):
+                gone += execute(_PRUNE.format(table=f"{table}_{more}", keys=keys), (before, limit)).rowcount
         if not gone:
             execute("DELETE FROM flow WHERE last_day < ?", (days_before - DAY,))
         return gone
@@ -128,11 +127,17 @@ def _marks(number: int) -> str:
 
 
 _SUMS = ", ".join(MEASURES)
-_ADD = {
-    table: f"INSERT INTO {table} (begin, flow, {_SUMS}) VALUES ({_marks(2 + len(MEASURES))}) ON CONFLICT (begin, flow)"
-    f" DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in MEASURES)}"
-    for table in ("hourly", "daily")
-}
+
+
+def _add(table: str, *keys: str) -> str:
+    key = ", ".join(keys)
+    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in MEASURES)
+    marks = _marks(len(keys) + len(MEASURES))
+    return f"INSERT INTO {table} ({key}, {_SUMS}) VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE SET {added}"
+
+
+_ADD = {table: _add(table, "begin", "flow") for table in ("hourly", "daily")}
+_ADD_VALUE = {table: _add(f"{table}_value", "begin", "dimension", "value") for table in ("hourly", "daily")}
 _ADD_REFUSAL = {
     table: f"INSERT INTO {table}_refusal VALUES (?, ?, ?, ?) ON CONFLICT (begin, flow, refusal)"
     " DO UPDATE SET attempts = attempts + excluded.attempts"

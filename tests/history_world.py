@@ -48,8 +48,8 @@ def commit(store: Store, engine: Engine, number: int) -> None:
     store.commit(gathered)
 
 
-def sums(store: Store, table: str = "daily", where: str = "flow.provider = '(all)'") -> dict[str, int]:
-    """The sums of all rows of a table that fit."""
+def sums(store: Store, table: str = "daily", where: str = "1") -> dict[str, int]:
+    """The sums of all flows of a table that fit."""
     names = list(TOTALS)
     columns = ", ".join(f"sum({name})" for name in names)
     query = f"SELECT {columns} FROM {table} JOIN flow ON flow.id = {table}.flow WHERE {where}"  # noqa: S608  # ours

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from policies.commands import Attempt
 from policies.naming import OTHER, Naming
-from policies.rollup import ALL, FLOWS, MEASURES, PLACES, Flow, Names, Refusal, Rolled, roll
+from policies.rollup import ALL, FLOWS, MEASURES, PLACES, Flow, Names, Refusal, Rolled, join, roll
 from policies.time_to_delivery import BOUNDS, BUCKETS, bucket_of, percentile
 
 BEGIN = 1_700_006_400.0
@@ -49,7 +49,10 @@ def test_each_outcome_is_counted_as_what_it_is() -> None:
         "messages": 2, "attempts": 6, "sent": 1, "deferred": 2, "bounced": 3, "hard": 1, "block": 1, "expired": 1,
         "within_1": 1,
     }  # fmt: skip
-    assert found.flows[int(BEGIN), ALL] == found.flows[int(BEGIN), FLOW]
+    assert found.values == {
+        (int(BEGIN), dimension, value): found.flows[int(BEGIN), FLOW]
+        for dimension, value in ((ALL, ""), *zip(Flow._fields, FLOW, strict=True))
+    }
 
 
 def test_what_refused_is_counted_by_rule() -> None:
@@ -65,7 +68,7 @@ def test_hours_are_told_apart() -> None:
 
 
 def test_a_hand_over_within_the_host_is_no_outcome() -> None:
-    assert rolled(attempt(passed_on="4TY", first=1)) == Rolled({}, {})
+    assert rolled(attempt(passed_on="4TY", first=1)) == Rolled.empty()
 
 
 def test_the_first_values_have_names_and_a_heavy_one_gets_one_later() -> None:
@@ -99,20 +102,26 @@ def test_totals_are_exact_whatever_has_a_name(drawn: list[tuple[int, int]]) -> N
     found = roll(some, names)
     per_flow = Counter[str]()
     for (_, flow), sums in found.flows.items():
-        if flow != ALL:
-            per_flow[flow.campaign] += sums[MEASURES.index("sent")]
+        per_flow[flow.campaign] += sums[MEASURES.index("sent")]
     assert per_flow.total() == len(drawn)
     assert len(per_flow) <= 7
-    if drawn:
-        assert measures(found, ALL)["sent"] == len(drawn)
+    for dimension in (ALL, *Flow._fields):
+        of_one = [sums[2] for (_, each, _), sums in found.values.items() if each == dimension]
+        assert sum(of_one) == len(drawn)
+        assert len(of_one) <= 7
+    again = join([found, found], names)
+    assert [sum(sums[2] for sums in each.values()) for each in (again.flows, again.values)] == [
+        2 * len(drawn),
+        16 * len(drawn),
+    ]
 
 
 def test_flows_beyond_their_number_are_joined_first_by_what_tells_least() -> None:
     names = Names()
     names.flows = Naming(1)
-    assert names.of(FLOW) == FLOW
+    assert names.row(FLOW) == FLOW
     names.flows.has(FLOW)
-    assert names.of(FLOW._replace(campaign="autumn")) == Flow("google", OTHER, OTHER, OTHER, OTHER, OTHER, OTHER)
+    assert names.row(FLOW._replace(campaign="autumn")) == Flow("google", OTHER, OTHER, OTHER, OTHER, OTHER, OTHER)
     assert max(PLACES.values()) < FLOWS
 
 

@@ -20,7 +20,7 @@ from tests.world import RULES
 
 def attempt(domain: str, moment: float) -> Attempt:
     texts = dict.fromkeys(Attempt._fields, "")
-    return Attempt(**{**texts, "time": moment, "sender_domain": domain, "delay": 1.0})  # type: ignore[arg-type]  # by name
+    return Attempt(**{**texts, "time": moment, "sender_domain": domain, "delay": 1.0, "first": 0})  # type: ignore[arg-type]  # by name
 
 
 def test_what_core_saw(tmp_path: Path) -> None:

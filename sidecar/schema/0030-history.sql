@@ -75,6 +75,24 @@ CREATE TABLE hourly (
     PRIMARY KEY (begin, flow)
 ) STRICT, WITHOUT ROWID;
 
+-- The same by one dimension alone ('all': of all mail, its value ''), which most reports ask for.
+CREATE TABLE hourly_value (
+    dimension TEXT NOT NULL,
+    begin     INTEGER NOT NULL,
+    value     TEXT NOT NULL,
+    messages INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    sent INTEGER NOT NULL,
+    deferred INTEGER NOT NULL,
+    bounced INTEGER NOT NULL,
+    hard INTEGER NOT NULL,
+    block INTEGER NOT NULL,
+    expired INTEGER NOT NULL,
+    within_0 INTEGER NOT NULL, within_1 INTEGER NOT NULL, within_2 INTEGER NOT NULL, within_3 INTEGER NOT NULL, within_4 INTEGER NOT NULL, within_5 INTEGER NOT NULL, within_6 INTEGER NOT NULL, within_7 INTEGER NOT NULL,
+    within_8 INTEGER NOT NULL, within_9 INTEGER NOT NULL, within_10 INTEGER NOT NULL, within_11 INTEGER NOT NULL, within_12 INTEGER NOT NULL, within_13 INTEGER NOT NULL, within_14 INTEGER NOT NULL, within_15 INTEGER NOT NULL,
+    PRIMARY KEY (dimension, begin, value)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE hourly_refusal (
     begin    INTEGER NOT NULL,
     flow     INTEGER NOT NULL,
@@ -97,6 +115,23 @@ CREATE TABLE daily (
     within_0 INTEGER NOT NULL, within_1 INTEGER NOT NULL, within_2 INTEGER NOT NULL, within_3 INTEGER NOT NULL, within_4 INTEGER NOT NULL, within_5 INTEGER NOT NULL, within_6 INTEGER NOT NULL, within_7 INTEGER NOT NULL,
     within_8 INTEGER NOT NULL, within_9 INTEGER NOT NULL, within_10 INTEGER NOT NULL, within_11 INTEGER NOT NULL, within_12 INTEGER NOT NULL, within_13 INTEGER NOT NULL, within_14 INTEGER NOT NULL, within_15 INTEGER NOT NULL,
     PRIMARY KEY (begin, flow)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE daily_value (
+    dimension TEXT NOT NULL,
+    begin     INTEGER NOT NULL,
+    value     TEXT NOT NULL,
+    messages INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    sent INTEGER NOT NULL,
+    deferred INTEGER NOT NULL,
+    bounced INTEGER NOT NULL,
+    hard INTEGER NOT NULL,
+    block INTEGER NOT NULL,
+    expired INTEGER NOT NULL,
+    within_0 INTEGER NOT NULL, within_1 INTEGER NOT NULL, within_2 INTEGER NOT NULL, within_3 INTEGER NOT NULL, within_4 INTEGER NOT NULL, within_5 INTEGER NOT NULL, within_6 INTEGER NOT NULL, within_7 INTEGER NOT NULL,
+    within_8 INTEGER NOT NULL, within_9 INTEGER NOT NULL, within_10 INTEGER NOT NULL, within_11 INTEGER NOT NULL, within_12 INTEGER NOT NULL, within_13 INTEGER NOT NULL, within_14 INTEGER NOT NULL, within_15 INTEGER NOT NULL,
+    PRIMARY KEY (dimension, begin, value)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE daily_refusal (

@@ -1,0 +1,259 @@
+# ruff: noqa: S608  # statements are put together from names in this project alone; values are always parameters
+"""The sums of core's store as tables: which mail, over which time, by what.
+
+The only SQL that reads them. Days are those of UTC; what spans at most a week is read by the hour.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import pandas as pd
+
+from parsers.condition import Condition, by_key, compile_expression
+from parsers.expression import (
+    AllOf,
+    Among,
+    AnyOf,
+    Comparison,
+    Expression,
+    Field,
+    Fields,
+    FieldType,
+    Flag,
+    Matching,
+    Not,
+    parse,
+)
+from policies.rollup import ALL, DAY, HOUR, MEASURES
+from policies.stream import header_word
+from sidecar.database import Database
+
+FLOW_COLUMNS: Final[Mapping[str, str]] = {
+    "provider": "flow.provider",
+    "domain": "flow.sending_domain",
+    "transport": "flow.transport",
+    "host": "flow.host",
+    "tenant": "flow.tenant",
+    "campaign": "flow.campaign",
+    "segment": "flow.segment",
+}
+REFUSAL_COLUMNS: Final[Mapping[str, str]] = {
+    "category": "iif(instr(detail, '.'), substr(detail, 1, instr(detail, '.') - 1), detail)",
+    "detail": "detail",
+    "rule": "rule",
+    "bounce": "bounce",
+    "status": "status",
+}
+TIMES: Final = {"hour": HOUR, "day": DAY}
+DIMENSIONS: Final = (*FLOW_COLUMNS, *REFUSAL_COLUMNS, *TIMES)
+"""Words that a report can be made by."""
+ALIASES: Final = {"sasl_username": "tenant", "sending_domain": "domain", "ip": "transport", "template": "rule"}
+FIELDS: Final[Fields] = {name: Field(FieldType.TEXT) for name in (*FLOW_COLUMNS, *REFUSAL_COLUMNS, *ALIASES)}
+"""Fields of `--where`."""
+BY_HOUR_MAX: Final = 7 * DAY + HOUR
+"""Seconds up to which a span is read by the hour."""
+
+
+class Selection(NamedTuple):
+    """Which mail."""
+
+    since: int
+    """Seconds since the epoch, the begin of an hour, of a day in a longer span."""
+    until: int
+    by: tuple[str, ...] = ()
+    """Of DIMENSIONS."""
+    where: Expression | None = None
+    by_day: bool | None = None
+    """Read the sums of days; None: as the span has it."""
+
+    @property
+    def table(self) -> str:
+        by_day = self.until - self.since > BY_HOUR_MAX if self.by_day is None else self.by_day
+        return "daily" if by_day else "hourly"
+
+    @property
+    def of_refusals(self) -> bool:
+        """Whether it is about what refused, of which sums know only how many attempts there were."""
+        return bool(self.fields & REFUSAL_COLUMNS.keys())
+
+    @property
+    def fields(self) -> set[str]:
+        named = fields_of(self.where) if self.where else set()
+        return {ALIASES.get(name, name) for name in (*self.by, *named)} - TIMES.keys()
+
+
+def where(text: str) -> Expression:
+    """Read a condition on the mail. Raises ExpressionError."""
+    return parse(text, FIELDS)
+
+
+def fields_of(expression: Expression) -> set[str]:
+    match expression:
+        case AllOf(terms) | AnyOf(terms):
+            return set().union(*map(fields_of, terms))
+        case Not(term):
+            return fields_of(term)
+        case Comparison(field) | Among(field) | Matching(field) | Flag(field):
+            return {field}
+
+
+def span(last: int, *, now: float) -> tuple[int, int]:
+    """Give since and until of the last so many seconds: whole hours, or whole days where it is more than a week.
+
+    The hour or day of now is part of it and counts as one.
+    """
+    width = HOUR if last <= BY_HOUR_MAX - HOUR else DAY
+    until = (int(now) // width + 1) * width
+    return until - max(last, width) // width * width, until
+
+
+def sums(database: Database, selection: Selection) -> pd.DataFrame:
+    """Give the sums by `begin` and the selection's dimensions; of refusals attempts, deferred and bounced ones alone.
+
+    Raises StoreError.
+    """
+    by = tuple(dict.fromkeys(ALIASES.get(name, name) for name in selection.by if name not in TIMES))
+    if selection.where is None and len(by) < 2 and not selection.of_refusals:
+        return _of_values(database, selection, by)
+    return _of_refusals(database, selection, by) if selection.of_refusals else _of_flows(database, selection, by)
+
+
+def _of_values(database: Database, selection: Selection, by: tuple[str, ...]) -> pd.DataFrame:
+    dimension = FLOW_COLUMNS[by[0]].removeprefix("flow.") if by else ALL
+    parameters = (dimension, selection.since, selection.until)
+    rows = database.rows(_VALUES.format(table=selection.table), parameters)
+    frame = pd.DataFrame(rows, columns=["begin", *(by or ("value",)), *MEASURES])
+    return frame if by else frame.drop(columns="value")
+
+
+def _of_flows(database: Database, selection: Selection, by: tuple[str, ...]) -> pd.DataFrame:
+    chosen = ""
+    if selection.where is not None:
+        chosen = f"AND flow.id IN {_CHOSEN}"
+        _choose(database, selection, selection.where)
+    statement = _FLOWS.format(
+        table=selection.table,
+        keys="".join(f", {FLOW_COLUMNS[name]} AS {name}_" for name in by),
+        measured=", ".join(f"sum({name})" for name in MEASURES),
+        chosen=chosen,
+        group="".join(f", {name}_" for name in by),
+    )
+    rows = database.rows(statement, (selection.since, selection.until))
+    return pd.DataFrame(rows, columns=["begin", *by, *MEASURES])
+
+
+def _choose(database: Database, selection: Selection, expression: Expression) -> None:
+    """Put the flows that fit into a table of this connection."""
+    names = [name for name in FLOW_COLUMNS if name in selection.fields]
+    condition = compile_expression(expression, _reader)
+    columns = ", ".join(FLOW_COLUMNS[name] for name in names)
+    rows = database.rows(f"SELECT id, {columns} FROM flow WHERE last_day >= ?", (selection.since // DAY * DAY,))
+    found = [(row[0],) for row in rows if _fits(condition, names, row)]
+    database.rows(f"CREATE TEMP TABLE IF NOT EXISTS {_CHOSEN} (id INTEGER PRIMARY KEY)")
+    database.rows(f"DELETE FROM {_CHOSEN}")
+    database.connection.executemany(f"INSERT INTO {_CHOSEN} VALUES (?)", found)
+
+
+def _of_refusals(database: Database, selection: Selection, by: tuple[str, ...]) -> pd.DataFrame:
+    columns = {**FLOW_COLUMNS, **REFUSAL_COLUMNS}
+    names = [name for name in columns if name in selection.fields]
+    of_flow = any(name in FLOW_COLUMNS for name in names)
+    statement = _REFUSALS.format(
+        table=selection.table,
+        keys="".join(f", {columns[name]} AS {name}_" for name in names),
+        measured=", ".join(f"{how} AS {name}" for name, how in _REFUSED.items()),
+        joined="JOIN flow ON flow.id = flow" if of_flow else "",
+        group="".join(f", {name}_" for name in names),
+    )
+    rows = database.rows(statement, (selection.since, selection.until))
+    if selection.where is not None:
+        condition = compile_expression(selection.where, _reader)
+        rows = [row for row in rows if _fits(condition, names, row)]
+    frame = pd.DataFrame(rows, columns=["begin", *names, *_REFUSED])
+    return frame.groupby(["begin", *by], as_index=False, sort=False)[list(_REFUSED)].sum()
+
+
+def _reader(field: str) -> Any:
+    return by_key(ALIASES.get(field, field))
+
+
+def _fits(condition: Condition[Mapping[str, Any]], names: Sequence[str], row: tuple[Any, ...]) -> bool:
+    """What is not known is "" in the store, and missing in a condition."""
+    return condition({name: value or None for name, value in zip(names, row[1:], strict=False)})
+
+
+def complaints(core: Database, outside: Database, selection: Selection) -> pd.DataFrame:
+    """Give trusted complaints as rows with the selection's dimensions and `complaints`; "" where the report does not
+    tell, and no event of the message is left that does. Of refusals there are none. Raises StoreError.
+    """
+    names = [name for name in FLOW_COLUMNS if name in selection.fields]
+    found = []
+    if not selection.of_refusals:
+        condition = compile_expression(selection.where, _reader) if selection.where is not None else None
+        for row in outside.rows(_COMPLAINTS, (selection.since, selection.until)):
+            told = _told(core, *row[1:])
+            values = tuple(told[name] for name in names)
+            if condition is None or _fits(condition, names, (row[0], *values)):
+                found.append((int(row[0]), *values, 1))
+    frame = pd.DataFrame(found, columns=["begin", *names, "complaints"])
+    width = HOUR if selection.table == "hourly" else DAY
+    frame["begin"] = frame["begin"].astype("int64") // width * width
+    return frame
+
+
+def _told(core: Database, *row: Any) -> dict[str, str]:
+    provider, domain, own_id, feedback_id, message_id, queue_id = row
+    told = dict.fromkeys(FLOW_COLUMNS, "")
+    if message_id or queue_id:
+        for parameters in core.rows(_ATTEMPT_OF, (queue_id, message_id, f"<{message_id.strip('<>')}>")):
+            told = dict(zip(told, map(str, parameters), strict=True))
+    campaign = own_id or header_word("feedback-id", feedback_id)
+    known = {"provider": provider, "domain": domain, "campaign": campaign}
+    return told | {name: told[name] or value for name, value in known.items()}
+
+
+def events(core: Database, outside: Database | None, since: float, until: float) -> pd.DataFrame:
+    """Give what happened that may explain a change: sub-queues that opened, reloads of Postfix, listings."""
+    rows = core.rows(_EVENTS, (since, until))
+    if outside is not None:
+        rows += outside.rows(_LISTINGS, (since, until))
+    return pd.DataFrame(rows, columns=["time", "kind", "about", "why"]).sort_values("time", kind="stable")
+
+
+_CHOSEN: Final = "temp.chosen"
+_VALUES: Final = f"""
+    SELECT begin, value, {", ".join(MEASURES)} FROM {{table}}_value WHERE dimension = ? AND begin >= ? AND begin < ?
+"""
+_FLOWS: Final = """
+    SELECT begin{keys}, {measured} FROM {table} JOIN flow ON flow.id = flow
+    WHERE begin >= ? AND begin < ? {chosen} GROUP BY begin{group}
+"""
+_REFUSALS: Final = """
+    SELECT begin{keys}, {measured} FROM {table}_refusal JOIN refusal ON refusal.id = refusal {joined}
+    WHERE begin >= ? AND begin < ? GROUP BY begin{group}
+"""
+_REFUSED: Final = {
+    "attempts": "sum(iif(status = 'expired', 0, attempts))",
+    "deferred": "sum(iif(status IN ('deferred', 'SOFTBOUNCE'), attempts, 0))",
+    "bounced": "sum(iif(status = 'bounced', attempts, 0))",
+    "hard": "sum(iif(status = 'bounced' AND bounce = 'hard', attempts, 0))",
+    "block": "sum(iif(status = 'bounced' AND bounce = 'block', attempts, 0))",
+    "expired": "sum(iif(status = 'expired', attempts, 0))",
+}
+_COMPLAINTS: Final = """
+    SELECT at, provider, sending_domain, own_id, feedback_id, message_id, queue_id FROM report_event
+    WHERE kind = 'complaint' AND trusted AND at >= ? AND at < ?
+"""
+_ATTEMPT_OF: Final = """
+    SELECT provider, sender_domain, service, host, tenant, campaign, segment FROM attempt
+    WHERE passed_on = '' AND queue_id IN (
+        SELECT ?1 WHERE ?1 != '' UNION SELECT queue_id FROM message WHERE message_id IN (?2, ?3) AND message_id != ''
+    ) ORDER BY id DESC LIMIT 1
+"""
+_EVENTS: Final = """
+    SELECT time, kind, key, why FROM change WHERE kind IN ('opened', 'postfix') AND time >= ? AND time < ? ORDER BY time
+"""
+_LISTINGS: Final = """
+    SELECT at, 'listed', object, substr(measure, 8) FROM history
+    WHERE measure LIKE 'listed.%' AND value > 0 AND at >= ? AND at < ? ORDER BY at
+"""
