@@ -306,9 +306,12 @@ def cohorts(core: Database, selection: Selection, dimension: str) -> pd.DataFram
     frame["first"] = frame.groupby(name)["day"].transform("min")
     frame["age"] = (frame["day"] - frame["first"]) // DAY
     frame["final"] = frame["sent"] + frame["bounced"] + frame["expired"]
-    wide = frame.pivot_table(index="first", columns="age", values=["sent", "final"], aggfunc="sum")
-    final = pd.DataFrame(wide["final"])
-    share = pd.DataFrame(wide["sent"]) / final.where(final > 0)
+    if frame.empty:
+        return pd.DataFrame()
+    sent, final = (
+        frame.pivot_table(index="first", columns="age", values=name, aggfunc="sum") for name in ("sent", "final")
+    )
+    share = sent / final.where(final > 0)
     sizes = frame.groupby("first")[name].nunique()
     begin = selection.since // DAY * DAY
     share.index = pd.Index(
