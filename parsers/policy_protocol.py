@@ -256,13 +256,20 @@ class DeferIfPermit:
 
 
 @dataclass(frozen=True, slots=True)
+class Discard:
+    """The whole message, for all its recipients, is taken with a 250 and thrown away; `text` is logged."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Info:
     """Go on, and log `text`: says what would have been answered."""
 
     text: str
 
 
-Action = Dunno | Hold | Filter | Reject | DeferIfPermit | Info
+Action = Dunno | Hold | Filter | Reject | DeferIfPermit | Discard | Info
 
 DUNNO = Dunno()
 
@@ -283,6 +290,8 @@ def value_of(action: Action) -> str:
             value = f"REJECT {_matching(_PERMANENT, status, wanted='a status as 5.1.1')} {_said(text)}"
         case DeferIfPermit(status, text):
             value = f"DEFER_IF_PERMIT {_matching(_TRANSIENT, status, wanted='a status as 4.7.1')} {_said(text)}"
+        case Discard(text):
+            value = f"DISCARD {_said(text)}"
         case Info(text):
             value = f"INFO {_said(text)}"
     if len(value.encode()) > MAX_VALUE:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from parsers.address import domain_of
 from parsers.policy_protocol import DUNNO, Action, Filter, Hold, PolicyRequest, value_of
+from policies.suppression import Listed
 
 MAX_AGE = 600.0
 """Seconds that a message is remembered at least after smtpd last asked about it; at most twice as long."""
@@ -91,6 +92,25 @@ class Arrivals(Protocol):
         ...
 
 
+class Refusing(Protocol):
+    """Who gets no more mail; implemented by `policies.refusals`. Memory only, never a wait."""
+
+    discard: frozenset[str]
+    """SASL logins whose messages `discards` is to be asked about."""
+
+    def find(self, address: str, /) -> tuple[Listed, ...]:
+        """All lists that a recipient is on; () for nearly all."""
+        ...
+
+    def refuses(self, listed: tuple[Listed, ...], sender: str, login: str) -> "Decision | None":
+        """Say what RCPT is answered, None where none of these lists counts for this mail."""
+        ...
+
+    def discards(self, arrival: Arrival) -> "Decision | None":
+        """Say whether a message is to be taken and thrown away."""
+        ...
+
+
 class Wiring(NamedTuple):
     """What one Postfix instance allows."""
 
@@ -109,6 +129,10 @@ class Decision(NamedTuple):
     """The provider rule or route, "" where nothing is done nor would be."""
     why: str
     """For our log and `sidecar ask`, never for the client."""
+
+
+def _nobody_is(_: str) -> tuple[Listed, ...]:
+    return ()
 
 
 def _nothing(why: str) -> Decision:
@@ -146,9 +170,12 @@ class Access:
         milters_quarantine: bool,
         act: bool,
         wiring: Mapping[str, Wiring],
+        refusing: Refusing | None = None,
     ) -> None:
         """`routes`: provider -> transport. `wiring`: by Postfix instance; one that is missing gets no FILTER."""
         self._arrivals = arrivals
+        self._refusing = refusing
+        self._listed = refusing.find if refusing else _nobody_is
         # Two generations: what is asked about moves to the younger, the older is dropped as a whole.
         self._young: dict[tuple[str, str], _Remembered] = {}
         self._old: dict[tuple[str, str], _Remembered] = {}
@@ -194,6 +221,10 @@ class Access:
 
         A request without a state means the message as a whole; its one `recipient` is all of them then.
         """
+        listed = self._listed(request.recipient) if request.protocol_state in {"", "RCPT"} else ()
+        refused = self._refused(listed, request) if listed else None
+        if refused is not None:
+            return refused
         if request.protocol_state == "RCPT":
             return _REMEMBERED
         if request.protocol_state not in {"", "END-OF-MESSAGE"}:
@@ -217,8 +248,13 @@ class Access:
 
     def _remember(self, request: PolicyRequest, postfix_instance: str, now: float) -> Decision:
         """A RCPT query: again for the same recipient where several lists ask, or smtpd lost a connection."""
+        listed = self._listed(request.recipient)
+        refused = self._refused(listed, request) if listed else None
+        if refused is not None and self._act:
+            return refused  # and not remembered: Postfix will not count it among those that it accepted
+        answer = refused or _REMEMBERED
         if not request.instance:
-            return _REMEMBERED
+            return answer
         key, recipient = (postfix_instance, request.instance), request.recipient
         known = self._young.get(key)
         if known is None:
@@ -228,9 +264,15 @@ class Access:
         elif isinstance(known, dict) and recipient not in known:
             known[recipient] = None
         else:
-            return _REMEMBERED
+            return answer
         self._recipients += 1
-        return _REMEMBERED
+        return answer
+
+    def _refused(self, listed: tuple[Listed, ...], request: PolicyRequest) -> Decision | None:
+        """Say what is answered about a recipient who is on these lists."""
+        assert self._refusing is not None
+        refused = self._refusing.refuses(listed, request.sender, request.sasl_username)
+        return self._acting(refused) if refused is not None else None
 
     def _end_of_message(self, request: PolicyRequest, postfix_instance: str, now: float) -> Decision:
         if not request.queue_id:
@@ -263,6 +305,10 @@ class Access:
 
     def _decided(self, arrival: Arrival, now: float) -> Decision:
         """Hold before route: only one action fits in an answer, and held mail is routed by Postfix's own maps."""
+        if self._refusing is not None and arrival.sasl_username in self._refusing.discard:
+            discarded = self._refusing.discards(arrival)
+            if discarded is not None:
+                return self._acting(discarded)
         parked = self._arrivals.arriving(arrival, now=now)
         if not arrival.recipients:
             return _UNKNOWN

@@ -31,6 +31,7 @@ from policies.stored_address import stored
 from policies.stream import NO_STREAM, header_word, stream
 from policies.subqueue import State
 from policies.subqueues import SubQueues, Unsigned
+from policies.suppression import Suppressing
 from policies.taking import Taking
 from policies.telling import Telling
 
@@ -39,8 +40,16 @@ IDLE = 60.0
 
 
 class Engine:
-    def __init__(self, rules: RuleSet, organizational: Callable[[str], str], settings: Settings) -> None:
+    def __init__(
+        self,
+        rules: RuleSet,
+        organizational: Callable[[str], str],
+        settings: Settings,
+        suppressing: Suppressing | None = None,
+    ) -> None:
         self.settings = settings
+        self.suppressing = suppressing
+        """None: nobody is suppressed by what the log says."""
         self.behind = False
         """Whether the log is being caught up: until then nothing is released (rule 1 needs its lines)."""
         self.telling = Telling()
@@ -62,6 +71,7 @@ class Engine:
             habits=self.habits,
             telling=self.telling,
             settings=settings,
+            suppressing=suppressing,
         )
         self._to_adopt: dict[str, dict[str, str]] = {}
         """By instance: queue id -> key."""
@@ -462,6 +472,8 @@ class Engine:
     def step(self, *, now: float) -> list[Command]:
         """Tell what is to be done to the queue now. Call it after facts, after answers, and at `next_step`."""
         self._now = now
+        if self.suppressing is not None:
+            self.suppressing.tick(now=now)
         for sub in self.subqueues.due(now=now):
             sub.machine.allowance(now=now, held=sub.held)
             self._tell_state(sub, now=now)

@@ -15,6 +15,7 @@ from policies.site import Settings
 from policies.stored_address import stored, stored_reply
 from policies.subqueue import State
 from policies.subqueues import IP_TYPES, SubQueues
+from policies.suppression import Suppressing
 from policies.telling import Telling
 from policies.verdict import IdentityType, Reaction, Scope, Verdict
 
@@ -43,8 +44,10 @@ class Outcomes:
         habits: SenderHabits,
         telling: Telling,
         settings: Settings,
+        suppressing: Suppressing | None = None,
     ) -> None:
         self._rules = rules
+        self._suppressing = suppressing
         self._subqueues = subqueues
         self._recipients = recipients
         self._habits = habits
@@ -80,6 +83,16 @@ class Outcomes:
                 reply=stored_reply(fact.reason, form, longest=_ACCEPTED if verdict is None else _REFUSED),
             )
         )
+        if self._suppressing is not None and (provider or fact.relay_host == "none"):
+            self._suppressing.attempted(
+                fact.recipient,
+                provider or "",
+                verdict,
+                fact.record.text,
+                remote=fact.relay_host != "none",
+                domain=self._subqueues.organizational(message.sender_domain) if message.sender_domain else "",
+                now=now,
+            )
         if key is None or verdict is None:
             return Judgement(None, "", concerned)
         opens = refused is None and self._opens(key, verdict, recipient, now=now)

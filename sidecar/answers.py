@@ -10,6 +10,7 @@ from policies.engine import BY_HAND
 from policies.key import Key
 from policies.parked import OpenSubQueue
 from policies.queue_age import queue_age
+from sidecar.control import Handler
 from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
 
@@ -27,7 +28,7 @@ class Answers:
         self._wake = wake
         self._started = time.time()
 
-    def table(self) -> dict[str, Callable[[Request], Answer]]:
+    def table(self) -> dict[str, Handler]:
         return {
             "health": self.health,
             "status": self.status,
@@ -40,6 +41,7 @@ class Answers:
             "metrics": self.metrics,
             "wanted-domains": self.wanted_domains,
             "learned-mx": self.learned_mx,
+            "suppress": self.suppress,
         }
 
     def health(self, _: Request) -> Answer:
@@ -159,6 +161,14 @@ class Answers:
 
     def wanted_domains(self, request: Request) -> Answer:
         return {"domains": self._engine.recipients.wanted(min(int(request.get("limit", 100)), 1_000))}
+
+    async def suppress(self, request: Request) -> Answer:
+        suppression = self._parts.suppression
+        if suppression is None:
+            raise ValueError(
+                "suppression is off: suppression.enabled is false, or core's log says what is wrong with it"
+            )
+        return await suppression.answer(request)
 
     def learned_mx(self, request: Request) -> Answer:
         now = time.time()

@@ -299,6 +299,52 @@ class SubqueuesConfig:
     """Divides every pause, window and step: for labs, where an hour must pass in a minute."""
 
 
+class SuppressionStorage(StrEnum):
+    PLAIN = "plain"
+    """Addresses and the lines that are evidence stand in the store as they are."""
+    HASH = "hash"
+    """Only a keyed digest of the address; evidence without it."""
+
+
+class WishesList(StrEnum):
+    DOMAIN = "domain"
+    """Of the sending domain that the person was written to from."""
+    GLOBAL = "global"
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionConfig:
+    enabled: bool = True
+    storage: SuppressionStorage = SuppressionStorage.PLAIN
+    provisional_minutes: float = 30.0
+    """How long a hard bounce may be withdrawn."""
+    outage_recipients: int = 50
+    outage_share: float = 0.2
+    """More of at least so many recipients of a provider that bounce hard within ten minutes are its outage."""
+    discard: tuple[str, ...] = ()
+    """Tenants (SASL logins) whose mail to suppressed recipients is taken and thrown away instead of refused."""
+    transactional: tuple[str, ...] = ()
+    """SASL logins whose mail complaints, unsubscriptions and silence do not stop."""
+    complaints: WishesList = WishesList.DOMAIN
+    """Which list a complaint or an unsubscription goes on."""
+    inactive_days: float = 0.0
+    """Who opened and clicked nothing for so long is suppressed for that sending domain; 0: nobody, and deliveries are
+    not counted by person.
+    """
+    inactive_deliveries: int = 20
+    """But only after so many deliveries without an open or a click."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestConfig:
+    listen: str = ""
+    """ADDRESS:PORT of the interface for complaints, unsubscriptions, opens, clicks and bounces; empty: none."""
+    token_file: str = ""
+    """File with the token that its clients must show, at least 20 characters."""
+    per_minute: int = 60_000
+    """Events of one client address beyond which it is told to wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReportConfig:
     campaign_headers: tuple[str, ...] = ("X-Campaign-ID", "X-Campaign", "Feedback-ID")
@@ -408,6 +454,8 @@ class Config:
     seedtest: SeedTestConfig = field(default_factory=SeedTestConfig)
     subqueues: SubqueuesConfig = field(default_factory=SubqueuesConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    suppression: SuppressionConfig = field(default_factory=SuppressionConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
     channel: tuple[ChannelConfig, ...] = ()
     """[[channel]]: who is told of incidents; the next one stands in for one that is broken."""
@@ -441,6 +489,16 @@ class Config:
     def report_spool(self) -> Path:
         """Where the pipe and `ingest` hand report mail over to the outside process: a Maildir."""
         return Path(self.store.path) / "report-mail"
+
+    @property
+    def suppression_key(self) -> Path:
+        """The key of the digests of addresses."""
+        return Path(self.store.path) / "suppression.key"
+
+    @property
+    def suppression_index(self) -> Path:
+        """Who is suppressed, made of core.db."""
+        return Path(self.store.path) / "suppressed.index"
 
     @property
     def held_record(self) -> Path:

@@ -41,6 +41,7 @@ from sidecar.queue_client import HelperUnavailable, QueueClient
 from sidecar.rows import restore
 from sidecar.site import engine_settings, listeners, wiring
 from sidecar.store import Store, StoreUnavailable
+from sidecar.suppression import Suppression, open_suppression
 from sidecar.systemd import inherited_sockets, notify, watchdog_interval
 
 _LOG = logging.getLogger("sidecar.core")
@@ -73,6 +74,7 @@ async def run(config: Config) -> None:
             _reconcile(parts, wake.set),
             _heartbeat(config),
             _prune(parts),
+            *([parts.suppression.run()] if parts.suppression else []),
         )
         try:
             await _until(stop, loops)
@@ -97,7 +99,14 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
     store = await asyncio.get_running_loop().run_in_executor(thread, Store.open, config.core_database)
     if store.recovered:
         _LOG.error("%s", store.recovered)
-    engine = Engine(rules.load(config.rules.directory), rules.organizational_domain, engine_settings(config, instances))
+    opened = await asyncio.get_running_loop().run_in_executor(thread, open_suppression, config, store, thread)
+    read = rules.load(config.rules.directory)
+    engine = Engine(
+        read,
+        rules.organizational_domain,
+        engine_settings(config, instances),
+        suppressing=opened.suppressing if opened else None,
+    )
     await asyncio.get_running_loop().run_in_executor(thread, restore, engine, store)
     ledger = Ledger(engine, store, thread)
     access = Access(
@@ -106,6 +115,7 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
         milters_quarantine=config.policy.milters_quarantine,
         act=config.mode is Mode.ACT,
         wiring=wiring(instances),
+        refusing=opened.refusals if opened else None,
     )
     passed = inherited_sockets(os.environ, pid=os.getpid())
     owner = instances[0].parameters["mail_owner"]
@@ -123,6 +133,9 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
             access=access,
             policy=policy,
             watching=Watching(since=time.time()),
+            suppression=Suppression(config, opened, store, thread=thread, ledger=ledger, rules=read)
+            if opened
+            else None,
         )
     finally:
         await policy.close()

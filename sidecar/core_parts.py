@@ -13,6 +13,7 @@ from sidecar.ledger import Ledger
 from sidecar.policyd import PolicyServer
 from sidecar.postfix import Instance
 from sidecar.store import Store
+from sidecar.suppression import Suppression
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Parts:
     access: Access
     policy: PolicyServer
     watching: Watching
+    suppression: Suppression | None = None
+    """None: nobody is suppressed."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from parsers.policy_protocol import Action, DeferIfPermit, Dunno, Filter, Hold, Info, Reject
+from parsers.policy_protocol import Action, DeferIfPermit, Discard, Dunno, Filter, Hold, Info, Reject
 
 _LOG = logging.getLogger("sidecar.policyd")
 
@@ -22,6 +22,7 @@ _WORDS: dict[type[Action], str] = {
     Filter: "FILTER",
     Reject: "REJECT",
     DeferIfPermit: "DEFER_IF_PERMIT",
+    Discard: "DISCARD",
     Info: "INFO",
 }
 _TELL_EVERY = 10.0  # seconds between two lines about the same trouble

@@ -7,6 +7,7 @@ from policies.fail_fast import Broken
 from policies.key import Key
 from policies.messages import Message, Place, Recipient
 from policies.senders import Habit
+from policies.suppression import Move
 from sidecar.log_batch import Position
 from sidecar.store import Store
 from sidecar.store_rows import BrokenRow, Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
@@ -25,6 +26,9 @@ def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit
     books, engine.books.changed = engine.books.changed, {}
     gone, subqueues.gone = subqueues.gone, []
     broken, engine.fail_fast.changed = engine.fail_fast.changed, {}
+    moves: list[Move] = []
+    if engine.suppressing is not None:
+        moves, engine.suppressing.moves = engine.suppressing.moves, moves
     commit = Commit(
         checkpoint=checkpoint,
         attempts=attempts,
@@ -39,6 +43,7 @@ def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit
         repaired=[str(key) for key, row in broken.items() if row is None],
         received=received,
         removed=removed,
+        suppression=moves,
     )
     return commit if any(commit) else None
 
@@ -69,6 +74,7 @@ def merged(earlier: Commit | None, later: Commit | None) -> Commit | None:
         repaired=[key for key in (*earlier.repaired, *later.repaired) if key not in broken],
         received=[*earlier.received, *later.received],
         removed=[*earlier.removed, *later.removed],
+        suppression=[*earlier.suppression, *later.suppression],
     )
 
 

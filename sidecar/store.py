@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from policies.commands import Attempt, Change
-from sidecar import statements
+from sidecar import statements, suppression_store
 from sidecar.database import Database, StoreDamaged, StoreError, StoreUnavailable
 from sidecar.history_store import HistoryStore
 from sidecar.history_store import prune as prune_history
 from sidecar.log_batch import Position
 from sidecar.store_rows import BrokenRow, Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
+from sidecar.suppression_store import SuppressionTables
 
 __all__ = [
     "Commit",
@@ -121,6 +122,10 @@ class Store:
         """Delete sums of hours and days that begin before then, as `prune` does. Raises StoreUnavailable."""
         return prune_history(self._database, hours_before=hours_before, days_before=days_before, limit=limit)
 
+    @property
+    def suppression(self) -> SuppressionTables:
+        return SuppressionTables(self._database)
+
     def close(self) -> None:
         self._database.close()
 
@@ -143,6 +148,7 @@ class Store:
             write(statements.ADD_SENT_AS, commit.sent_as)
             write(statements.DROP_BROKEN, ((key,) for key in commit.repaired))
             write(statements.PUT_BROKEN, commit.broken)
+            suppression_store.write(self.connection, commit.suppression)
 
 
 def open_read_only(path: Path) -> Store:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from policies.commands import Attempt, Change, Received, Removed
 from policies.sent_as import SentAs
+from policies.suppression import Move
 from sidecar.log_batch import Position
 
 
@@ -88,3 +89,5 @@ class Commit(NamedTuple):
     """Keys."""
     received: Sequence[Received] = ()
     removed: Sequence[Removed] = ()
+    suppression: Sequence[Move] = ()
+    """In order."""

@@ -168,6 +168,23 @@ deadline_minutes = 30
 smtp = "127.0.0.1:2525"
 sendmail = "/usr/lib/sendmail"
 
+[suppression]
+enabled = false
+storage = "hash"
+provisional_minutes = 15
+outage_recipients = 20
+outage_share = 0.5
+discard = ["newsletter"]
+transactional = ["shop"]
+complaints = "global"
+inactive_days = 365
+inactive_deliveries = 50
+
+[ingest]
+listen = "127.0.0.1:8026"
+token_file = "/etc/sidecar/ingest.token"
+per_minute = 600
+
 [subqueues]
 hold_max_hours = 12
 failsafe_after_minutes = 7.5

@@ -14,6 +14,7 @@ from parsers.policy_protocol import (
     MAX_REQUEST,
     Action,
     DeferIfPermit,
+    Discard,
     Filter,
     Hold,
     Info,
@@ -296,6 +297,7 @@ def test_any_bytes_give_requests_or_a_protocol_error(pieces: list[bytes]) -> Non
         (Filter("lane-01"), b"action=FILTER lane-01:\n\n"),
         (Reject("5.1.1", "no such user"), b"action=REJECT 5.1.1 no such user\n\n"),
         (DeferIfPermit("4.7.1", "later"), b"action=DEFER_IF_PERMIT 4.7.1 later\n\n"),
+        (Discard("this person unsubscribed"), b"action=DISCARD this person unsubscribed\n\n"),
         (Info("sidecar would hold"), b"action=INFO sidecar would hold\n\n"),
         (Reject("5.1.1", "nö"), "action=REJECT 5.1.1 nö\n\n".encode()),
     ],
@@ -308,7 +310,7 @@ def test_what_is_written(action: Action, bytes_: bytes) -> None:
     "text", ["", " ", "a\nb", "a\rb", "a\x00b", "a\x7fb", "a\u2028b", "\udcff", " a", "a ", "a\tb", "x" * 400]
 )
 def test_texts_that_could_forge_a_reply(text: str) -> None:
-    for action in (Hold("a"), Reject("5.1.1", "a"), DeferIfPermit("4.7.1", "a"), Info("a")):
+    for action in (Hold("a"), Reject("5.1.1", "a"), DeferIfPermit("4.7.1", "a"), Discard("a"), Info("a")):
         with pytest.raises(ValueError, match="wanted"):
             encode(replace(action, text=text))
 
@@ -336,7 +338,7 @@ def test_what_postfix_would_misread(action: Action) -> None:
 
 
 GRAMMAR = re.compile(
-    rb"action=(?:DUNNO|HOLD \S.*|FILTER [\w.-]+:|REJECT 5\.\d+\.\d+ \S.*|DEFER_IF_PERMIT 4\.\d+\.\d+ \S.*|INFO \S.*)\n\n"
+    rb"action=(?:DUNNO|HOLD \S.*|FILTER [\w.-]+:|REJECT 5\.\d+\.\d+ \S.*|DISCARD \S.*|DEFER_IF_PERMIT 4\.\d+\.\d+ \S.*|INFO \S.*)\n\n"
 )
 TEXTS = st.text(max_size=500)
 
@@ -347,6 +349,7 @@ TEXTS = st.text(max_size=500)
         st.builds(Filter, TEXTS),
         st.builds(Reject, st.one_of(TEXTS, st.just("5.7.1")), TEXTS),
         st.builds(DeferIfPermit, st.one_of(TEXTS, st.just("4.7.1")), TEXTS),
+        st.builds(Discard, TEXTS),
         st.builds(Info, TEXTS),
     )
 )
