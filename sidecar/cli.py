@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Entry] = {
     "queue-helper": Entry("sidecar.queue_helper:queue_helper", "One process: holds and releases, as root."),
     "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
+    "suppress": Entry("sidecar.suppress_command:suppress", "Who gets no more mail."),
     "parse": Entry("sidecar.parse:parse", "Log lines to facts.", configured=False),
     "classify": Entry("sidecar.classify:classify", "What a reply means.", configured=False),
     "rules": Entry("sidecar.rule_commands:rules", "Rules for replies: lint, import."),

@@ -27,6 +27,7 @@ from sidecar.fail_fast import FailFastWatch
 from sidecar.feeds import FEEDS
 from sidecar.feeds_command import asking
 from sidecar.incident_store import IncidentStore
+from sidecar.ingest import ingest, listening
 from sidecar.lookout import Lookout
 from sidecar.metrics import Busiest, Figures, OutsideFigures
 from sidecar.mx import MxLookups, resolver_at
@@ -175,22 +176,24 @@ async def run(config: Config) -> None:
             own.polls.labels(name)
             own.feed_told.labels(name).set(store.standing(name).told_at)
             own.feed_interval.labels(name).set(feed.cadence(config).every)
+    events = ingest(config, core.ask)
     alerts = _alerts(config, core, own) if config.alerts.enabled else None
     seed_store = SeedStore.open(config.outside_database)
     seeds = SeedSchedule(config, seed_store, told=functools.partial(_placed, own))
     delistings = DelistingStore.open(config.outside_database)
-    own_commands = {**seeds.commands(), **delistings.commands(time.time)}
+    own_commands = {**seeds.commands(), **delistings.commands(time.time), "erase": events.erase}
     commands = {**(alerts[0].commands() if alerts else {}), **own_commands}
     fail_fast = FailFastWatch(config, core.ask)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        async with web, asyncio.TaskGroup() as tasks:
+        async with web, listening(config, events), asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(lookups.run()),
                 tasks.create_task(poller.run()),
                 tasks.create_task(reports.run()),
+                tasks.create_task(events.run()),
                 tasks.create_task(seeds.run()),
                 tasks.create_task(_answer(config, commands)),
             ]
@@ -204,6 +207,7 @@ async def run(config: Config) -> None:
                 task.cancel()
     finally:
         reports.close()
+        events.close()
         store.close()
         seed_store.close()
         delistings.close()

@@ -25,13 +25,14 @@ from parsers.reports.tls_rpt import TlsReport
 from policies.cadence import Cadence
 from policies.cadence import Standing as CadenceStanding
 from policies.classify import RuleSet
-from policies.report_events import Event, of_bounce, of_complaint
+from policies.report_events import Event, EventKind, of_bounce, of_complaint
 from policies.reported import FEED
 from policies.reporters import KNOWN, Reporter, Standing, judge
 from policies.stored_address import hash_of
 from sidecar import own_log, rules
 from sidecar.config import Config, RecipientForm, ReportMailConfig
 from sidecar.database import Database, StoreError, StoreUnavailable
+from sidecar.ingest_store import body_of
 from sidecar.outside_store import SCHEMA, OutsideStore
 from sidecar.report_source import Mail, Source, SourceError
 from sidecar.report_sources import local_sources, remote_sources
@@ -52,6 +53,8 @@ class Read(NamedTuple):
     mail: MailRow
     events: tuple[EventRow, ...] = ()
     reports: tuple[Aggregate | TlsReport, ...] = ()
+    for_core: tuple[str, ...] = ()
+    """What it may suppress somebody for, as `ingest_store.body_of` writes it."""
 
 
 class Taken(NamedTuple):
@@ -99,7 +102,23 @@ class Intake:
         row = MailRow(digest, now, source, _kind(found.reports, found.why), standing.domain, trusted, found.why)
         key = mail.header("message-id").strip() or digest
         reports = tuple(each for each in found.reports if isinstance(each, Aggregate | TlsReport))
-        return Read(row, tuple(self._row(event, row, f"{key} {i}") for i, event in enumerate(events)), reports)
+        rows = tuple(self._row(event, row, f"{key} {i}") for i, event in enumerate(events))
+        return Read(row, rows, reports, tuple(self._for_core(events, row)))
+
+    def _for_core(self, events: Sequence[Event], mail: MailRow) -> Iterator[str]:
+        """Only what is vouched for: a stranger must not be able to suppress anybody."""
+        for event in events:
+            kind = _FOR_CORE.get(event.kind)
+            if kind is not None and event.trusted and event.recipient:
+                about = event.original.message_id or event.original.queue_id
+                evidence = f"{event.kind} by {mail.reporter or event.reporting_mta} of {about}: {event.reply}".rstrip(
+                    ": "
+                )
+                at = _plausible(event.at, now=mail.time)
+                domain = event.original.sending_domain
+                yield body_of(
+                    kind, event.recipient, domain, at=at, evidence=evidence, by="report mail", reply=event.reply
+                )
 
     def _events(self, report: Report, standing: Standing, proofs: tuple[Passed, ...]) -> Iterator[Event]:
         if isinstance(report, Complaint):
@@ -156,6 +175,7 @@ def _kind(reports: Sequence[Report], why: str) -> str:
     return "refused" if why else "other"
 
 
+_FOR_CORE = {EventKind.COMPLAINT: "complaint", EventKind.OPT_OUT: "unsubscribe", EventKind.BOUNCE: "bounce"}
 _KINDS = {Complaint: "complaint", NonDelivery: "bounce", Aggregate: "dmarc", TlsReport: "tls"}
 
 

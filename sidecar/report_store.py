@@ -11,6 +11,7 @@ from typing import NamedTuple
 from parsers.reports.dmarc import Aggregate, Row
 from parsers.reports.tls_rpt import TlsReport
 from sidecar.database import Database
+from sidecar.ingest_store import hand_over
 
 REPORT_SECONDS = 400 * 86_400.0
 """How long DMARC and TLS rows stay; they name nobody."""
@@ -78,9 +79,16 @@ class ReportStore:
         return bool(self._database.rows("SELECT 1 FROM report_mail WHERE digest = ?", (digest,)))
 
     def add(
-        self, mail: MailRow, events: Iterable[EventRow] = (), reports: Iterable[Aggregate | TlsReport] = ()
+        self,
+        mail: MailRow,
+        events: Iterable[EventRow] = (),
+        reports: Iterable[Aggregate | TlsReport] = (),
+        for_core: Iterable[str] = (),
     ) -> Added:
-        """Write down one mail and all it says. Raises StoreUnavailable, and nothing is written; StoreDamaged."""
+        """Write down one mail and all it says, and what core has to hear of it.
+
+        Raises StoreUnavailable, and nothing is written; StoreDamaged.
+        """
         prepared = [_prepare(report, mail) for report in reports]  # before others are kept waiting
         with self._database.transaction():
             execute = self._database.connection.execute
@@ -88,6 +96,7 @@ class ReportStore:
                 return Added()
             new = sum(execute(_ADD_EVENT, event).rowcount for event in events)
             added = [self._add_report(each, trusted=mail.trusted) for each in prepared]
+            hand_over(self._database, for_core)
         return Added(new, sum(rows is not None for rows in added), sum(filter(None, added)))
 
     def _add_report(self, report: "_Prepared", *, trusted: bool) -> int | None:

@@ -1,75 +1,27 @@
 """The lists in core: by command and by outcome, in memory at once and in the store, after restarts as before."""
 
 import asyncio
-import contextlib
-import json
 import sqlite3
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from policies.engine import Engine
-from policies.site import Settings
-from policies.suppression import Delivered, Listed, Outcome, Reason
-from sidecar import suppression, suppression_book
-from sidecar.config import Config, StoreConfig, SuppressionConfig, SuppressionStorage, WishesList
-from sidecar.ledger import Ledger
-from sidecar.rules import load, organizational_domain
+from policies.suppression import Delivered, Listed, Reason
+from sidecar import suppression, suppression_book, suppression_index
+from sidecar.config import Config, StoreConfig, SuppressionStorage, WishesList
+from sidecar.rules import load
 from sidecar.store import Store
-from sidecar.suppression import Opened, Suppression, open_suppression
-from tests.suppression_world import NO_SUCH_USER, verdict_of
+from sidecar.suppression import open_suppression
+from tests.suppression_core import Core, core
 
 RULES = load()
 DEAD = Listed("global", Reason.HARD_BOUNCE)
 
 
-class Core:
-    """As much of core as has to do with the lists."""
-
-    def __init__(self, opened: Opened, part: Suppression, ledger: Ledger, store: Store) -> None:
-        self.opened = opened
-        self.part = part
-        self.ledger = ledger
-        self.store = store
-
-    async def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(json.dumps(await self.part.answer({"do": do, "who": "root", **request})))
-        return answer
-
-    def listed(self, address: str) -> tuple[Listed, ...]:
-        return self.opened.book.find(address)
-
-    def bounced(self, address: str, reply: str = NO_SUCH_USER) -> None:
-        book = self.opened.book
-        outcome = Outcome(book.digest(address), address, "google", True, verdict_of(reply, address), f"to=<{address}>")
-        self.opened.suppressing.heard(outcome, now=2e9)
-
-    async def settled(self) -> None:
-        """What `run` does each few seconds, once."""
-        await self.ledger.commit()
-        await self.part._expire(now=3e9)
-        await self.opened.shelf.maintain(self.opened.book)
-        await self.ledger.commit()
-
-
-@contextlib.asynccontextmanager
-async def core(directory: Path, **settings: Any) -> AsyncIterator[Core]:
-    config = Config(store=StoreConfig(path=str(directory)), suppression=SuppressionConfig(**settings))
-    thread = ThreadPoolExecutor(1)
-    store = Store.open(config.core_database)
-    opened = open_suppression(config, store, thread)
-    assert opened is not None
-    engine = Engine(RULES, organizational_domain, Settings(act=True), suppressing=opened.suppressing)
-    ledger = Ledger(engine, store, thread)
-    part = Suppression(config, opened, store, thread=thread, ledger=ledger, rules=RULES)
-    try:
-        yield Core(opened, part, ledger, store)
-    finally:
-        thread.shutdown()
-        store.close()
+def is_ready(it: Core) -> bool:
+    return it.opened.shelf.ready
 
 
 async def add(it: Core, *addresses: str, **row: Any) -> dict[str, Any]:
@@ -188,9 +140,9 @@ def test_a_large_list_goes_into_the_file_and_stays_right(tmp_path: Path, monkeyp
                 continue
             (tmp_path / "suppressed.index").unlink()
             async with core(tmp_path) as it:
-                assert not it.opened.shelf.ready  # it serves without, until the file is there again
+                assert not is_ready(it)  # it serves without, until the file is there again
                 await it.settled()
-                assert it.opened.shelf.ready
+                assert is_ready(it)
                 assert all(it.listed(each) for each in names[1:])
                 assert it.listed(names[0]) == ()
 
@@ -227,7 +179,7 @@ def test_changes_while_the_file_is_made_are_kept(tmp_path: Path, monkeypatch: py
     async def story() -> None:
         async with core(tmp_path) as it:
             await add(it, *names)
-            fold = suppression_book.fold
+            fold = suppression_index.fold
 
             def meanwhile(*arguments: Any) -> None:
                 fold(*arguments)
