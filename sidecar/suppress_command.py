@@ -108,8 +108,13 @@ def check(config: Config, address: str, *, as_json: bool) -> None:
         click.echo(json.dumps(answer))
     else:
         click.echo(f"{address}: suppressed on {', '.join(names)}" if names else f"{address}: not suppressed")
-        _print(answer["entries"])
-    sys.exit(bool(names))
+        for each in answer["entries"]:
+            click.echo(
+                f"  {each['list']} ({each['reason']}) since {_iso(each['since'])} by {printable(each['by_whom'])}"
+            )
+            click.echo(f"    {_until(each)}")
+            click.echo(f"    {printable(each['evidence'])}")
+    sys.exit(int(bool(names)))
 
 
 @suppress.command("list", epilog="Example: sidecar suppress list --reason complaint --limit 20")
@@ -197,7 +202,7 @@ def import_(config: Config, file: Path, *, listed: str | None, reason: str, as_j
         click.echo(f"{file}:{each['line']}: {each['why']}", err=True)
     said = {**sums, "refused": len(refused)}
     click.echo(json.dumps(said) if as_json else ", ".join(f"{count} {name}" for name, count in said.items()))
-    sys.exit(bool(refused))
+    sys.exit(int(bool(refused)))
 
 
 def _opened(file: Path) -> Any:
@@ -218,6 +223,8 @@ def _rows(file: Path, text: IO[str], default: Mapping[str, Any]) -> Iterator[tup
     unknown = [name for name in header if name not in COLUMNS]
     if unknown:
         raise click.UsageError(f"{file}: column {unknown[0][:40]!a} is unknown; known are {', '.join(_TAKEN)}")
+    if "evidence" in header:
+        default = {**default, "evidence": ""}
     reader = csv.reader(lines)
     for values in reader:
         row = {name: value for name, value in zip(header, values, strict=False) if name in _TAKEN and value}
@@ -287,14 +294,20 @@ def _fail(why: str) -> NoReturn:
 def _print(entries: Iterable[Mapping[str, Any]]) -> None:
     table = Table("address", "list", "reason", "since", "until", "by", "evidence", box=None)
     for each in entries:
-        until = _iso(each["until"]) or ("on probation" if each["provisional_until"] else "for good")
-        if each["ended_at"]:
-            until = f"ended {_iso(each['ended_at'])} by {each['ended_by']}: {each['ended_why']}"
         address = each["address"] or each["digest"]
-        cells = (address, each["list"], each["reason"], _iso(each["since"]), until, each["by_whom"], each["evidence"])
+        since, until = _iso(each["since"]), _until(each)
+        cells = (address, each["list"], each["reason"], since, until, each["by_whom"], each["evidence"])
         table.add_row(*(printable(cell) for cell in cells))
     if table.row_count:
         Console(markup=False).print(table)
+
+
+def _until(entry: Mapping[str, Any]) -> str:
+    if entry["ended_at"]:
+        return f"ended {_iso(entry['ended_at'])} by {printable(entry['ended_by'])}: {printable(entry['ended_why'])}"
+    if entry["provisional_until"]:
+        return f"on probation until {_iso(entry['provisional_until'])}"
+    return f"until {_iso(entry['until'])}" if entry["until"] else "for good"
 
 
 def _iso(at: float) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import gzip
+import json
 import mailbox
 import os
 import threading
@@ -93,6 +94,20 @@ def test_recipients_are_hashed(intake: Intake, database: Database) -> None:
     assert database.rows("SELECT recipient, recipient_domain FROM report_event") == [
         (hash_of("USER@yahoo.example"), "yahoo.example")
     ]
+
+
+def test_what_is_vouched_for_goes_to_core_once_and_what_a_stranger_says_does_not(
+    intake: Intake, database: Database
+) -> None:
+    forged = MAILS["arf-yahoo"].replace(b"Authentication-Results", b"X-Results", 1)
+    for mail in (forged, MAILS["arf-yahoo"], MAILS["arf-yahoo"]):
+        take(intake, database, mail)
+    ((body,),) = database.rows("SELECT body FROM suppression_outbox")
+    said = json.loads(body)
+    assert said["kind"] == "complaint"
+    assert "@" in said["recipient"]
+    assert said["domain"]
+    assert said["evidence"].startswith("complaint by ")
 
 
 def test_a_stranger_does_not_fill_the_disk(intake: Intake, database: Database) -> None:
