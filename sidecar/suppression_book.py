@@ -40,9 +40,7 @@ class SuppressionKey:
     def digest(self, address: str) -> bytes:
         """Digest an address. Upper and lower case are the same in both parts, as with all large providers."""
         # The key before the text is as good as BLAKE2's own keyed mode, and half as dear for what fits a block.
-        return blake2s(
-            self._secret + address.lower().encode("utf-8", "surrogateescape"), digest_size=WHO_BYTES
-        ).digest()
+        return blake2s(self._secret + address.lower().encode(errors="surrogateescape"), digest_size=WHO_BYTES).digest()
 
 
 def read_key(path: Path) -> SuppressionKey:
@@ -91,9 +89,13 @@ class SuppressionBook:
 
     def find(self, address: str) -> tuple[Listed, ...]:
         """All lists that an address is on; () for nearly all."""
-        if self._file is None and not self._changed:
+        file, changed = self._file, self._changed
+        if file is None and not changed:
             return ()
-        return self.listed(self.key.digest(address))
+        who = self.key.digest(address)
+        if who not in changed and file is not None and not file.slots(who):  # all but a few: spare them a call
+            return ()
+        return self.listed(who)
 
     def listed(self, who: bytes) -> tuple[Listed, ...]:
         """As `find`, by the digest."""

@@ -22,9 +22,11 @@ _RECORD = _TAIL + 3
 SLOTS_MAX = 1 << 24
 _MAGIC = b"sidecar suppr. 1"
 _HEADER = struct.Struct("<16s16sQQ")
+_HEADER_SIZE = _HEADER.size
+_BOUNDS = struct.Struct("=II").unpack_from
 _DIRECTORY = 4 * (_BUCKETS + 1)
 _BASE = _HEADER.size + _DIRECTORY
-_PIECE = 1 << 22
+_PIECE = 1 << 20
 _SLICE = 4096
 """Bytes copied, and buckets counted, at a time; others get their turn in between."""
 
@@ -54,7 +56,8 @@ class IndexFile:
         self.stamp = Stamp(store, upto)
         # Whatever is looked up first would be read from the disk while Postfix waits.
         self._map.madvise(mmap.MADV_WILLNEED)
-        self.starts = memoryview(self._map)[_HEADER.size : _BASE].cast("I")
+        self._view = memoryview(self._map)
+        self.starts = self._view[_HEADER.size : _BASE].cast("I")
         """Number of the first record of each bucket, and of the one after the last."""
         if self.starts[_BUCKETS] != self.entries:
             raise ValueError(f"{path}: its directory does not fit its entries")
@@ -62,31 +65,30 @@ class IndexFile:
     def slots(self, who: bytes) -> tuple[int, ...]:
         """All slots under this digest."""
         bucket = int.from_bytes(who[:3], "big") >> 4
-        starts = self.starts
-        at, end = starts[bucket], starts[bucket + 1]
-        if at == end:
-            return ()
-        at, end = _BASE + at * _RECORD, _BASE + end * _RECORD
+        at, end = _BOUNDS(self._map, _HEADER_SIZE + 4 * bucket)
+        records = self._map[_BASE + at * _RECORD : _BASE + end * _RECORD]
         tail = who[2:]
-        found = self._map.find(tail, at, end)
+        found = records.find(tail)
         if found < 0:
             return ()
-        return tuple(int.from_bytes(each[_TAIL:], "big") for each in self._records(at, end) if each[:_TAIL] == tail)
+        slots = []
+        while found >= 0:
+            if found % _RECORD == 0:
+                slots.append(int.from_bytes(records[found + _TAIL : found + _RECORD], "big"))
+            found = records.find(tail, found + 1)
+        return tuple(slots)
 
     def bucket(self, number: int) -> list[bytes]:
         """The records of a bucket, in order."""
-        starts = self.starts
-        return list(self._records(_BASE + starts[number] * _RECORD, _BASE + starts[number + 1] * _RECORD))
-
-    def _records(self, at: int, end: int) -> Iterator[bytes]:
-        return (self._map[each : each + _RECORD] for each in range(at, end, _RECORD))
+        first, last = self.starts[number], self.starts[number + 1]
+        return [self._map[_BASE + each * _RECORD : _BASE + (each + 1) * _RECORD] for each in range(first, last)]
 
     def copy(self, first: int, last: int, to: BinaryIO) -> None:
         """Write the records of the buckets from `first` to before `last`."""
         at, end = _BASE + self.starts[first] * _RECORD, _BASE + self.starts[last] * _RECORD
         while at < end:
             piece = min(_PIECE, end - at)
-            to.write(self._map[at : at + piece])
+            to.write(self._view[at : at + piece])  # the system copies, while others have their turn
             at += piece
 
 

@@ -22,6 +22,7 @@ from parsers.policy_protocol import (
     DUNNO,
     Action,
     DeferIfPermit,
+    Discard,
     Filter,
     Hold,
     Info,
@@ -37,6 +38,7 @@ from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.policy_sockets import BACKLOG, Listener
 from sidecar.policyd import PolicyServer, serve
 from tests.policy_world import KEY, RULE, World, access_in
+from tests.test_refusals import DEAD, OTHER, suppressing
 
 pytestmark = pytest.mark.postfix
 
@@ -162,6 +164,7 @@ OUTCOMES: list[tuple[Action, str, int]] = [
     (Reject("5.1.1", "unzustellbar für " + "ü" * 180), "refused", 554),
     (Info("x" * 395), "sent", 250),
     (DeferIfPermit("4.7.1", "google is deferring our mail"), "refused", 450),
+    (Discard("this person unsubscribed"), "thrown away", 250),
 ]
 
 
@@ -181,6 +184,8 @@ def test_every_action_is_understood_at_every_state(postfix: PrivatePostfix, stat
             case "held":
                 (held,) = [entry for entry in postfix.postqueue() if entry.recipients == (recipient,)]
                 assert held.queue_name == "hold"
+            case "thrown away":
+                assert not [line for line in log.lines() if "status=sent" in line]
             case "refused" if state == "RCPT":
                 assert replies[recipient][0] == code
                 worst = code
@@ -189,6 +194,21 @@ def test_every_action_is_understood_at_every_state(postfix: PrivatePostfix, stat
             word = encode(action).decode().removeprefix("action=").split()[0].lower().removesuffix("_if_permit")
             assert log.until(lambda line, word=word: f" {'reject' if code > 400 else word}: {state} " in line)  # type: ignore[misc]  # noqa: B023
         assert not log.troubles()
+
+
+def test_who_is_suppressed_is_refused_with_a_reason_and_the_others_get_the_message(postfix: PrivatePostfix) -> None:
+    log = Log(postfix)
+    with served(postfix, suppressing(DEAD, OTHER, discard=["nobody"])):
+        replies = send(postfix, "x@else.example", "dead@gmail.com", "alive@gmx.de", "b@gmx.de")
+        assert replies["dead@gmail.com"][0] == 554
+        assert (
+            b"5.1.1 <dead@gmail.com>: Recipient address rejected: Recipient is suppressed: "
+            in replies["dead@gmail.com"][1]
+        )
+        assert (replies["alive@gmx.de"][0], replies["b@gmx.de"][0], replies["."][0]) == (250, 554, 250)
+        assert log.delivered(to="alive@gmx.de") == "default"
+        assert send(postfix, "", "dead@gmail.com")["dead@gmail.com"][0] == 250  # a bounce gets through
+    assert not log.troubles()
 
 
 def held(postfix: PrivatePostfix) -> list[tuple[str, ...]]:

@@ -24,6 +24,7 @@ from sidecar.lab.drills import (
     never_parked,
     other_ways,
     promises,
+    provider_outage,
     relayhost,
     routes,
     second_pass,
@@ -62,6 +63,7 @@ DRILLS: dict[str, Drill] = {
         *dkim_key_broken.DRILLS,
         *ip_listed.DRILLS,
         *complaint_spike.DRILLS,
+        *provider_outage.DRILLS,
     )
 }
 
