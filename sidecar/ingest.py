@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from parsers.address import domain_of
 from parsers.ingest_event import IngestEvent, read_event, read_items
+from policies.stored_address import hash_of
 from sidecar import erasure, own_log
 from sidecar.config import Config, ConfigError, RecipientForm
 from sidecar.control import CoreRefused, CoreUnreachable
@@ -29,7 +30,6 @@ from sidecar.credentials import secret
 from sidecar.database import Database, StoreUnavailable
 from sidecar.ingest_store import IngestRow, IngestStore, body_of
 from sidecar.outside_store import SCHEMA
-from sidecar.report_intake import hash_of
 from sidecar.threads import in_thread
 from sidecar.web import address
 

@@ -167,15 +167,8 @@ async def run(config: Config) -> None:
     store = OutsideStore.open(config.outside_database)
     if store.recovered:
         own_log.store_recovered(store.recovered)
-    for known in store.known():
-        own.feed_series.told([Observation(*known[:3], Outcome.OK, known.value, "", known.at)], told_at=known.told_at)
     reports = report_intake.report_mail(config, functools.partial(_taken, own))
-    poller = Poller(config, FEEDS, store, asking(config), find_scope=find, told=functools.partial(_count, own))
-    for name, feed in FEEDS.items():
-        if feed.wanted(config):  # with a series from the start on, a feed that never tells anything can be alerted on
-            own.polls.labels(name)
-            own.feed_told.labels(name).set(store.standing(name).told_at)
-            own.feed_interval.labels(name).set(feed.cadence(config).every)
+    poller = _poller(config, store, own)
     events = ingest(config, core.ask)
     alerts = _alerts(config, core, own) if config.alerts.enabled else None
     seed_store = SeedStore.open(config.outside_database)
@@ -213,6 +206,19 @@ async def run(config: Config) -> None:
         delistings.close()
         if alerts is not None:
             alerts[1].close()
+
+
+def _poller(config: Config, store: OutsideStore, own: OutsideFigures) -> Poller:
+    """Make the poller, and show what the feeds told before we were started."""
+    for known in store.known():
+        own.feed_series.told([Observation(*known[:3], Outcome.OK, known.value, "", known.at)], told_at=known.told_at)
+    poller = Poller(config, FEEDS, store, asking(config), find_scope=find, told=functools.partial(_count, own))
+    for name, feed in FEEDS.items():
+        if feed.wanted(config):  # with a series from the start on, a feed that never tells anything can be alerted on
+            own.polls.labels(name)
+            own.feed_told.labels(name).set(store.standing(name).told_at)
+            own.feed_interval.labels(name).set(feed.cadence(config).every)
+    return poller
 
 
 def _alerts(config: Config, core: Core, own: OutsideFigures) -> tuple[Lookout, IncidentStore]:

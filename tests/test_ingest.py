@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import requests
 
+from policies.stored_address import hash_of
 from policies.suppression import Listed, Reason
 from sidecar import ingest as ingest_module
 from sidecar.config import Config, ConfigError, IngestConfig, StoreConfig
 from sidecar.control import CoreUnreachable
 from sidecar.ingest import Allowance, Ingest, ingest, listening
-from sidecar.report_intake import hash_of
 from tests.suppression_core import Core, core
 
 TOKEN = "a-token-of-more-than-twenty"  # noqa: S105  # of the tests alone
