@@ -344,23 +344,28 @@ class Engine:
         Without a queue id somebody only asks: nothing is changed.
         """
         self._now = now
-        if not arrival.queue_id:
+        instance, queue_id, sender, recipients, complete, *_ = arrival
+        if not queue_id:
             return self._would_park(arrival, now=now)
-        known = self.messages.get(arrival.postfix_instance, arrival.queue_id)
-        if known is not None and known.place is Place.PROMISED:
-            return self._parked(known.held_under) if known.held_under else None  # its sub-queue has closed
-        if known is None and not self._over(arrival, now=now):  # nearly all mail
-            recipients = arrival.recipients if arrival.complete else ()
-            self.messages.announce(arrival.postfix_instance, arrival.queue_id, (arrival.sender, recipients, now))
-            return None
-        message = known or self.messages.obtain(arrival.postfix_instance, arrival.queue_id, now=now)
-        self.messages.sent_by(message, arrival.sender)
-        if arrival.complete and not message.recipients:
-            message.recipients = tuple(map(Recipient, arrival.recipients))
+        message = self.messages.get(instance, queue_id)
+        if message is None:
+            subs = self._over(arrival, now=now)
+            if subs is None:  # nearly all mail
+                self.messages.announce(instance, queue_id, (sender, recipients if complete else (), now))
+                return None
+            message = self.messages.obtain(instance, queue_id, now=now)
+        elif message.place is Place.PROMISED:
+            return self._parked(message.held_under) if message.held_under else None  # its sub-queue has closed
+        else:
+            subs = None
+        self.messages.sent_by(message, sender)
+        if complete and not message.recipients:
+            message.recipients = tuple(map(Recipient, recipients))
             message.nrcpt = len(message.recipients)
         if not self.subqueues or message.let_out or message.place is not Place.QUEUED:
             return None
-        subs = self.subqueues.covering(message, map(domain_of, arrival.recipients), now=now)
+        if subs is None:  # its own lines say more than its arrival
+            subs = self.subqueues.covering(message, map(domain_of, recipients), now=now)
         if subs is None or self.settings.is_verification(message):
             return None
         return self._park_or_pass(message, subs, arrival, now=now)

@@ -33,6 +33,7 @@ _READY_AT_ONCE = 64  # answered together; then the rest of the process gets its 
 _LOOK_AWAY = 1.0  # seconds without accept() when there are no descriptors left; the socket stays readable
 _FLUSH_AFTER = 0.1  # seconds that lines of our log wait, to be written together
 
+_READABLE = select.EPOLLIN  # and nothing else
 _SAY_DUNNO = encode(DUNNO)
 
 
@@ -77,6 +78,7 @@ class PolicyServer:
         """Connections with part of a request, and when it began (monotonic)."""
         self._timers: dict[object, asyncio.TimerHandle] = {}
         self._tally = Tally()
+        self._requests = self._tally.requests
 
     def addresses(self) -> list[object]:
         """Where it listens: a path, or (address, port)."""
@@ -108,9 +110,11 @@ class PolicyServer:
 
     def answer(self, request: PolicyRequest, postfix_instance: str, now: float) -> bytes:
         """Decide; an error of ours is DUNNO, counted, and told once in a while."""
-        requests = self._tally.requests
-        state = request.protocol_state
-        requests[state if state in requests else OTHER] += 1
+        requests = self._requests
+        try:
+            requests[request.protocol_state] += 1
+        except KeyError:
+            requests[OTHER] += 1
         try:
             decision = self.access.decide(request, postfix_instance, now=now)
             if not decision.rule:
@@ -251,10 +255,11 @@ class _Connection:
 
     def ready(self, events: int, now: float) -> int:
         """Read and write what can be; gives the number of requests answered."""
-        if events & select.EPOLLOUT:
-            self._send_rest()
-        if not events & ~select.EPOLLOUT:
-            return 0
+        if events != _READABLE:
+            if events & select.EPOLLOUT:
+                self._send_rest()
+            if not events & ~select.EPOLLOUT:
+                return 0
         try:
             data = self._socket.recv(_READ_AT_ONCE)
         except (BlockingIOError, InterruptedError):
@@ -263,10 +268,12 @@ class _Connection:
             self.close()
             return 0
         if data:
-            usual = self._received.receive_usual(data)
-            if usual is None or self._partial:
+            request = self._received.receive_usual(data)
+            if request is None:
                 return self._received_other(data, now)
-            self._answers = self._answered(usual, now)
+            if request.instance != self._instance:
+                self._next_message(request.instance)
+            self._answers = self._server.answer(request, self._postfix_instance, now)
             return 1
         if self._unsent:
             # It has only shut down its sending side. Read no more until it has its answers, and then this end again.

@@ -112,7 +112,7 @@ def test_a_request_without_sasl_and_tls() -> None:
 def test_the_first_request_tells_how_the_next_is_read(sent: bytes) -> None:
     connection = PolicyConnection()
     (first,) = connection.receive_data(sent)
-    assert connection._read_usual(sent) == first, "not read by the fast expression"
+    assert connection.receive_usual(sent) == first, "not read by the fast expression"
     assert connection.receive_data(sent.replace(b"User@", b"Other@")) == [first._replace(recipient="Other@Gmail.com")]
     assert connection.receive_data(SHORT) == read(SHORT)
 
@@ -120,7 +120,7 @@ def test_the_first_request_tells_how_the_next_is_read(sent: bytes) -> None:
 def test_an_order_that_no_smtpd_has_is_read_as_well() -> None:
     connection, sent = PolicyConnection(), b"request=smtpd_access_policy\nsize=7\nsender=a\n\n"
     assert connection.receive_data(sent) == connection.receive_data(sent)
-    assert connection._read_usual is _read_nothing
+    assert connection.receive_usual is _read_nothing
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,11 @@ BLOCKS = st.builds(
     st.one_of(st.just([]), LINES),
     st.integers(0, len(NAMES)),
 )
-STREAMS = st.lists(st.one_of(BLOCKS, BLOCKS, st.binary(max_size=20), st.just(SENT_BY_3_7)), max_size=4).map(b"".join)
+# A usual request, and then one of another kind in the same shape.
+JUNK = SENT_BY_3_7.replace(b"smtpd_access_policy", b"junk")
+STREAMS = st.lists(
+    st.one_of(BLOCKS, BLOCKS, st.binary(max_size=20), st.sampled_from([SENT_BY_3_7, JUNK])), max_size=4
+).map(b"".join)
 
 
 @given(BLOCKS)
@@ -276,6 +280,26 @@ def test_the_fast_expression_and_the_dictionary_read_the_same(block: bytes) -> N
     names = tuple(dict.fromkeys(line.partition(b"=")[0].decode("utf-8", "replace") for line in block.split(b"\n")[:-2]))
     usual = _usual_reader(names)(block)
     assert usual is None or [usual] == wanted[0]
+
+
+@pytest.mark.parametrize("sent", [SENT_BY_3_7, SENT_BY_3_12])
+def test_a_request_of_another_kind_is_none_of_the_usual(sent: bytes) -> None:
+    requests, why = played([sent, sent.replace(b"smtpd_access_policy", b"junk")])
+    assert len(requests) == 1
+    assert "request='junk'" in why
+
+
+@given(st.sampled_from([SENT_BY_3_7, SENT_BY_3_12]), st.data())
+def test_a_line_in_the_place_of_another_is_read_by_its_name(sent: bytes, data: st.DataObject) -> None:
+    """Of lines that are not kept the fast expression looks at the beginning only."""
+    lines = sent.splitlines(keepends=True)
+    at = data.draw(st.integers(0, len(lines) - 2))
+    other = data.draw(st.sampled_from(NAMES) | st.sampled_from(NAMES).map(lambda name: name[:-1]))
+    lines[at] = other + data.draw(st.sampled_from([b"=7\n", b"=\n", b"\n"]))
+    changed = b"".join(lines)
+    usual = played([sent, changed])
+    slow = played([sent, changed[:1], changed[1:]])
+    assert usual == slow
 
 
 @given(STREAMS, st.lists(st.integers(0, 3000), max_size=8))

@@ -321,7 +321,7 @@ def test_what_this_postfix_sends_is_read_by_the_fast_expression(postfix: Private
     assert requests[2].queue_id
     connection = PolicyConnection()
     connection.receive_data(asked[0])
-    assert [connection._read_usual(data) for data in asked] == requests
+    assert [connection.receive_usual(data) for data in asked] == requests
 
 
 def test_without_us_mail_is_accepted() -> None:
