@@ -248,7 +248,8 @@ class Access:
         key = (postfix_instance, instance)
         known = self._young.pop(key, None)
         if known is None:
-            self._old.pop(key, None)
+            if self._old:
+                self._old.pop(key, None)
         elif isinstance(known, dict):
             self._recipients -= len(known)
 

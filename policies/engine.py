@@ -347,25 +347,22 @@ class Engine:
         instance, queue_id, sender, recipients, complete, *_ = arrival
         if not queue_id:
             return self._would_park(arrival, now=now)
-        message = self.messages.get(instance, queue_id)
-        if message is None:
+        known = self.messages.get(instance, queue_id)
+        subs = None
+        if known is None:
             subs = self._over(arrival, now=now)
             if subs is None:  # nearly all mail
                 self.messages.announce(instance, queue_id, (sender, recipients if complete else (), now))
                 return None
-            message = self.messages.obtain(instance, queue_id, now=now)
-        elif message.place is Place.PROMISED:
-            return self._parked(message.held_under) if message.held_under else None  # its sub-queue has closed
-        else:
-            subs = None
+        elif known.place is Place.PROMISED:
+            return self._parked(known.held_under) if known.held_under else None  # its sub-queue has closed
+        message = known or self.messages.obtain(instance, queue_id, now=now)
         self.messages.sent_by(message, sender)
         if complete and not message.recipients:
             message.recipients = tuple(map(Recipient, recipients))
             message.nrcpt = len(message.recipients)
-        if not self.subqueues or message.let_out or message.place is not Place.QUEUED:
-            return None
-        if subs is None:  # its own lines say more than its arrival
-            subs = self.subqueues.covering(message, map(domain_of, recipients), now=now)
+        if known is not None and self.subqueues and not known.let_out and known.place is Place.QUEUED:
+            subs = self.subqueues.covering(known, map(domain_of, recipients), now=now)  # its lines say more
         if subs is None or self.settings.is_verification(message):
             return None
         return self._park_or_pass(message, subs, arrival, now=now)

@@ -32,6 +32,10 @@ class Place(IntEnum):
     """On hold by somebody else: an admin, a header check, a milter. Never last_line."""
 
 
+_QUEUED = Place.QUEUED
+"""In Python 3.11 a member costs a call each time that one asks its class for it."""
+
+
 class Recipient:
     """One recipient of a live message."""
 
@@ -97,7 +101,7 @@ class Message:
         self.stream = NO_STREAM
         self.entry: Entry | None = None
         """What is known of how it entered; None where no line before its first activation was seen."""
-        self.place = Place.QUEUED
+        self.place = _QUEUED
         self.held_under: tuple[Key, ...] = ()
         """The sub-queues it waits in."""
         self.held_since = 0.0

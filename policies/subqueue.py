@@ -28,6 +28,10 @@ class State(StrEnum):
     """No limit is felt any more."""
 
 
+_PAUSED, _PROBING, _RAMPING, _CLOSED = State
+"""In Python 3.11 a member costs a call each time that one asks its class for it."""
+
+
 class SubQueue:
     """Times are seconds since the epoch. Time may stand still; a time before the latest one known counts as that."""
 
@@ -65,7 +69,7 @@ class SubQueue:
     @property
     def budget_per_s(self) -> float:
         """Messages a second that may leave now; 0 while paused or probing."""
-        return self._pacing.full_pace if self.state is State.CLOSED else self._pace.rate
+        return self._pacing.full_pace if self.state is _CLOSED else self._pace.rate
 
     @property
     def next_step_at(self) -> float:
@@ -102,23 +106,23 @@ class SubQueue:
         """The provider took a message (2xx); `began`: when the connection for it was begun."""
         now = self._clock(now)
         self._pace.accepted(began=began, now=now)
-        if self.state is State.PROBING and began >= self.since:
+        if self.state is _PROBING and began >= self.since:
             self._ramp(now)
-        elif self.state is State.PAUSED and self._may_shorten and self._pace.soft:
+        elif self.state is _PAUSED and self._may_shorten and self._pace.soft:
             self._length = self._pausing = min(self._pausing, self._shortest)
             self._until = min(self._until, self._paused_at + self._pausing)
 
     def refused(self, *, began: float, now: float) -> None:
         """A matching refusal. One of an attempt from before the pause tells where the limit was, and no more."""
         now = self._clock(now)
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return
         counts = self._pace.refused(began=began, now=now)
         if began < self._paused_at:
             return
-        if self.state is State.PAUSED:
+        if self.state is _PAUSED:
             self._leaked(began)
-        elif self.state is State.PROBING:
+        elif self.state is _PROBING:
             self._probe_failed(began, now)
         elif counts:
             self._stop(began, now)
@@ -126,7 +130,7 @@ class SubQueue:
     def talked(self, *, began: float, now: float) -> None:
         """A refusal of recipient or message scope: as a probe it is as good as an acceptance."""
         now = self._clock(now)
-        if self.state is State.PROBING and began >= self.since:
+        if self.state is _PROBING and began >= self.since:
             self._ramp(now)
 
     def void(self, *, now: float) -> None:
@@ -153,16 +157,16 @@ class SubQueue:
     def passes(self, *, now: float, held: int) -> bool:
         """Whether an arriving message may go straight through: nothing older waits, and one may leave."""
         may_leave = self.allowance(now=now, held=held) > 0
-        return self.state is State.CLOSED or (may_leave and held == 0)
+        return self.state is _CLOSED or (may_leave and held == 0)
 
     def spent(self, count: int, *, now: float) -> None:
         """So many were let out: released, or passed as they arrived."""
         now = self._clock(now)
         if count <= 0:
             return
-        if self.state is State.PROBING:
+        if self.state is _PROBING:
             self._probe_at = now
-        elif self.state is State.RAMPING:
+        elif self.state is _RAMPING:
             self._budget -= count
 
     def next_at(self, *, now: float, held: int) -> float:
@@ -226,17 +230,17 @@ class SubQueue:
         self.state, self.since = state, now
 
     def _move_on(self, now: float, held: int) -> None:
-        if self.state is State.PAUSED and now >= self._until:
+        if self.state is _PAUSED and now >= self._until:
             self._enter(State.PROBING, now)
             self._probe_at, self._retry_at = math.inf, now
-        if self.state is State.PROBING:
+        if self.state is _PROBING:
             if now >= self._probe_at + self._pacing.probe_timeout:
                 self._probe_at = math.inf
             if held:
                 self._busy_at = now
             elif self._probe_at == math.inf and now >= max(self._busy_at, self.since) + self._pacing.forget_after:
                 self._close(now)
-        if self.state is State.RAMPING:
+        if self.state is _RAMPING:
             self._earn(now)
             self._pace.advance(now=now, held=held)
             if held or self._pace.rate < self._pacing.full_pace:
