@@ -73,6 +73,7 @@ class Engine:
             settings=settings,
             suppressing=suppressing,
         )
+        self._storable = True
         self._to_adopt: dict[str, dict[str, str]] = {}
         """By instance: queue id -> key."""
         self._qmgr_pids: dict[str, int] = {}
@@ -85,7 +86,20 @@ class Engine:
 
     def allow_parking(self, *, allowed: bool) -> None:
         """Stop or resume holding; what is held leaves as ever."""
+        self._storable = allowed
         self._taking.allowed = allowed and self.settings.act
+
+    def take_over(self, rules: RuleSet, settings: Settings) -> None:
+        """Go on with other rules and settings, but the `scale` of the old ones.
+
+        Open sub-queues keep the pauses that they were opened with, also where their rule is no more.
+        """
+        self.settings = settings._replace(scale=self.settings.scale)
+        for part in (self._taking, self._releasing, self._outcomes):
+            part.settings = self.settings
+        self.recipients.use(rules.providers)
+        self.subqueues.rules = self._outcomes.rules = rules
+        self.allow_parking(allowed=self._storable)
 
     # What the log says.
 

@@ -46,13 +46,13 @@ class Outcomes:
         settings: Settings,
         suppressing: Suppressing | None = None,
     ) -> None:
-        self._rules = rules
+        self.rules = rules
         self._suppressing = suppressing
         self._subqueues = subqueues
         self._recipients = recipients
         self._habits = habits
         self._telling = telling
-        self._settings = settings
+        self.settings = settings
         self._openings = Openings()
         self._acceptances = Acceptances(within=_LATELY / settings.scale)
 
@@ -75,7 +75,7 @@ class Outcomes:
             for sub in concerned:
                 self._feed(sub, fact, message, verdict, refused=sub is refused, now=now)
         row = _row(fact, message, recipient, provider, verdict, key=refused.key if refused else key, now=now)
-        form = self._settings.addresses
+        form = self.settings.addresses
         self._telling.attempted(
             row._replace(
                 passed_on=passed_on,
@@ -121,7 +121,7 @@ class Outcomes:
                     scope="",
                     delay=max(0.0, now - message.arrival),
                     key="",
-                    recipient=stored(recipient.address, self._settings.addresses),
+                    recipient=stored(recipient.address, self.settings.addresses),
                     tenant=message.stream.tenant,
                     campaign=message.stream.campaign,
                     segment=message.stream.segment,
@@ -140,7 +140,7 @@ class Outcomes:
         domains = {recipient.domain for recipient in message.open_recipients}
         if provider is None or {self._recipients.of_domain(domain, now=now) for domain in domains} != {provider}:
             return _NOTHING
-        verdict = self._rules.classify(Said(fact.reason, fact.relay_host, next(iter(domains))))
+        verdict = self.rules.classify(Said(fact.reason, fact.relay_host, next(iter(domains))))
         key = None if self.waits_for_repair(verdict.rule) else self._named(verdict, message, provider)
         named = verdict.identity is not None
         if key is None or not (named or verdict.rule.startswith(f"{provider}/")):
@@ -148,7 +148,7 @@ class Outcomes:
         sub = self._subqueues.named(key)
         if sub is None:
             addresses = (recipient.address for recipient in message.open_recipients)
-            opening = self._rules.opening(verdict.rule)
+            opening = self.rules.opening(verdict.rule)
             opens = self._openings.foreseen(key, addresses, opening, named=named, now=now)
             return Judgement(key if opens else None, verdict.rule, [])
         if sub.machine.state is not State.RAMPING or message.let_out < sub.opened_at:
@@ -179,14 +179,14 @@ class Outcomes:
         if fact.relay_port is None or fact.relay_host in _OWN_RELAYS:
             return known if fact.relay_host == "none" else None
         served_by = self._recipients.of_relay(fact.relay_host)
-        relayed = self._settings.instance(fact.record.instance).relayhost
+        relayed = self.settings.instance(fact.record.instance).relayhost
         if known is None and served_by is not None and not relayed:
             self._recipients.learn(recipient.domain, served_by, now=now)
             return served_by
         return known if served_by == known else None
 
     def _verdict(self, fact: DeliveryAttempt, recipient: Recipient, provider: str | None) -> Verdict:
-        return self._rules.classify(Said(fact.reason, fact.relay_host if provider else "", recipient.domain))
+        return self.rules.classify(Said(fact.reason, fact.relay_host if provider else "", recipient.domain))
 
     def _feed(
         self,
@@ -234,7 +234,7 @@ class Outcomes:
         if verdict.reaction is Reaction.SLOW_IP:
             if named and named.type in {IdentityType.IP, IdentityType.NETBLOCK}:
                 return Key(named.type, named.value, provider)
-            return Key("host", self._settings.host, provider)
+            return Key("host", self.settings.host, provider)
         if named and named.type in _SENDER_IDENTITIES:
             if named.type is IdentityType.DKIM_DOMAIN and message.sender_domain:
                 self._habits.named("dkim-domain", message.sender_domain, named.value)
@@ -251,9 +251,9 @@ class Outcomes:
         """
         if not self.waits_for_repair(verdict.rule):
             return None
-        wanted, named = self._settings.hold_broken, verdict.identity
+        wanted, named = self.settings.hold_broken, verdict.identity
         if verdict.scope is Scope.IP:
-            return Key("host", self._settings.host, provider) if wanted.everybody else None
+            return Key("host", self.settings.host, provider) if wanted.everybody else None
         if verdict.scope is not Scope.SENDER_DOMAIN:
             return None
         if named and named.type in _SENDER_IDENTITIES:
@@ -263,7 +263,7 @@ class Outcomes:
 
     def waits_for_repair(self, rule: str) -> bool:
         """Whether a rule's replies say that something of ours wants repair."""
-        return self._rules.opening(rule).configuration
+        return self.rules.opening(rule).configuration
 
     def _count(
         self,
@@ -281,10 +281,10 @@ class Outcomes:
         if message.sender_domain:
             domain = self._subqueues.organizational(message.sender_domain)
             self._openings.attempted(Key("sender-domain", domain, provider), recipient.address, now=now)
-        self._openings.attempted(Key("host", self._settings.host, provider), recipient.address, now=now)
+        self._openings.attempted(Key("host", self.settings.host, provider), recipient.address, now=now)
 
     def _opens(self, key: Key, verdict: Verdict, recipient: Recipient, *, now: float) -> bool:
-        opening = self._rules.opening(verdict.rule)
+        opening = self.rules.opening(verdict.rule)
         named = verdict.identity is not None and not opening.configuration  # one odd reply breaks nothing
         return self._openings.refused(key, recipient.address, opening, named=named, now=now)
 

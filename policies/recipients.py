@@ -18,13 +18,17 @@ class RecipientProviders:
     """Recipient domain -> provider id, and the domains nobody has told us of yet."""
 
     def __init__(self, directory: ProviderDirectory) -> None:
-        self._directory = directory
-        self._well_known = lru_cache(maxsize=8_192)(directory.of_domain)
+        self.use(directory)
         self._learned: dict[str, tuple[str, float]] = {}
         self._wanted: dict[str, None] = {}
         self._asked: dict[str, float] = {}
         self.fresh: list[tuple[str, str, float]] = []
         """(domain, provider, time) learned since the last look, for the store."""
+
+    def use(self, directory: ProviderDirectory) -> None:
+        """Ask this directory from now on; what was learned stays."""
+        self._directory = directory
+        self._well_known = lru_cache(maxsize=8_192)(directory.of_domain)
 
     def of_domain(self, domain: str, *, now: float) -> str | None:
         """Look a domain up in memory; an unknown one is put on the list of the wanted."""

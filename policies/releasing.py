@@ -46,7 +46,7 @@ class Releasing:
         self._subqueues = subqueues
         self._books = books
         self._telling = telling
-        self._settings = settings
+        self.settings = settings
         self._tick_at = 0.0
         self._rounds_at = 0.0
         self._ready: dict[Key, OpenSubQueue] = {}
@@ -172,10 +172,10 @@ class Releasing:
         count = 0
         for sub in self._subqueues.all():
             oldest = sub.oldest_arrival
-            if oldest is None or now - oldest < self._settings.least_hold_max:
+            if oldest is None or now - oldest < self.settings.least_hold_max:
                 continue
             for message in sub.oldest(_CAPPED_AT_ONCE - count):
-                if now - message.arrival < self._settings.hold_max_of(message):
+                if now - message.arrival < self.settings.hold_max_of(message):
                     break
                 message.exempt = True
                 self._choose(message, chosen, now=now)
@@ -188,7 +188,7 @@ class Releasing:
 
     def _reloads(self, *, now: float) -> list[Command]:
         """Replace a queue manager whose proof does not come, once in a long while."""
-        stuck_after = STUCK_AFTER / self._settings.scale
+        stuck_after = STUCK_AFTER / self.settings.scale
         waiting: dict[str, int] = {}
         for message in self._wanting_out(now=now):
             if message.in_core and now - message.held_since > stuck_after:

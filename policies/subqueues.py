@@ -48,7 +48,7 @@ class SubQueues:
         self.organizational = organizational
         self.gone: list[Key] = []
         """Keys that closed since the store last looked."""
-        self._rules = rules
+        self.rules = rules
         self._recipients = recipients
         self._habits = habits
         self._telling = telling
@@ -87,6 +87,7 @@ class SubQueues:
         if machine is None:
             machine = SubQueue(self._pacing(rule), now=now, accepted=accepted.messages, during=accepted.seconds)
         else:
+            machine = SubQueue.restore(self._pacing(rule), machine.snapshot())  # the rule may pause otherwise now
             machine.reopen(now=now)
         sub = OpenSubQueue(key, machine, rule=rule, line=line, now=now)
         self._add(sub)
@@ -236,7 +237,7 @@ class SubQueues:
         return self._habits.envelope_domains(key.type, key.value)
 
     def _pacing(self, rule: str) -> Pacing:
-        opening = self._rules.opening(rule)
+        opening = self.rules.opening(rule)
         pacing = Pacing(pause=opening.pause, pause_min=opening.pause_min, pause_max=opening.pause_max)
         return pacing.scaled(self._scale)
 

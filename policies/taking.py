@@ -24,7 +24,7 @@ class Taking:
         self._messages = messages
         self._subqueues = subqueues
         self._books = books
-        self._settings = settings
+        self.settings = settings
         self._candidates: list[Iterator[Message]] = []
         self._wanted: dict[str, dict[Message, Key]] = {}
         """By instance."""
@@ -94,7 +94,7 @@ class Taking:
             return None  # no proof would come that qmgr has let go; it is taken when it is deferred
         if not message.activation and not message.attempts:
             return None  # perhaps still being received: postsuper -h would skip it
-        if now - message.arrival >= self._settings.hold_max_of(message) or self._settings.is_verification(message):
+        if now - message.arrival >= self.settings.hold_max_of(message) or self.settings.is_verification(message):
             return None
         return self._subqueues.covering(message, {recipient.domain for recipient in message.open_recipients}, now=now)
 

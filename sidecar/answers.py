@@ -13,6 +13,7 @@ from policies.queue_age import queue_age
 from sidecar.control import Handler
 from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
+from sidecar.reload import Reload, ReloadError
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -21,8 +22,9 @@ Answer = dict[str, Any]
 class Answers:
     """Reads core's parts and writes JSON; changes them only where an admin asks for it by hand."""
 
-    def __init__(self, parts: Parts, lag: Lag, wake: Callable[[], None]) -> None:
+    def __init__(self, parts: Parts, lag: Lag, reload: Reload, wake: Callable[[], None]) -> None:
         self._parts = parts
+        self._reload = reload
         self._engine = parts.engine
         self._lag = lag
         self._wake = wake
@@ -42,6 +44,7 @@ class Answers:
             "wanted-domains": self.wanted_domains,
             "learned-mx": self.learned_mx,
             "suppress": self.suppress,
+            "reload": self.reload,
         }
 
     def health(self, _: Request) -> Answer:
@@ -73,6 +76,7 @@ class Answers:
             "policy": self._parts.policy.figures()._asdict(),
             "helper": {"reachable": self._parts.hands.reachable},
             "store": {"failure": self._parts.ledger.last_failure, "recovered": self._parts.store.recovered},
+            "reload": {"at": self._reload.at, "error": self._reload.error, "restart_for": self._reload.waiting},
         }
 
     def queue(self, _: Request) -> Answer:
@@ -84,6 +88,13 @@ class Answers:
         watching, now = self._parts.watching, time.time()
         hosts = [(each.host, *each.lately, *each.before) for each in watching.hosts(now=now)]
         return {"since": watching.since, "hosts": hosts, "repeated": watching.repeated(now=now)}
+
+    async def reload(self, _: Request) -> Answer:
+        try:
+            await self._reload.now()
+        except ReloadError as error:
+            raise ValueError(str(error)) from error
+        return {"mode": str(self._parts.config.mode), "restart_for": self._reload.waiting}
 
     def _said(self, sub: OpenSubQueue) -> Answer:
         machine = sub.machine

@@ -23,7 +23,7 @@ RESTART_FIRST, RESTART_MAX = 0.2, 5.0
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _FIRST_HANDLE = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
-_AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+_AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _EXEC_FAILED = 127
 
 Mask = set[int | signal.Signals]
@@ -37,6 +37,8 @@ class Child:
     sockets: tuple[int, ...] = ()
     """Listening sockets it inherits, in systemd's manner, all named "policy"."""
     reads_standard_input: bool = False
+    reloads: bool = False
+    """SIGHUP is passed on to it."""
 
 
 @dataclass(slots=True)
@@ -59,19 +61,21 @@ def pause(deaths: int) -> float:
 def supervise(children: Sequence[Child]) -> None:
     """Start the children, start again who dies, and stop all, last first, on SIGTERM or SIGINT.
 
+    SIGHUP goes to those that can reload; where we run on a terminal it means that this is gone, and stops all.
     A child dies with us, too, if we are killed. Must be called in the only thread of a process.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some parents leave it, it would lose exit statuses
+    stopping = {signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if os.isatty(0) else ())}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     states = [_State(child) for child in children]
     try:
-        _keep_running(states, mask)
+        _keep_running(states, mask, stopping)
     finally:
         _stop(states)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _keep_running(states: Sequence[_State], mask: Mask) -> None:
+def _keep_running(states: Sequence[_State], mask: Mask, stopping: Mask) -> None:
     while True:
         for state in states:
             if state.pid is None and time.monotonic() >= state.due:
@@ -79,9 +83,11 @@ def _keep_running(states: Sequence[_State], mask: Mask) -> None:
                 own_log.started(state.child.name, state.pid)
         waiting = [state.due - time.monotonic() for state in states if state.pid is None]
         came = _signal_within(min(waiting, default=3600.0))
-        if came in {signal.SIGTERM, signal.SIGINT}:
+        if came in stopping:
             own_log.stopping(signal.Signals(came).name)
             return
+        if came == signal.SIGHUP:
+            _pass_on(states)
         for state in states:
             _bury(state)
 
@@ -89,6 +95,12 @@ def _keep_running(states: Sequence[_State], mask: Mask) -> None:
 def _signal_within(seconds: float) -> int | None:
     came = signal.sigtimedwait(_AWAITED, max(seconds, 0.0))
     return came.si_signo if came else None
+
+
+def _pass_on(states: Sequence[_State]) -> None:
+    for state in states:
+        if state.child.reloads and state.pid is not None:
+            os.kill(state.pid, signal.SIGHUP)
 
 
 def _bury(state: _State) -> None:

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Entry] = {
     "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
     "suppress": Entry("sidecar.suppress_command:suppress", "Who gets no more mail."),
+    "reload": Entry("sidecar.status:reload", "Have core read configuration and rules again."),
     "parse": Entry("sidecar.parse:parse", "Log lines to facts.", configured=False),
     "classify": Entry("sidecar.classify:classify", "What a reply means.", configured=False),
     "rules": Entry("sidecar.rule_commands:rules", "Rules for replies: lint, import."),

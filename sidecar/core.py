@@ -6,7 +6,6 @@ sockets, and neither pandas nor an HTTP client: a slow answer of the outside wor
 
 import asyncio
 import contextlib
-import dataclasses
 import gc
 import itertools
 import logging
@@ -38,6 +37,7 @@ from sidecar.log_batch import BATCH_LINES, Batch
 from sidecar.log_source import follow
 from sidecar.policyd import serve
 from sidecar.queue_client import HelperUnavailable, QueueClient
+from sidecar.reload import Reload, Source
 from sidecar.rows import restore
 from sidecar.site import engine_settings, listeners, wiring
 from sidecar.store import Store, StoreUnavailable
@@ -53,17 +53,19 @@ RECONCILE_EVERY = 60.0
 PRUNE_EVERY = 600.0
 
 
-async def run(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT.
+async def run(config: Config, source: Source) -> None:
+    """Serve until SIGTERM or SIGINT; on SIGHUP the configuration is read again from `source`.
 
     Raises ConfigError, PostfixError, RuleError or StoreError when it cannot begin.
     """
     async with _built(config) as parts:
         stop, wake, lag = asyncio.Event(), asyncio.Event(), Lag()
-        answers = Answers(parts, lag, wake.set)
+        reload = Reload(parts, source)
+        answers = Answers(parts, lag, reload, wake.set)
         control = await serve_control(config.control_socket, answers.table())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.by_signal)
         own_log.listening(", ".join(map(str, parts.policy.addresses())), purpose="policy requests")
         spare_the_collector()
         notify("READY=1")
@@ -288,13 +290,14 @@ def _prune_store(store: Store, kept: StoreConfig) -> None:
 
 @click.command(epilog="Example: sidecar --config /etc/sidecar/sidecar.toml core --observe")
 @click.option("--act/--observe", default=None, help="Override `mode` of the configuration.")
-@click.pass_obj
-def core(config: Config, *, act: bool | None) -> None:
-    """Follow the log, decide, answer Postfix. systemd starts this; `sidecar run` starts it on a small site."""
+@click.pass_context
+def core(context: click.Context, *, act: bool | None) -> None:
+    """Follow the log, decide, answer Postfix. systemd starts this; `sidecar run` starts it on a small site.
+
+    SIGHUP has configuration and rules read again, as `sidecar reload` does.
+    """
     own_log.start("core")
-    asyncio.run(run(with_mode(config, act=act)))
-
-
-def with_mode(config: Config, *, act: bool | None) -> Config:
-    """Apply --act or --observe."""
-    return config if act is None else dataclasses.replace(config, mode=Mode.ACT if act else Mode.OBSERVE)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until we serve; everything is being read anyway
+    mode = None if act is None else Mode.ACT if act else Mode.OBSERVE
+    source = Source(context.find_root().params["config_path"], mode)
+    asyncio.run(run(source.applied(context.obj), source))

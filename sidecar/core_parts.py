@@ -16,9 +16,12 @@ from sidecar.store import Store
 from sidecar.suppression import Suppression
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parts:
+    """All but the first two stay the same objects as long as core runs."""
+
     config: Config
+    """What is in force: a reload changes it."""
     instances: tuple[Instance, ...]
     """The primary one first."""
     engine: Engine

@@ -51,11 +51,21 @@ def load(directory: str = "") -> RuleSet:
     A file of the admin's with a name of ours goes before ours, and a rule in it with the name of one of ours replaces
     that one. Raises ConfigError for a directory or file that cannot be read, RuleError for what stands in it.
     """
+    return together(own_providers(directory))
+
+
+def own_providers(directory: str) -> tuple[Provider, ...]:
+    """Read and lint the admin's directory ("": none). Raises as `load`."""
     own = dict(admin_files(Path(directory))) if directory else {}
     providers, faults = lint_files(own, packaged())
     if faults:
         raise faults[0]
-    return RuleSet([*providers, *packaged()], organizational=organizational_domain)
+    return providers
+
+
+def together(own: Sequence[Provider]) -> RuleSet:
+    """Put the admin's rules above ours. Raises RuleError where one leans on a provider that there is not."""
+    return RuleSet([*own, *packaged()], organizational=organizational_domain)
 
 
 def lint_files(

@@ -27,6 +27,7 @@ from sidecar.own_log import printable
 _ROWS_MAX = 40  # sub-queues on a status screen; `subqueue list` has them all
 _BROKEN_MAX = 10  # lines about broken authentication; --json has all
 _LOOK_EVERY = 1.0  # seconds between two looks of --watch
+_RELOAD_WITHIN = 90.0  # seconds; core itself gives up after 60
 _COLOURS = {"paused": "red", "probing": "yellow", "ramping": "cyan", "closed": "green"}
 
 
@@ -88,6 +89,11 @@ def _lines(answer: Mapping[str, Any]) -> list[Text]:
     ]
     if not (answer.get("helper") or {}).get("reachable"):
         said.append(Text("queue helper: not reachable; nothing can be held or released", style="red"))
+    reload = answer.get("reload") or {}
+    if reload.get("error"):
+        said.append(Text(f"reload: refused, what was in force stays: {printable(str(reload['error']))}", style="red"))
+    if reload.get("restart_for"):
+        said.append(Text(f"reload: a restart is wanted for {', '.join(reload['restart_for'])}", style="yellow"))
     said += [Text(f"store: {printable(str(trouble))}", style="red") for trouble in store.values() if trouble]
     said += [Text(_broken(row), style="red") for row in (answer.get("broken") or ())[:_BROKEN_MAX]]
     return said
@@ -169,6 +175,23 @@ def status(config: Config, *, watching: bool, as_json: bool) -> None:
         _printed({name: value for name, value in answer.items() if name != "ok"})
     else:
         _console().print(screen(answer, now=time.time()))
+
+
+@click.command(epilog="Example: sidecar reload")
+@as_json
+@click.pass_obj
+def reload(config: Config, *, as_json: bool) -> None:
+    """Have core read its configuration and the rules again, and take them over if all of it is good.
+
+    Else nothing changes, the error is shown, and the exit status is 2. No policy answer waits for it.
+    """
+    answer = ask_core(config.control_socket, {"command": "reload"}, timeout=_RELOAD_WITHIN)
+    if as_json:
+        _printed({name: value for name, value in answer.items() if name != "ok"})
+        return
+    click.echo(f"taken over; mode {answer['mode']}")
+    if answer["restart_for"]:
+        click.echo(f"a restart is wanted for {', '.join(answer['restart_for'])}")
 
 
 @click.group(epilog="Example: sidecar subqueue show dkim-domain:example.com@google")

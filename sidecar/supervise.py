@@ -81,7 +81,11 @@ def children(config: Config, config_path: Path | None, sockets: Sequence[int], *
     program = (*_PYTHON, "-m", "sidecar", *(("--config", str(config_path)) if config_path else ()))
     mode = () if act is None else ("--act",) if act else ("--observe",)
     core = Child(
-        "core", (*program, "core", *mode), sockets=tuple(sockets), reads_standard_input=config.log.source == "-"
+        "core",
+        (*program, "core", *mode),
+        sockets=tuple(sockets),
+        reads_standard_input=config.log.source == "-",
+        reloads=True,
     )
     helper = [Child("queue-helper", (*program, "queue-helper"))] if os.geteuid() == 0 else []
     return [*helper, core, Child("outside", (*program, "outside"))]

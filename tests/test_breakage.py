@@ -32,6 +32,7 @@ from sidecar.fail_fast import FailFastWatch
 from sidecar.incident_store import IncidentStore
 from sidecar.lookout import Lookout
 from sidecar.outside_store import OutsideStore
+from sidecar.reload import Reload
 from sidecar.rows import gather
 from sidecar.rules import organizational_domain
 from sidecar.scope import Scope
@@ -151,7 +152,7 @@ class Site:
         self.outside = OutsideStore.open(self.config.outside_database)
         self.incidents = IncidentStore.open(self.config.outside_database)
         parts = SimpleNamespace(engine=self.world.engine)
-        self.answers = Answers(cast("Parts", parts), Lag(), lambda: None)
+        self.answers = Answers(cast("Parts", parts), Lag(), cast("Reload", None), lambda: None)
         self.away = False
         self.restart_outside()
 

@@ -134,6 +134,13 @@ def test_whose_authentication_is_broken_stands_there() -> None:
     assert "broken: spf-domain:b.example@*: sent all the same, by anna: no key at s1" in written
 
 
+def test_a_refused_reload_and_a_restart_that_is_wanted_are_shown() -> None:
+    written = shown({**STATUS, "reload": {"at": NOW, "error": "mine.toml: bad\x1b", "restart_for": ["log.source"]}})
+
+    assert "reload: refused, what was in force stays: mine.toml: bad\\x1b" in written
+    assert "reload: a restart is wanted for log.source" in written
+
+
 def test_a_long_list_is_cut_and_says_so() -> None:
     many = [{**SUBQUEUE, "key": f"dkim-domain:d{number}.example@google"} for number in range(100)]
     written = shown({**STATUS, "subqueues": many})
