@@ -4,12 +4,14 @@
  * usage: policy_load [-c connections] [-t seconds] [-w warm-up seconds] [-r requests/s] [-s senders] (-u path | -p port)
  *
  * Without -r each connection asks again as soon as it is answered (closed loop). With -r questions fall due at
- * that rate whatever the answers do, and a latency counts from the moment the question was due (open loop). */
+ * that rate whatever the answers do, and a latency counts from the moment the question was due (open loop).
+ * SIGTERM ends the run before its time. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,6 +157,14 @@ static int answered(struct connection *c)
     return c->have > 1 && c->received[c->have - 1] == '\n' && c->received[c->have - 2] == '\n';
 }
 
+static volatile sig_atomic_t enough;
+
+static void stop(int number)
+{
+    (void)number;
+    enough = 1;
+}
+
 static unsigned long dunno, hold, filtered, other;
 
 static void count(const char *received)
@@ -213,6 +223,7 @@ int main(int argc, char **argv)
     if (!path && !port)
         errx(2, "wanted -u PATH or -p PORT");
     build_all(senders);
+    signal(SIGTERM, stop);
     epoll_fd = epoll_create1(0);
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer, &add); /* data.ptr NULL: the timer */
     connections = calloc((size_t)count_of, sizeof *connections);
@@ -232,7 +243,7 @@ int main(int argc, char **argv)
     if (rate <= 0)
         while (idle_count > 0)
             ask(idle[--idle_count], now());
-    for (double t = begin; t < end; t = now()) {
+    for (double t = begin; t < end && !enough; t = now()) {
         int ready;
 
         /* Where every connection waits for an answer the question stays due: its latency goes on counting. */
