@@ -397,7 +397,7 @@ def test_a_year_of_polls_stays_inside_free_limits() -> None:
             assert isinstance(ask, DnsAsk)
             questions += 1
             first = dnsbl.test_points(spec)[0]
-            return _listing(spec) if first and ask.name.startswith(f"{first}.") else NXDOMAIN
+            return listing_of(spec) if first and ask.name.startswith(f"{first}.") else NXDOMAIN
 
         driven(dnsbl.poll((asked,), objects, {}), answer)
         operator = asked.zone.split(".", 1)[1]
@@ -407,7 +407,7 @@ def test_a_year_of_polls_stays_inside_free_limits() -> None:
     assert min(a_day.values()) > 6 * 2  # they are all asked, beside their test points
 
 
-def _listing(spec: BlockList) -> DnsAnswer:
+def listing_of(spec: BlockList) -> DnsAnswer:
     if spec.codes:
         return said(next(iter(spec.codes)))
     if spec.bits:

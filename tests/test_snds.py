@@ -522,6 +522,7 @@ FAULTS = {
     "the same as CSV": (HTML._replace(headers=(("Content-Type", "text/csv"),)), Trouble.AUTHENTICATION),
     "empty HTML": (Response(200, b"", (("Content-Type", "text/html"),)), Trouble.AUTHENTICATION),
     "empty JSON": (Response(200, b"", (("Content-Type", "application/json"),)), Trouble.FORMAT),
+    "empty, of no kind": (Response(200, b""), Trouble.FORMAT),
     "elsewhere": (Response(302, b"", (("Location", "https://login.live.example"),)), Trouble.AUTHENTICATION),
     "401": (Response(401), Trouble.AUTHENTICATION),
     "403": (Response(403), Trouble.AUTHENTICATION),

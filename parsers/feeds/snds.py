@@ -229,11 +229,11 @@ def _reading(scope: Scope, status: Failure | HttpAnswer | None, daily: Failure |
 
 
 def _rows(answer: HttpAnswer, wanted: Sequence[str]) -> list[Row]:
-    """Raises FormatError, LoginPage. Empty is "nothing" only of a table: of what should be JSON it is half an answer."""
+    """Raises FormatError, LoginPage. Empty is "nothing" only of a table: else it is half an answer, and clears nobody."""
     if answer.media_type == "text/html":
         raise LoginPage
-    if not answer.body.strip() and answer.media_type.endswith("json"):
-        raise FormatError("an empty answer where JSON was promised")
+    if not answer.body.strip() and (answer.media_type.endswith("json") or not answer.media_type):
+        raise FormatError(f"an empty answer where {'JSON' if answer.media_type else 'nothing'} was promised")
     return snds_rows.read(answer.body, wanted=wanted)
 
 
