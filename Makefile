@@ -45,9 +45,10 @@ bench: venv ## the figures of benchmarks/README.md
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/logs.py
 
-soak: venv ## long: mutated log lines, the fuzzer, properties a hundred times over, then every drill on a real Postfix
+soak: venv ## long: mutated log lines, the fuzzer, a year of polls, properties a hundred times over, then every drill on a real Postfix
 	$(BIN)/python benchmarks/soak_lines.py 10000000
 	$(BIN)/python benchmarks/fuzz.py all 600
+	$(BIN)/python benchmarks/polls.py
 	SOAK=100 $(BIN)/python -m pytest tests/test_engine_properties.py tests/test_replies_heard.py tests/test_replies_reworded.py tests/test_feed_faults.py --timeout 14400
 	for drill in $$($(BIN)/python -c 'from sidecar.lab.drills import DRILLS; print(*DRILLS)'); do \
 	  $(BIN)/sidecar lab --drill $$drill || exit 1; done

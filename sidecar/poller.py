@@ -52,8 +52,10 @@ class Poller:
         *,
         find_scope: Callable[[Config], Scope],
         told: Callable[[str, Polled], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`told` hears of each poll that ended, for metrics and conditions."""
+        self._clock = clock
         self._config = config
         self._feeds = {name: feed for name, feed in feeds.items() if feed.wanted(config)}
         self._store = store
@@ -79,7 +81,7 @@ class Poller:
         while True:
             async with self._writing:
                 try:
-                    await in_thread(lambda: self._store.prune(now=time.time()))
+                    await in_thread(lambda: self._store.prune(now=self._clock()))
                 except StoreUnavailable as error:
                     own_log.not_stored(str(error))
             await asyncio.sleep(PRUNE_EVERY)
@@ -88,22 +90,26 @@ class Poller:
         cadence = self._feeds[name].cadence(self._config)
         async with self._writing:
             standing = await in_thread(lambda: self._store.standing(name))
-        wait = standing.first_poll(cadence, now=time.time(), dice=random.random()) - time.time()
+        wait = standing.first_poll(cadence, now=self._clock(), dice=random.random()) - self._clock()
         while True:
             await asyncio.sleep(max(0.0, wait))
             polled = await self.poll(name)
-            wait = polled.standing.next_at - time.time()
+            wait = polled.standing.next_at - self._clock()
+
+    def listings(self, name: str) -> asyncio.Queue[str]:
+        """Give the addresses that a feed is still to be asked about, for a blocklist has begun to list them."""
+        return self._listed[name]
 
     async def _follow_listings(self, name: str) -> None:
         """Ask about what is newly listed, one listing or many in one poll; never while the feed wants no questions."""
-        queue = self._listed[name]
+        queue = self.listings(name)
         while True:
             about = {await queue.get()}
             while not queue.empty():
                 about.add(queue.get_nowait())
             async with self._writing:
                 standing = await in_thread(lambda: self._store.standing(name))
-            if standing.trouble is None or standing.next_at <= time.time():
+            if standing.trouble is None or standing.next_at <= self._clock():
                 await self.poll(name, about=frozenset(about))
 
     async def poll(self, name: str, *, about: frozenset[str] | None = None) -> Polled:
@@ -114,7 +120,7 @@ class Poller:
         feed, began = self._feeds[name], time.monotonic()
         cadence = feed.cadence(self._config)
         reading, answers = await self._ask(name, feed, about)
-        now = time.time()
+        now = self._clock()
         async with self._writing:
             before = await in_thread(lambda: self._store.standing(name))
             standing = before.after(reading, cadence, now=now, dice=random.random())
@@ -147,7 +153,7 @@ class Poller:
             scope = await in_thread(lambda: self._find_scope(self._config))
             if about is not None:
                 scope = scope._replace(addresses=tuple(each for each in scope.addresses if each in about))
-            poll = await in_thread(lambda: feed.poll(self._config, scope, time.time()))  # it may read files
+            poll = await in_thread(lambda: feed.poll(self._config, scope, self._clock()))  # it may read files
             async with asyncio.timeout(POLL_SECONDS):
                 return await self._asking.poll(poll)
         except TimeoutError:
