@@ -15,7 +15,7 @@ from policies.placement import Place
 from sidecar.config import SeedConfig
 from sidecar.imap import asked, connected, quoted, words
 
-LOOK_SECONDS = 120.0
+LOOK_SECONDS = 60.0
 """Beyond this a look is given up."""
 MAILS_MAX = 1000
 """Of a folder, the newest of the days in question."""

@@ -19,7 +19,7 @@ from policies.placement import Place, SeedMail
 from sidecar.config import Config, ConfigError, SeedConfig
 from sidecar.wiring_plan import sender_on
 
-SUBMIT_SECONDS = 30.0
+SUBMIT_SECONDS = 15.0
 _REPLACED = ("To", "Cc", "Bcc", "Date", "Message-ID", "Return-Path", HEADER)
 
 

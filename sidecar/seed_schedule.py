@@ -39,6 +39,9 @@ class SeedSchedule:
             except (ConfigError, StoreError) as error:
                 own_log.seed_test_not_made(str(error))
                 await asyncio.sleep(_AGAIN)
+            except Exception as error:  # noqa: BLE001  # what a server says that nobody foresaw must not end the process
+                own_log.feed_failed("seedtest", error)
+                await asyncio.sleep(_AGAIN)
 
     async def _test(self, transport: str) -> None:
         late = await in_thread(lambda: late_of(self._config, self._store, now=time.time()))

@@ -41,6 +41,7 @@ from sidecar.config import (
     StoreConfig,
 )
 from sidecar.control import serve_control
+from sidecar.database import StoreUnavailable
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.metrics import Busiest, Figures, OutsideFigures, exposition
 from sidecar.outside_store import OutsideStore
@@ -632,6 +633,45 @@ def test_the_outside_process_tests_by_the_clock_and_shows_it(
     known = {each.measure: each.value for each in polls.known("seedtest")}
     polls.close()
     assert (known["placement.inbox.lane-01"], known["placement.latency.lane-02"]) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("disk full"), IndexError("imaplib")])
+def test_a_test_that_fails_ends_nothing_and_is_made_again_later(
+    store: SeedStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    made: list[str] = []
+
+    async def fails(*_: object) -> None:
+        made.append("")
+        raise error
+
+    monkeypatch.setattr("sidecar.seed_schedule.SeedTest.run", fails)
+
+    async def run() -> None:
+        schedule = SeedSchedule(Config(seedtest=SeedTestConfig(every_hours=6)), store, told=lambda _: None)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await schedule.run()
+
+    asyncio.run(run())
+    assert made == [""]
+
+
+@real
+def test_what_cannot_be_written_down_is_left_where_it_is(world: World) -> None:
+    test = SeedTest(world.config, world.put, first_pause=0.01)
+    puts: list[int] = []
+
+    def put(mails: Any, ended: bool) -> None:  # noqa: FBT001  # as Put
+        world.put(mails, ended)
+        puts.append(len(mails))
+        if len(puts) == 3:  # what was found
+            raise StoreUnavailable("disk full")
+
+    test._put = put
+    with pytest.raises(StoreUnavailable, match="disk full"):
+        asyncio.run(test.run())
+    assert mails_in(world.box, "INBOX") == [("Inbox placement test", "")]
 
 
 def test_without_a_pace_nothing_is_sent(store: SeedStore) -> None:
