@@ -40,8 +40,6 @@ def checked(config: Config) -> None:
         raise ConfigError("seedtest.every_hours: there is no [[seed]] to send to; wanted at least one")
     if ours.smtp and not re.fullmatch(r"\S+:\d{1,5}", ours.smtp):
         raise ConfigError(f"seedtest.smtp: found {ours.smtp!r}, wanted HOST:PORT, as 127.0.0.1:25")
-    if config.seed:
-        template(config)
 
 
 def check_transport(config: Config, transport: str) -> None:
@@ -79,6 +77,7 @@ class SeedTest:
     async def run(self, transport: str = "", *, seeds: Sequence[SeedConfig] | None = None) -> list[SeedMail]:
         """Test; give the mails as they ended. Raises what `put` raises, and ConfigError: then nothing was sent."""
         seeds = self._config.seed if seeds is None else seeds
+        await in_thread(lambda: template(self._config))  # before anything is written down
         mails = begin(seeds, transport, now=time.time())
         await in_thread(lambda: self._put(mails, False))
         mails = await in_thread(lambda: submit_all(self._config, mails))

@@ -435,13 +435,6 @@ BAD: dict[str, tuple[Config, str]] = {
         Config(seedtest=SeedTestConfig(smtp="localhost")),
         "seedtest.smtp: found 'localhost', wanted HOST:PORT",
     ),
-    "no message": (
-        Config(
-            seed=(SeedConfig("a@b.example", "b", ImapConfig("h", "u", "p")),),
-            seedtest=SeedTestConfig(sender=SENDER, message="/nowhere"),
-        ),
-        "seedtest.message: /nowhere: cannot be read",
-    ),
 }
 
 
@@ -449,6 +442,15 @@ BAD: dict[str, tuple[Config, str]] = {
 def test_bad_settings_of_seeds(config: Config, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         checked(config)
+
+
+def test_without_the_sites_message_nothing_is_begun() -> None:
+    put: list[Any] = []
+    seed = SeedConfig("a@b.example", "b", ImapConfig("h", "u", "p"))
+    config = Config(seed=(seed,), seedtest=SeedTestConfig(sender=SENDER, message="/nowhere"))
+    with pytest.raises(ConfigError, match="seedtest.message: /nowhere: cannot be read"):
+        asyncio.run(SeedTest(config, lambda *mails: put.append(mails)).run())
+    assert put == []
 
 
 def test_mail_that_our_postfix_does_not_take_is_unsent() -> None:
