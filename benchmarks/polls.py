@@ -13,7 +13,7 @@ import os
 import random
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,10 +55,10 @@ def resident_mb() -> float:
 class World(Asking):
     """Answers every question, and counts it by operator and day. One address is listed for ten days in each month."""
 
-    def __init__(self, listed: str) -> None:
+    def __init__(self, listed: str, *, days: int) -> None:
         super().__init__(mx.system_resolver)
         self.now = START
-        self.counts: Counter[tuple[str, int]] = Counter()
+        self.a_day: defaultdict[str, list[int]] = defaultdict(lambda: [0] * days)
         lists = blocklists.in_force(Config())
         self._points = {f"{dnsbl.test_points(each.list)[0]}.{each.zone}": listing(each.list) for each in lists}
         self._listed = {
@@ -82,10 +82,10 @@ class World(Asking):
     def _say(self, ask: Ask) -> Answer:
         match ask:
             case DnsAsk():
-                self.counts[".".join((ask.zone or ask.name).rsplit(".", 2)[-2:]), self.day] += 1
+                self.a_day[".".join((ask.zone or ask.name).rsplit(".", 2)[-2:])][self.day] += 1
                 return self._look_up(ask)
             case HttpAsk():
-                self.counts["api.spamhaus.org", self.day] += 1
+                self.a_day["api.spamhaus.org"][self.day] += 1
                 kind = (("content-type", "application/json"),)
                 login = "login" in ask.url
                 return HttpAnswer(200 if login else 404, kind, b'{"token": "t"}' if login else b'{"code": 404}')
@@ -119,7 +119,7 @@ async def simulated(days: int, addresses: int, domains: int, directory: Path, *,
     scope = Scope(
         tuple(f"198.51.{n // 250}.{n % 250}" for n in range(addresses)), tuple(f"d{n}.example" for n in range(domains))
     )
-    world = World(scope.addresses[0])
+    world = World(scope.addresses[0], days=days)
     store = OutsideStore.open(directory / "outside.db")
     feeds = {name: FEEDS[name] for name in ASKED}
     ended = 0
@@ -147,11 +147,8 @@ async def simulated(days: int, addresses: int, domains: int, directory: Path, *,
             await poller.poll("spamhaus-sia", about=frozenset({listings.get_nowait()}))
     memory.append(resident_mb())
     store.close()
-    a_day: dict[str, list[int]] = {}
-    for (operator, day), questions in world.counts.items():
-        a_day.setdefault(operator, [0] * days)[day] += questions
     size = (directory / "outside.db").stat().st_size / 1e6
-    return Year(a_day, memory, size, ended, time.monotonic() - began)
+    return Year(dict(world.a_day), memory, size, ended, time.monotonic() - began)
 
 
 def year(days: int, addresses: int, domains: int, *, month: int = MONTH) -> Year:

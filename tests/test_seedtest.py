@@ -448,7 +448,7 @@ def test_without_the_sites_message_nothing_is_begun() -> None:
     put: list[Any] = []
     seed = SeedConfig("a@b.example", "b", ImapConfig("h", "u", "p"))
     config = Config(seed=(seed,), seedtest=SeedTestConfig(sender=SENDER, message="/nowhere"))
-    with pytest.raises(ConfigError, match="seedtest.message: /nowhere: cannot be read"):
+    with pytest.raises(ConfigError, match=r"seedtest\.message: /nowhere: cannot be read"):
         asyncio.run(SeedTest(config, lambda *mails: put.append(mails)).run())
     assert put == []
 
