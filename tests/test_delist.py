@@ -27,6 +27,7 @@ from sidecar.incident_store import IncidentStore, Looked
 from sidecar.outside_store import OutsideStore
 from sidecar.scope import Scope
 from tests.outside_world import name_server
+from tests.test_outside import free_port, process, said
 
 ADDRESS = "192.0.2.10"
 
@@ -235,6 +236,16 @@ def test_without_the_outside_process_it_is_printed_and_said_that_nobody_wrote_it
     assert "Subject: removal of 192.0.2.10 from spamcop" in ran.output
     assert "not written down: " in ran.output
     assert "the outside process does not run here" in ran.output
+
+
+def test_the_outside_process_writes_it_down(tmp_path: Path) -> None:
+    arguments = ["--config", str(tmp_path / "sidecar.toml"), "delist", "shop.example", "--list", "surbl", "--json"]
+    with process(tmp_path, free_port()) as started:
+        said(started, "core does not answer")  # two seconds after the start
+        ran = CliRunner().invoke(sidecar, arguments)
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.output)["recorded"] is True
+    assert [each.list for each in asked_lately(tmp_path / "outside.db", since=0.0)] == ["surbl"]
 
 
 @pytest.mark.parametrize(("arguments", "says"), [(("nonsense",), "wanted an address or a domain"),
