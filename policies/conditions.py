@@ -253,19 +253,19 @@ CONDITIONS: Final = (
     # What we ourselves do not see, or cannot say.
     Condition(
         "feed-blind", "feed {object} tells nothing: {text}", "feeds", "blind",
-        at_least((WARNING, _YES), over=0.0), Category.SIDECAR,
+        at_least((WARNING, _YES), over=0.0), Category.SIDECAR, runbook="feed-blind",
     ),
     Condition(
         "feed-refused", "feed {object} does not let us in: {text}", "feeds", "refused",
-        at_least((WARNING, _YES), over=0.0), Category.SIDECAR,
+        at_least((WARNING, _YES), over=0.0), Category.SIDECAR, runbook="feed-blind",
     ),
     Condition(
         "list-sick", "list {object} cannot be believed: {text}", "dnsbl*", "zone-healthy",
-        at_most((WARNING, 0.0), over=_YES), Category.SIDECAR, confirm=2, clear=2, kind=Kind.LIST,
+        at_most((WARNING, 0.0), over=_YES), Category.SIDECAR, confirm=2, clear=2, kind=Kind.LIST, runbook="feed-blind",
     ),
     Condition(
         "channel-broken", "channel {object} takes no messages: {text}", "channels", "broken",
-        at_least((WARNING, _YES), over=0.0), Category.SIDECAR,
+        at_least((WARNING, _YES), over=0.0), Category.SIDECAR, runbook="feed-blind",
     ),
     # Blocklists: two looks in a row, both ways.
     Condition(
@@ -284,7 +284,7 @@ CONDITIONS: Final = (
     ),
     Condition(
         "seed-mailbox", "test mail cannot be looked for in {object}: {text}", "seedtest", "seed-mailbox",
-        at_most((WARNING, 0.0), over=_YES), Category.SIDECAR, confirm=2, kind=Kind.FEED,
+        at_most((WARNING, 0.0), over=_YES), Category.SIDECAR, confirm=2, kind=Kind.FEED, runbook="feed-blind",
     ),
     # Our own authentication: two looks in a row, which are ten minutes for a domain that sends.
     *(
@@ -302,11 +302,11 @@ CONDITIONS: Final = (
     ),
     Condition(
         "own-helo", "{object} greets with a name that is not its own: {text}", "authentication", "helo",
-        at_most((WARNING, 0.0), over=_YES), Category.AUTHENTICATION, confirm=2, clear=2,
+        at_most((WARNING, 0.0), over=_YES), Category.AUTHENTICATION, confirm=2, clear=2, runbook="authentication-broken",
     ),
     Condition(
         "own-key-age", "DKIM key {part} of {object} is {text}", "authentication", "dkim-key-age.*", reminder,
-        Category.AUTHENTICATION,
+        Category.AUTHENTICATION, runbook="authentication-broken",
     ),
     # Google Postmaster: daily ratios.
     Condition(
@@ -331,7 +331,7 @@ CONDITIONS: Final = (
     ),
     Condition(
         "tls-rate", "{share} of {object}'s mail to Gmail is encrypted", "google-postmaster", "tls.inbound",
-        at_most((ERROR, 0.90), (WARNING, 0.98), over=0.985), Category.INFRASTRUCTURE, daily=True,
+        at_most((ERROR, 0.90), (WARNING, 0.98), over=0.985), Category.INFRASTRUCTURE, daily=True, runbook="queue-growth",
     ),
     *(
         Condition(
@@ -359,7 +359,7 @@ CONDITIONS: Final = (
     ),
     Condition(
         "gmail-unverified", "{object} is not, or no longer, verified at Google Postmaster", "google-postmaster",
-        "verified", at_most((WARNING, 0.0), over=_YES), Category.SIDECAR, confirm=2,
+        "verified", at_most((WARNING, 0.0), over=_YES), Category.SIDECAR, confirm=2, runbook="feed-blind",
     ),
     Condition(
         "gmail-reputation", "Gmail gives {object} the reputation {text}", "google-postmaster-v1", "domain-reputation",
@@ -392,7 +392,7 @@ CONDITIONS: Final = (
         Condition(
             f"snds-{what}-age", f"SNDS: {{object}} is {{hours}} hours old; {remedy}", "snds", "credential-age",
             at_least((ERROR, end * _DAY), (WARNING, soon * _DAY), over=(soon - 1.0) * _DAY), Category.SIDECAR,
-            kind=Kind.FEED, objects=objects,
+            kind=Kind.FEED, objects=objects, runbook="feed-blind",
         )
         for what, objects, soon, end, remedy in (
             ("link", ("data-link", "status-link"), 25.0, 29.0, "renew the link in the portal: it ends after 30 days"),

@@ -446,3 +446,10 @@ def test_mail_that_does_not_leave_grows_old(world: World) -> None:
         world.now += 285
         world.look()
     assert world.incidents[0].phase is Phase.CALM
+
+
+def test_every_condition_has_a_runbook_that_names_it() -> None:
+    for condition in CONDITIONS:
+        text = (Path(__file__).parents[1] / "docs" / "runbooks" / f"{condition.runbook}.md").read_text()
+        names = (condition.name, f"{condition.name.partition('-')[0]}-…")
+        assert any(f"`{name}`" in text for name in names), condition.name

@@ -324,6 +324,8 @@ NOISE: Mapping[str, Year] = {
     "own-dmarc-policy": slips(1.0, 0.0, longest=1),
     "own-dns-records": slips(1.0, 0.0, longest=1),
     "own-helo": slips(1.0, 0.0, longest=1),
+    "inbox-placement": slips(0.95, 0.6, longest=1),
+    "seed-mailbox": slips(1.0, 0.0, longest=1),
     "own-key-age": values(uniform(0, 1e7)),
     "spam-rate": values(uniform(0, 0.0025)),
     "spam-rate-raised": slips(0.0004, 0.0015, longest=1),
@@ -345,14 +347,9 @@ NOISE: Mapping[str, Year] = {
     "snds-attestation-age": values(uniform(0, 270 * DAY)),
 }  # fmt: skip
 SLIPS_ARE_TESTED = {
-    "log-lag",
-    "core-away",
-    "list-sick",
-    "listed",
-    "spam-rate-raised",
-    "gmail-unverified",
-    "snds-yellow",
-} | {name for name in BY_NAME if name.startswith("own-")}
+    "log-lag", "core-away", "list-sick", "listed", "spam-rate-raised", "gmail-unverified", "snds-yellow",
+    "inbox-placement", "seed-mailbox", *(name for name in BY_NAME if name.startswith("own-")),
+}  # fmt: skip
 
 
 def turns(condition: Condition, figures: Iterable[Figure]) -> list[str]:
