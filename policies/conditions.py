@@ -198,6 +198,12 @@ CONDITIONS: Final = (
         Category.LIST_QUALITY, confirm=2, clear=4, runbook="complaint-spike",
     ),
     Condition(
+        "unsubscribe-latency", "it took {hours} hours until we heard that people had left lists of {object}"
+        " ({volume} in a day)", "report-mail", "unsubscribe-latency",
+        at_least((ERROR, 2 * _DAY), (WARNING, _DAY), over=0.5 * _DAY, volume=20),
+        Category.LIST_QUALITY, confirm=2, clear=4, runbook="complaint-spike",
+    ),
+    Condition(
         "dmarc-failures", "{share} of {volume} messages that we sent as {object} fail DMARC, receivers report",
         "report-mail", "dmarc-failures",
         at_least((ERROR, 0.10), (WARNING, 0.01), over=0.005, volume=100, sure=True),

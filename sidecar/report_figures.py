@@ -19,10 +19,12 @@ BEFORE: Final = 8 * DAY
 """Seconds back in which lies what is usual for complaints; today is left out."""
 REPORTED: Final = 3 * DAY
 """Seconds back in which reports end that are looked at: they come a day late, some two."""
+LATENCIES_MAX: Final = 20_000
+"""Unsubscriptions of a day that are looked at, the newest."""
 DOMAINS_MAX: Final = 500
 """Of metrics."""
-MEASURES: Final = {"complaints.24h": ("complaint",), "opt-outs.24h": ("opt-out",)}
-"""Measure -> kinds of events that it counts."""
+MEASURES: Final = {"complaints.24h": ("complaint", "complaint"), "opt-outs.24h": ("opt-out", "unsubscribe")}
+"""Measure -> the kind of events that it counts, as report mail and as other programs of the site name it."""
 
 
 class Reported(NamedTuple):
@@ -49,17 +51,30 @@ class ReportFigures:
         outcome = Outcome.UNKNOWN if troubled else Outcome.OK
         delivered = self._tally.busiest_day(now=now)
         sent = self._tally.sent(since=now - BEFORE, until=now - DAY)
-        for measure, kinds in MEASURES.items():
-            counted = self._counted(kinds, now - DAY, now)
-            before = self._counted(kinds, now - BEFORE, now - DAY)
+        for measure, (reported_as, told_as) in MEASURES.items():
+            counted = self._counted(reported_as, told_as, now - DAY, now)
+            before = self._counted(reported_as, told_as, now - BEFORE, now - DAY)
             usual = {object_: before.get(object_, 0) / number for object_, number in sent.items() if number}
             yield from reported.per_delivered(measure, counted, delivered, usual, watched, outcome=outcome, now=now)
 
-    def _counted(self, kinds: Collection[str], since: float, until: float) -> dict[Object, int]:
-        wanted = ", ".join("?" * len(kinds))
-        with self._store.lock:
-            rows = self._store.database.rows(_EVENTS.format(kinds=wanted), (since, until, *kinds))
+        yield from reported.latencies(self._latencies(now=now), watched, now=now)
+
+    def _counted(self, reported_as: str, told_as: str, since: float, until: float) -> dict[Object, int]:
+        rows = self._rows(_EVENTS, since, until, reported_as)
+        if self._is_told():
+            rows += self._rows(_TOLD, since, until, told_as, reported_as)
         return by_object((domain, provider, int(number)) for domain, provider, number in rows)
+
+    def _latencies(self, *, now: float) -> dict[str, list[float]]:
+        """How long after they happened we heard of unsubscriptions, by sending domain."""
+        found: dict[str, list[float]] = {}
+        for domain, seconds in self._rows(_LATENCIES, now - DAY, LATENCIES_MAX) if self._is_told() else ():
+            found.setdefault(domain, []).append(seconds)
+        return found
+
+    def _is_told(self) -> bool:
+        """Whether other programs may tell of events here."""
+        return bool(self._rows("SELECT 1 FROM sqlite_schema WHERE name = 'ingest_event'"))
 
     def dmarc(self, addresses: Callable[[], Sequence[str]], *, now: float) -> Iterator[Figure]:
         """Give each domain's failures, when a report came since the last look. Raises StoreError.
@@ -106,7 +121,19 @@ class ReportFigures:
 
 _EVENTS = """
     SELECT sending_domain, provider, sum(max(incidents, 1)) FROM report_event
-    WHERE time >= ? AND time < ? AND kind IN ({kinds}) AND trusted GROUP BY sending_domain, provider
+    WHERE time >= ? AND time < ? AND kind = ? AND trusted GROUP BY sending_domain, provider
+"""
+# What report mail tells as well counts once.
+_TOLD = """
+    SELECT sending_domain, '', count(*) FROM ingest_event AS told
+    WHERE time >= ? AND time < ? AND kind = ? AND NOT EXISTS (
+        SELECT 1 FROM report_event WHERE report_event.recipient = told.recipient AND report_event.recipient != ''
+            AND report_event.kind = ? AND report_event.sending_domain = told.sending_domain AND trusted
+    ) GROUP BY sending_domain
+"""
+_LATENCIES = """
+    SELECT sending_domain, max(0.0, time - at) FROM ingest_event WHERE time >= ? AND kind = 'unsubscribe'
+    ORDER BY time DESC LIMIT ?
 """
 _NEWEST = {
     "dmarc_report": "SELECT coalesce(max(time), 0.0) FROM dmarc_report WHERE trusted",

@@ -299,6 +299,7 @@ NOISE: Mapping[str, Year] = {
     "complaints": complaints("complaints.24h", 0.0003),
     "complaints-raised": complaints("complaints.24h", 0.0003),
     "opt-outs": complaints("opt-outs.24h", 0.002),
+    "unsubscribe-latency": values(uniform(0, 11 * HOUR)),
     "dmarc-failures": dmarc_reports,
     "dkim-failures": dmarc_reports,
     "dmarc-strangers": dmarc_reports,

@@ -131,6 +131,69 @@ def test_people_leave_a_list(world: World) -> None:
     assert "4.00% of 5000 messages of a.example made people leave the list" in titles(world)
 
 
+INGEST = """
+    CREATE TABLE IF NOT EXISTS ingest_event (
+        id INTEGER PRIMARY KEY, key TEXT, time REAL, at REAL, kind TEXT, recipient TEXT, recipient_domain TEXT,
+        sending_domain TEXT, campaign TEXT, reply TEXT
+    )
+"""
+INGESTED = """
+    INSERT INTO ingest_event (key, time, at, kind, recipient, recipient_domain, sending_domain, campaign, reply)
+    VALUES (?, ?, ?, ?, ?, 'yahoo.com', 'a.example', '', '')
+"""
+
+
+def ingested(world: World, number: int, kind: str, *, late: float = 60.0, recipient: str = "u{}") -> None:
+    rows = [
+        (f"{kind}{each}", world.now - 60, world.now - 60 - late, kind, recipient.format(each)) for each in range(number)
+    ]
+    with world.store.database.transaction():
+        world.store.database.connection.execute(INGEST)
+        world.store.database.connection.executemany(INGESTED, rows)
+
+
+def test_unsubscriptions_that_other_programs_tell(world: World) -> None:
+    world.attempts(5_000, provider="yahoo")
+    ingested(world, 100, "unsubscribe", late=30 * 3600.0)
+    for _ in range(2):
+        world.look()
+        world.now += 900
+    assert titles(world) == [
+        "2.00% of 5000 messages of a.example made people leave the list",
+        "it took 30.0 hours until we heard that people had left lists of a.example (100 in a day)",
+    ]
+    world.now += 2 * DAY
+    for _ in range(4):
+        world.look()
+        world.now += 900
+    assert titles(world) == []
+
+
+def test_a_complaint_that_is_told_twice_counts_once(world: World) -> None:
+    world.attempts(60_000, provider="yahoo")
+    reports(world, 20)
+    ingested(world, 20, "complaint")
+    with world.store.database.transaction():
+        world.store.database.connection.execute("UPDATE report_event SET recipient = 'u' || (id - 1)")
+    for _ in range(2):
+        world.look()
+        world.now += 900
+    assert world.incidents == []  # 20 of 60,000; 40 would be bad enough
+    ingested(world, 80, "complaint", recipient="other{}")
+    for _ in range(2):
+        world.look()
+        world.now += 900
+    assert "0.17% of 60000 messages of a.example were called spam by those who got them" in titles(world)
+
+
+def test_latency_is_of_most_and_not_of_the_worst() -> None:
+    heard = {"a.example": [float(each) for each in range(1, 101)], "b.example": [7.0]}
+    found = {each.object: each for each in reported.latencies(heard, [("domain", "c.example")], now=1.0)}
+    assert {name: (each.value, each.volume) for name, each in found.items()} == {
+        "a.example": (95.0, 100.0), "b.example": (7.0, 1.0), "c.example": (0.0, 0.0),
+    }  # fmt: skip
+
+
 DMARC = "INSERT INTO dmarc_report VALUES (?, 'google.com', ?, 'a.example', ?, ?, '7489', '{}', ?, ?, 'google.com', 0)"
 DMARC_ROW = "INSERT INTO dmarc_row VALUES (?, ?, ?, ?, ?, ?, ?, 'a.example', 'a.example', '{}', '[]')"
 Row = tuple[str, int, str, str, str]
