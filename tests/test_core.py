@@ -4,10 +4,15 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from policies.repeats import Repeated
+from sidecar.control import ask_core
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.store import Store
 
@@ -116,3 +121,35 @@ def test_a_postfix_that_is_not_there(config: Path, tmp_path: Path) -> None:
         + f'\nconfig_directory = "{tmp_path}/nowhere"\n'
     )
     ends_saying(config, "nowhere")
+
+
+def sent(queue_id: str) -> Iterator[str]:
+    yield f"cleanup[5]: {queue_id}: message-id=<same@s.example>"
+    yield f"qmgr[6]: {queue_id}: from=<x@s.example>, size=9, nrcpt=1 (queue active)"
+    relay = "relay=mx.r.example[192.0.2.1]:25, delay=1, delays=0/0/0/1"
+    yield f"smtp[7]: {queue_id}: to=<u@r.example>, {relay}, dsn=2.0.0, status=sent (250 2.0.0 OK)"
+    yield "smtp[7]: connect to mx.r.example[192.0.2.1]:25: Connection timed out"
+
+
+def test_what_it_notices_is_asked_on_the_control_socket(config: Path, tmp_path: Path) -> None:
+    """Through the log, the loop and the socket: a message sent twice, a host that cannot be reached, the queue."""
+    stamp = datetime.now(UTC).isoformat()
+    lines = [*sent("4Z00000000001zz"), *sent("4Z00000000002zz")]
+    (tmp_path / "mail.log").write_text("".join(f"{stamp} mx postfix/{line}\n" for line in lines))
+    (tmp_path / "core.db").write_bytes(b"not a database" * 1_000)  # so that the log is read from its begin
+    process = core(config)
+    assert process.stderr is not None
+    try:
+        assert any("listening on" in line for line in process.stderr)
+        until = time.monotonic() + 60
+        while ask_core(tmp_path / "control", {"command": "health"})["lines"] < len(lines) and time.monotonic() < until:
+            pass
+        told = ask_core(tmp_path / "control", {"command": "noticed"})
+        (repeated,) = (Repeated(*each) for each in told["repeated"])
+        assert (repeated.domain, repeated.delivered, repeated.again) == ("s.example", 2, 1)
+        assert told["hosts"] == [["mx.r.example", 2.0, 2.0, 0.0, 0.0, 0.0, 0.0]]
+        queue = ask_core(tmp_path / "control", {"command": "queue"})
+        assert (queue["live"], queue["old"]) == (2, 0)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
