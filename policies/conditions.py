@@ -163,7 +163,7 @@ CONDITIONS: Final = (
         "stream-stopped", "{object} sent {share} of the {volume} messages that it sends in such an hour",
         "log", "of-expected.1h",
         at_most((WARNING, STOPPED), over=0.20, volume=STEADY_MIN),
-        Category.QUEUE, confirm=8, clear=2, kind=Kind.DOMAIN, runbook="queue-growth",
+        Category.QUEUE, confirm=8, clear=2, runbook="queue-growth",
     ),
     Condition(
         "streams-stopped", "{share} of {volume} domains that send steadily have stopped", "log", "stopped.1h",

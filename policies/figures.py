@@ -19,6 +19,8 @@ class Kind(StrEnum):
     PROVIDER = "provider"
     STREAM = "stream"
     """What one domain sends to one provider: "example.com@google"."""
+    TENANT = "tenant"
+    CAMPAIGN = "campaign"
     MX = "mx"
     SUBQUEUE = "subqueue"
     LIST = "list"

@@ -59,14 +59,18 @@ def by_object(rows: Iterable[tuple[str, str, int]]) -> dict[Object, int]:
     return dict(found)
 
 
-def objects(domain: str, provider: str) -> Iterator[Object]:
-    """Tell what a message from a domain to a provider counts for."""
+def objects(domain: str, provider: str, tenant: str = "", campaign: str = "") -> Iterator[Object]:
+    """Tell what a message from a domain to a provider counts for; "" where something is not known."""
     if provider:
         yield str(Kind.PROVIDER), provider
     if domain:
         yield str(Kind.DOMAIN), domain
     if domain and provider:
         yield str(Kind.STREAM), f"{domain}@{provider}"
+    if tenant:
+        yield str(Kind.TENANT), tenant
+    if campaign:
+        yield str(Kind.CAMPAIGN), campaign
 
 
 class Sent(NamedTuple):

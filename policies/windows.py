@@ -106,6 +106,8 @@ def shares(
 
 STOPPED: Final = 0.02
 """Of what is expected; below it a stream stands."""
+STREAMS: Final = (Kind.DOMAIN, Kind.TENANT, Kind.CAMPAIGN)
+"""What may send steadily, and stop."""
 MANY: Final = (5, 0.2)
 """Streams, and share of all steady ones, that stop together for one reason: a holiday, or all of us."""
 
@@ -113,19 +115,22 @@ MANY: Final = (5, 0.2)
 def expected(
     last_hour: Mapping[Object, int], before: Sequence[Mapping[Object, int]], also: Collection[Object], *, now: float
 ) -> Iterator[Figure]:
-    """Compare each domain's last hour with what it sent in such hours before: the least of them is expected.
+    """Compare each stream's last hour with what it sent in such hours before: the least of them is expected.
 
-    Where many stop together, nobody can say it of one: then that is told of all mail.
+    Where many domains stop together, nobody can say it of one: then that is told of all mail.
     """
-    domains = {object_ for hours in before[:1] for object_ in hours if object_[0] == Kind.DOMAIN}
-    least = {object_: min((hours.get(object_, 0) for hours in before), default=0) for object_ in domains}
-    steady = [object_ for object_, usual in least.items() if usual >= STEADY_MIN]
-    stopped = sum(last_hour.get(object_, 0) <= STOPPED * least[object_] for object_ in steady)
-    together = stopped >= MANY[0] and stopped >= MANY[1] * len(steady)
-    for object_ in domains | {each for each in also if each[0] == Kind.DOMAIN}:
-        usual = least.get(object_, 0)
-        value = last_hour.get(object_, 0) / usual if usual else 1.0
-        outcome = Outcome.UNKNOWN if together and value <= STOPPED else Outcome.OK
-        yield Figure(FEED, object_[1], Kind.DOMAIN, "of-expected.1h", outcome, value, "", now, now, float(usual))
-    share = stopped / len(steady) if together else 0.0
-    yield Figure(FEED, ALL, Kind.HOST, "stopped.1h", Outcome.OK, share, "", now, now, float(len(steady)))
+    watched = {object_ for hours in before[:1] for object_ in hours} | set(also)
+    least = {object_: min((hours.get(object_, 0) for hours in before), default=0) for object_ in watched}
+    for kind in STREAMS:
+        ours = [object_ for object_ in watched if object_[0] == kind]
+        steady = [object_ for object_ in ours if least[object_] >= STEADY_MIN]
+        stopped = sum(last_hour.get(object_, 0) <= STOPPED * least[object_] for object_ in steady)
+        together = stopped >= MANY[0] and stopped >= MANY[1] * len(steady)
+        for object_ in ours:
+            usual = least[object_]
+            value = last_hour.get(object_, 0) / usual if usual else 1.0
+            outcome = Outcome.UNKNOWN if together and value <= STOPPED else Outcome.OK
+            yield Figure(FEED, object_[1], kind, "of-expected.1h", outcome, value, "", now, now, float(usual))
+        if kind is Kind.DOMAIN:
+            share = stopped / len(steady) if together else 0.0
+            yield Figure(FEED, ALL, Kind.HOST, "stopped.1h", Outcome.OK, share, "", now, now, float(len(steady)))

@@ -110,10 +110,13 @@ class LogTally:
         core = Database.open_read_only(self._core, SCHEMA)
         try:
             mark = self._begin(core, now=now)
+            known = {name for _, name, *_ in core.rows("PRAGMA table_info(attempt)")}
+            # Who submitted it, and for which campaign, where core keeps that.
+            count = _COUNT.format(*(name if name in known else "''" for name in ("tenant", "campaign")))
             last = int(core.rows("SELECT coalesce(max(id), 0) FROM attempt")[0][0])
             while mark < last and time.monotonic() < until:
                 upto = min(mark + ROWS, last)
-                self._add(core.rows(_COUNT, (mark, upto, now - _KEPT[HOUR])), upto, now=now)
+                self._add(core.rows(count, (mark, upto, now - _KEPT[HOUR])), upto, now=now)
                 mark = upto
             return mark >= last
         finally:
@@ -134,14 +137,14 @@ class LogTally:
 
     def _add(self, rows: list[tuple[Any, ...]], upto: int, *, now: float) -> None:
         cells: defaultdict[tuple[int, int, str, str], Counts] = defaultdict(Counts)
-        for begin, provider, domain, *numbers in rows:
+        for begin, provider, domain, tenant, campaign, *numbers in rows:
             counts = Counts(*map(int, numbers))
             fine = int(begin)
             for width in _KEPT:
                 if fine < now - _KEPT[width]:
                     continue
                 start = fine // width * width
-                for kind, name in ((str(Kind.HOST), ALL), *objects(str(domain), str(provider))):
+                for kind, name in ((str(Kind.HOST), ALL), *objects(domain, provider, tenant, campaign)):
                     if width == DAY or kind != Kind.STREAM:
                         cell = (width, start, kind, name)
                         cells[cell] = cells[cell].plus(counts)
@@ -185,12 +188,12 @@ class LogTally:
 
 
 _COUNT = f"""
-    SELECT CAST(time / {_FINE} AS INTEGER) * {_FINE} AS begin, provider, sender_domain, count(*),
+    SELECT CAST(time / {_FINE} AS INTEGER) * {_FINE} AS begin, provider, sender_domain, {{}}, {{}}, count(*),
         sum(status = 'sent'), sum(status = 'deferred'), sum(status IN ('bounced', 'expired')),
         sum(status = 'bounced' AND bounce = 'hard'),
         sum(detail IN ('infrastructure.connect', 'infrastructure.timeout')),
         sum(detail = 'infrastructure.tls'), sum(status != 'sent' AND detail LIKE 'authentication.%')
-    FROM attempt WHERE id > ? AND id <= ? AND time >= ? GROUP BY begin, provider, sender_domain
+    FROM attempt WHERE id > ? AND id <= ? AND time >= ? GROUP BY 1, 2, 3, 4, 5
 """
 _FIELDS = ", ".join(Counts._fields)
 _ADD = (
@@ -213,6 +216,6 @@ _SENT = (
     " GROUP BY kind, object HAVING min(begin) <= ?"
 )
 _ATTEMPTS = (
-    "SELECT kind, object, sum(attempts) FROM tally WHERE width = ? AND begin >= ? AND begin < ? AND kind = 'domain'"
+    "SELECT kind, object, sum(attempts) FROM tally WHERE width = ? AND begin >= ? AND begin < ? AND kind IN ('domain', 'tenant', 'campaign')"
     " GROUP BY kind, object"
 )

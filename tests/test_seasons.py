@@ -182,3 +182,26 @@ def test_a_sender_that_is_new_finds_its_pace(world: World) -> None:
         world.now += 45
         world.look()
     assert world.incidents == []
+
+
+def test_a_tenant_and_a_campaign_that_stop(world: World) -> None:
+    """Core keeps them in columns of their own; a store without these says nothing of them."""
+    here = {name for _, name, *_ in world.core.rows("PRAGMA table_info(attempt)")}
+    with world.core.transaction():
+        for column in ("tenant", "campaign"):
+            if column not in here:
+                world.core.connection.execute(f"ALTER TABLE attempt ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+    for hours in range(26):
+        world.attempts(100, ago=hours * 3600.0 + 1800.0)
+    with world.core.transaction():
+        world.core.connection.execute("UPDATE attempt SET tenant = 'shop', campaign = 'receipts'")
+    world.look()
+    assert world.incidents == []
+    world.now += 3600
+    world.attempts(100)  # the domain goes on, for others
+    for _ in range(8):
+        world.now += 60
+        world.look()
+    firing = {(str(member.kind), member.object) for each in world.incidents for member in each.members}
+    assert firing == {("tenant", "shop"), ("campaign", "receipts")}
+    assert len(world.incidents) == 1
