@@ -259,7 +259,7 @@ CONDITIONS: Final = (
     # What we ourselves do not see, or cannot say.
     Condition(
         "feed-blind", "feed {object} tells nothing: {text}", "feeds", "blind",
-        at_least((WARNING, _YES), over=0.0), Category.SIDECAR, runbook="feed-blind",
+        at_least((WARNING, _YES), over=0.0), Category.SIDECAR, confirm=40, runbook="feed-blind",
     ),
     Condition(
         "feed-refused", "feed {object} does not let us in: {text}", "feeds", "refused",

@@ -97,17 +97,24 @@ class FeedSeries(Collector):
         self._clock = clock
         self._most = most
         self._told: dict[Key, _Told] = {}
-        self._data: dict[str, float] = {}
+        self._days: dict[str, float] = {}
+        self._moments: dict[str, float] = {}
 
     def told(self, seen: Iterable[Observation], *, told_at: float) -> None:
         """Take in what a poll told; of the days of one measure the newest counts."""
         for each in seen:
             if each.outcome is not Outcome.OK or each.value is None:
                 continue
-            self._data[each.feed] = max(self._data.get(each.feed, 0.0), each.at or told_at)
+            self._describes(each, told_at)
             known = self._told.get(each[:3])
             if known is None or each.at >= known.at:
                 self._told[each[:3]] = _Told(each.value, told_at, each.at)
+
+    def _describes(self, seen: Observation, told_at: float) -> None:
+        """Note the newest time that a feed's values describe: of one with daily values the day, which lags."""
+        if seen.at:
+            self._days[seen.feed] = max(self._days.get(seen.feed, 0.0), seen.at)
+        self._moments[seen.feed] = max(self._moments.get(seen.feed, 0.0), told_at)
 
     def collect(self) -> Iterator[Metric]:
         self._forget()
@@ -129,7 +136,7 @@ class FeedSeries(Collector):
         data = GaugeMetricFamily(
             "sidecar_feed_data_timestamp_seconds", "The newest time that a feed's values describe", labels=["feed"]
         )
-        for feed, at in self._data.items():
+        for feed, at in {**self._moments, **self._days}.items():
             data.add_metric([feed], at)
         yield data
 

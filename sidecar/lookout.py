@@ -49,6 +49,7 @@ QUEUE_EVERY: Final = 300.0
 SUBQUEUES_EVERY: Final = 60.0
 ANSWERS_EVERY: Final = 900.0
 REPORTS_EVERY: Final = 300.0
+TOTALS_EVERY: Final = 3600.0
 PRUNE_EVERY: Final = 6 * 3600.0
 LOOKUPS: Final = 10
 """Alerts of one look whose surroundings are looked up; each costs a walk through a quarter of an hour of the log."""
@@ -175,7 +176,8 @@ class Lookout:
                 for condition in self._looking(figure):
                     self._judge(condition, figure, now=now)
             self._incidents.tick(now=now)
-            self._sum_up(now=now)
+            with self._said_if_unread():
+                self._sum_up(now=now)
             self._store_changes(now=now)
             self._incidents.forget(now=now)
         self.outbox.wake_from_thread()
@@ -330,7 +332,9 @@ class Lookout:
             self._at["reports"] = now
             yield from self._read(lambda: self._reports.dmarc(self._addresses, now=now))
             yield from self._read(lambda: self._reports.tls(now=now))
-            with contextlib.suppress(StoreError):  # the figures beside it say so
+        if now - self._at["totals"] >= TOTALS_EVERY:
+            self._at["totals"] = now
+            with self._said_if_unread():
                 self._reported = self._reports.totals(now=now)
         if now - self._at["prune"] >= PRUNE_EVERY:
             self._at["prune"] = now
@@ -384,12 +388,20 @@ class Lookout:
         """Of which objects a figure is wanted though nothing happened: an alert waits for its end."""
         return {(str(alert.kind), alert.object) for alert in self._alerts.values() if alert.feed == feed}
 
-    def _read(self, figures: Callable[[], Iterable[Figure]]) -> Iterator[Figure]:
-        """Give all the figures, or, where the store does not answer, none."""
+    @contextlib.contextmanager
+    def _said_if_unread(self) -> Iterator[None]:
+        """What a store does not tell now must not keep back what else there is."""
         try:
-            yield from list(figures())
+            yield
         except StoreError as error:
             own_log.look_incomplete(str(error))
+
+    def _read(self, figures: Callable[[], Iterable[Figure]]) -> Iterator[Figure]:
+        """Give all the figures, or, where the store does not answer, none."""
+        found: list[Figure] = []
+        with self._said_if_unread():
+            found = list(figures())
+        yield from found
 
     async def _core_says(self) -> list[Figure]:
         now = self._clock()
@@ -422,11 +434,16 @@ class Lookout:
             told = await self._ask_core({"command": "noticed"})
         except (CoreUnreachable, CoreRefused):
             return []
-        hosts = [
-            MxHost(str(name), Answered(*counts[:3]), Answered(*counts[3:])) for name, *counts in told.get("hosts", ())
-        ]
-        repeated = [Repeated(*each) for each in told.get("repeated", ())]
-        since = float(told.get("since", now))
+        try:
+            hosts = [
+                MxHost(str(name), Answered(*counts[:3]), Answered(*counts[3:]))
+                for name, *counts in told.get("hosts", ())
+            ]
+            repeated = [Repeated(*each) for each in told.get("repeated", ())]
+            since = float(told.get("since", now))
+        except (TypeError, ValueError) as error:  # core of another version, until it is started anew
+            own_log.look_incomplete(f"what core noticed cannot be read: {error}")
+            return []
         return list(watched_figures(hosts, repeated, self._watched(LOG), since=since, now=now))
 
     def _queue(self, host: str, sample: QueueAge, *, now: float) -> list[Figure]:

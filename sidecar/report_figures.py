@@ -38,8 +38,8 @@ class ReportFigures:
     def __init__(self, store: IncidentStore, tally: LogTally) -> None:
         self._store = store
         self._tally = tally
-        self._newest: dict[str, float] = {}
-        """Table -> when the newest report was taken in that was looked at."""
+        self._newest: dict[str, int] = {}
+        """Table -> the newest report that was looked at."""
 
     def answers(self, watched: Collection[Object], *, now: float) -> Iterator[Figure]:
         """Give complaints and opt-outs of the last day over what was delivered.
@@ -109,7 +109,7 @@ class ReportFigures:
 
     def _news(self, table: str) -> bool:
         newest = self._rows(_NEWEST[table])[0][0]
-        if newest <= self._newest.get(table, 0.0):
+        if newest <= self._newest.get(table, 0):
             return False
         self._newest[table] = newest
         return True
@@ -136,8 +136,8 @@ _LATENCIES = """
     ORDER BY time DESC LIMIT ?
 """
 _NEWEST = {
-    "dmarc_report": "SELECT coalesce(max(time), 0.0) FROM dmarc_report WHERE trusted",
-    "tls_report": "SELECT coalesce(max(time), 0.0) FROM tls_report WHERE trusted",
+    "dmarc_report": "SELECT coalesce(max(id), 0) FROM dmarc_report",
+    "tls_report": "SELECT coalesce(max(id), 0) FROM tls_report",
 }
 _DMARC_DOMAINS = "SELECT domain, max(end), max(time) FROM dmarc_report WHERE trusted AND end >= ? GROUP BY domain"
 _DMARC = """

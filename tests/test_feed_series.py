@@ -88,8 +88,8 @@ def test_series() -> None:
         "sidecar_snds_trap_hits": {("192.0.2.1",): 3.0},
         "sidecar_snds_blocked": {("192.0.2.1",): 0.0},
         "sidecar_feed_data_timestamp_seconds": {
-            ("dnsbl-15min",): NOW, ("authentication",): NOW, ("senderscore",): NOW, ("google-postmaster",): NOW,
-            ("snds",): NOW,
+            ("dnsbl-15min",): NOW, ("authentication",): NOW, ("senderscore",): NOW,
+            ("google-postmaster",): NOW - 2 * DAY, ("snds",): NOW - DAY,
         },
     }  # fmt: skip
 

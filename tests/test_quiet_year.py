@@ -314,7 +314,7 @@ NOISE: Mapping[str, Year] = {
     "subqueue-stuck": values(uniform(0, 3_500), looks=20_000),
     "log-lag": slips(0.2, 700.0, longest=3),
     "core-away": slips(0.0, 1.0, longest=7),
-    "feed-blind": slips(0.0, 0.0, longest=0),
+    "feed-blind": slips(0.0, 1.0, longest=39),
     "feed-refused": slips(0.0, 0.0, longest=0),
     "list-sick": slips(1.0, 0.0, longest=1),
     "channel-broken": slips(0.0, 0.0, longest=0),
@@ -348,7 +348,7 @@ NOISE: Mapping[str, Year] = {
     "snds-attestation-age": values(uniform(0, 270 * DAY)),
 }  # fmt: skip
 SLIPS_ARE_TESTED = {
-    "log-lag", "core-away", "list-sick", "listed", "spam-rate-raised", "gmail-unverified", "snds-yellow",
+    "log-lag", "core-away", "feed-blind", "list-sick", "listed", "spam-rate-raised", "gmail-unverified", "snds-yellow",
     "inbox-placement", "seed-mailbox", *(name for name in BY_NAME if name.startswith("own-")),
 }  # fmt: skip
 
