@@ -68,10 +68,12 @@ class _Host:
 
     def age(self, *, now: float) -> None:
         """Let what is older than an hour become what was before."""
-        newest = int(now // BUCKET)
-        for bucket in sorted(self.buckets):
-            if bucket <= newest - BUCKETS:
-                self.before = self.before.faded(FADE).plus(Answered(*self.buckets.pop(bucket)))
+        last = int(now // BUCKET) - BUCKETS
+        for bucket in [each for each in self.buckets if each <= last]:
+            self.before = self.before.faded(FADE).plus(Answered(*self.buckets.pop(bucket)))
+
+    def lately(self) -> Answered:
+        return Answered(*map(sum, zip(*self.buckets.values(), strict=True)))
 
 
 class MxHosts:
@@ -107,11 +109,8 @@ class MxHosts:
         found = []
         for name, host in self._hosts.items():
             host.age(now=now)
-            lately = Answered()
-            for counts in host.buckets.values():
-                lately = lately.plus(Answered(*counts))
-            if any(lately):
-                found.append(MxHost(name, lately, host.before))
+            if host.buckets:
+                found.append(MxHost(name, host.lately(), host.before))
         return found
 
 

@@ -19,6 +19,7 @@ from policies.windows import Counts
 from sidecar import own_log
 from sidecar.channels import KINDS, Channel
 from sidecar.config import ChannelConfig, ChannelKind, Config, ConfigError
+from sidecar.database import StoreUnavailable
 from sidecar.lookout import digest_at
 from tests.alert_world import slack_fault
 from tests.lookout_world import World
@@ -147,3 +148,26 @@ def test_it_leaves_once_a_day_also_across_restarts(world: World) -> None:
         "1 incident in 24 hours, 1 open now; 100.00% of 900 accepted, 0.00% of attempts put off, 0 hard bounces"
     )
     assert "big.example: 100.00% of 900 accepted" in oldest.victims[0]
+
+
+def test_a_digest_that_cannot_be_made_keeps_back_no_alert(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.config = dataclasses.replace(world.config, alerts=dataclasses.replace(world.config.alerts, digest="07:00"))
+    world.restart()
+    world.look()
+    world.now += DAY
+
+    def busy(**_: object) -> None:
+        raise StoreUnavailable("locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.started._tally, "last_day", busy)
+        world.told("snds", Observation("snds", "192.0.2.10", "blocked", Outcome.OK, 1.0, "complaints"))
+        world.look()
+    assert [each.title for each in world.incidents] == ["Outlook.com blocks 192.0.2.10: complaints"]
+    assert world.store.mark("digest") == digest_day(world) - 1
+    world.look()
+    assert world.store.mark("digest") == digest_day(world)
+
+
+def digest_day(world: World) -> int:
+    return day_of(world.now, due("07:00"))
