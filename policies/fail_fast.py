@@ -64,7 +64,11 @@ class FailFast:
         return list(self._broken.values())
 
     def restore(self, row: Broken) -> None:
-        self._broken[row.key] = row
+        """Take back what the store kept; what the site no longer wants held is forgotten."""
+        if self.wants(row.key.value):
+            self._broken[row.key] = row
+        else:
+            self.changed[row.key] = None
 
     def wants(self, domain: str) -> bool:
         return self._wanted.wants(domain)

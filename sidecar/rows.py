@@ -7,6 +7,7 @@ from policies.fail_fast import Broken
 from policies.key import Key
 from policies.messages import Message, Place, Recipient
 from policies.senders import Habit
+from policies.sent_as import SentAs
 from policies.suppression import Move
 from sidecar.log_batch import Position
 from sidecar.store import Store
@@ -69,13 +70,23 @@ def merged(earlier: Commit | None, later: Commit | None) -> Commit | None:
         holds=list(holds.values()),
         holds_gone=[place for place in (*earlier.holds_gone, *later.holds_gone) if place not in again],
         learned=list({(row.kind, row.name, row.value): row for row in (*earlier.learned, *later.learned)}.values()),
-        sent_as=[*earlier.sent_as, *later.sent_as],
+        sent_as=_summed(*earlier.sent_as, *later.sent_as),
         broken=list(broken.values()),
         repaired=[key for key in (*earlier.repaired, *later.repaired) if key not in broken],
         received=[*earlier.received, *later.received],
         removed=[*earlier.removed, *later.removed],
         suppression=[*earlier.suppression, *later.suppression],
     )
+
+
+def _summed(*rows: SentAs) -> list[SentAs]:
+    """Add up the counts of one combination in one hour, so that a long time without a store costs no more than a short one."""
+    sums: dict[tuple[object, ...], SentAs] = {}
+    for row in rows:
+        before = sums.get(row[:4])
+        counts = row[4:] if before is None else tuple(map(sum, zip(before[4:], row[4:], strict=True)))
+        sums[row[:4]] = SentAs(*row[:4], *counts)
+    return list(sums.values())
 
 
 def restore(engine: Engine, store: Store) -> None:

@@ -180,6 +180,10 @@ def test_what_is_broken_and_who_let_it_go_outlives_a_restart(tmp_path: Path) -> 
     sub = again.subqueues.get(KEY)
     assert sub is not None
     assert sub.machine.state is State.PAUSED
+    off = Engine(RULES, rules.organizational_domain, Settings(act=True))  # the setting is off now
+    restore(off, store)
+    assert off.fail_fast.known() == []
+    assert set(off.fail_fast.changed) == {KEY, other}
     again.fail_fast.repaired(KEY, now=made.now)
     again.fail_fast.repaired(other, now=made.now)
     commit = gather(again, None, now=made.now)
