@@ -11,7 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from parsers.expression import ExpressionError
 from parsers.feeds.asking import Trouble
@@ -53,6 +53,15 @@ TOTALS_EVERY: Final = 3600.0
 PRUNE_EVERY: Final = 6 * 3600.0
 LOOKUPS: Final = 10
 """Alerts of one look whose surroundings are looked up; each costs a walk through a quarter of an hour of the log."""
+
+
+class Turned(NamedTuple):
+    """An alert that fired, got worse or was resolved in this look."""
+
+    alert: Alert
+    turn: Turn
+    condition: Condition
+
 
 Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -172,9 +181,11 @@ class Lookout:
         with self._turn:
             self._lookups = LOOKUPS
             self._drop_unknown(now=now)
+            turned: list[Turned] = []
             for figure in figures:
                 for condition in self._looking(figure):
-                    self._judge(condition, figure, now=now)
+                    turned += self._judge(condition, figure, now=now)
+            self._tell_incidents(turned, now=now)
             self._incidents.tick(now=now)
             with self._said_if_unread():
                 self._sum_up(now=now)
@@ -197,17 +208,26 @@ class Lookout:
             self._by_measure[place] = found
         return [condition for condition in found if condition.looks_at(figure)]
 
-    def _judge(self, condition: Condition, figure: Figure, *, now: float) -> None:
+    def _judge(self, condition: Condition, figure: Figure, *, now: float) -> list[Turned]:
+        """Follow one alert; how it turned, if it did."""
         key = condition.dedup_key(figure)
         before = self._alerts.get(key)
         alert, turn = conditions.follow(before or conditions.begin(condition, figure), condition, figure, now=now)
         if before is None and alert.idle:
-            return
+            return []
         if alert != before:
             self._changed[key] = self._alerts[key] = alert
         if alert.idle:
             del self._alerts[key]
-        if turn is not None:
+        return [] if turn is None else [Turned(alert, turn, condition)]
+
+    def _tell_incidents(self, turned: list[Turned], *, now: float) -> None:
+        """The worst of one look first, so that an incident is told once and not once more as worse; an alert's turns in order."""
+        rank = list(Severity).index
+        worst: dict[str, int] = {}
+        for alert, _, _ in turned:
+            worst[alert.key] = min(rank(alert.severity), worst.get(alert.key, len(Severity)))
+        for alert, turn, condition in sorted(turned, key=lambda each: worst[each.alert.key]):
             around = None
             if turn is not Turn.RESOLVED and self._lookups > 0:
                 self._lookups -= 1

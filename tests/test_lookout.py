@@ -343,6 +343,18 @@ def test_metrics(world: World) -> None:
     assert value("sidecar_channel_broken", {"channel": "pager"}) == 0
 
 
+def test_what_is_seen_in_one_look_is_told_once_by_its_worst(world: World) -> None:
+    refused = "delivery-error.reject.low_domain_reputation"
+    world.told(
+        "google-postmaster",
+        Observation("google-postmaster", "a.example", refused, Outcome.OK, 0.03, at=world.now - 86_400),
+        Observation("google-postmaster", "a.example", "spam", Outcome.OK, 0.006, at=world.now - 86_400),
+    )
+    world.look()
+    assert world.said == ["opened"]
+    assert [(each.severity, len(each.members)) for each in world.incidents] == [(Severity.CRITICAL, 2)]
+
+
 def test_a_complaint_spike_with_a_dip_in_reputation(tmp_path: Path) -> None:
     """One thread, one page, three messages; with a restart before each look."""
     pager, chat = PagerDuty(), Slack()
