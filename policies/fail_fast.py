@@ -73,10 +73,6 @@ class FailFast:
     def wants(self, domain: str) -> bool:
         return self._wanted.wants(domain)
 
-    def wants_host(self) -> bool:
-        """Whether all mail of this host to a provider may wait for a repair."""
-        return self._wanted.everybody
-
     def broken(self, key: Key, what: str, evidence: str, *, looks: int, now: float) -> str:
         """Somebody found it broken so many times in a row, and still: hold it. Why it is not held, "" where it is.
 
@@ -121,4 +117,4 @@ class FailFast:
         return [row.key for row in found]
 
 
-_TYPES: Final = frozenset({"spf-domain", "dkim-domain", "from-domain"})
+_TYPES: Final = frozenset({"spf-domain", "dkim-domain"})
