@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from policies.key import Key
+from policies.key import EVERYWHERE, Key
 from policies.rules import Opening
 
 _MOST = 20_000
@@ -109,12 +109,14 @@ class Acceptances:
             bins.append([now, 1])
 
     def lately(self, provider: str, domains: Iterable[str] | None, *, now: float) -> Accepted:
-        """Sum up what was accepted of these domains, of all where None."""
-        chosen = (
-            [bins for (at, _), bins in self._counts.items() if at == provider]
-            if domains is None
-            else [self._counts.get((provider, domain), deque()) for domain in domains]
-        )
+        """Sum up what was accepted of these domains, of all where None; at all providers where it is EVERYWHERE."""
+        if domains is None:
+            chosen = [bins for (at, _), bins in self._counts.items() if at == provider]
+        elif provider == EVERYWHERE:
+            of = set(domains)
+            chosen = [bins for (_, domain), bins in self._counts.items() if domain in of]
+        else:
+            chosen = [self._counts.get((provider, domain), deque()) for domain in domains]
         recent = [each for bins in chosen for each in bins if each[0] >= now - self._within]
         if not recent:
             return Accepted()

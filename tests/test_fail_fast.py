@@ -66,6 +66,21 @@ def test_held_at_every_provider_until_it_is_repaired_then_by_the_ramp() -> None:
     assert (opened.rule, opened.line) == ("authentication/dkim", EVIDENCE)
 
 
+def test_the_ramp_begins_near_the_pace_of_before() -> None:
+    made = world()
+    for second in range(60):
+        for to in ("gmail.com", "comcast.net", "yahoo.com"):
+            made.at(made.now + second, lambda to=to: send(made, 2, to=to))  # type: ignore[misc]
+    made.run(62)
+    broken(made)
+    send(made, 100)
+    made.engine.fail_fast.repaired(KEY, now=made.now)
+    made.run(10)
+    sub = made.engine.subqueues.get(KEY)
+    assert sub is not None
+    assert 3.0 < sub.machine.budget_per_s < 8.0  # it was 6 messages a second
+
+
 def test_a_message_for_an_unknown_provider_waits_as_well() -> None:
     made = world()
     broken(made)

@@ -14,9 +14,9 @@ from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from sidecar.lab.drills.drill import Drill, DrillError, until
-from sidecar.lab.drills.hearing import listening, over, until_told
-from sidecar.lab.drills.levers import PATIENCE_S, changes, nothing_on_hold, on_hold, sidecar_of
+from sidecar.lab.drills.drill import Drill, until
+from sidecar.lab.drills.hearing import listening, others_wait, over, rest_let_go, until_told
+from sidecar.lab.drills.levers import PATIENCE_S, on_hold, sidecar_of
 from sidecar.lab.drills.witness import delivered, until_state
 from sidecar.lab.http_server import http_server
 from sidecar.lab.measure import Evidence, Figures
@@ -51,7 +51,6 @@ burst = 20
 _DOMAIN, _PROVIDER_KEY = "shop.example", "dkim-domain:shop.example@google"
 _GOOGLE = 8081
 _CAMPAIGN, _COMPLAINTS = 120, 10
-_AT_ONCE_S = 3.0
 _WELL, _BAD = Day(0.0004), Day(0.006, refused=0.03)
 """Google wants less than 0.001 and never 0.003."""
 
@@ -171,17 +170,15 @@ async def act(bench: Bench) -> None:
             await until_told(bench, "google-postmaster", about, _tells(day))
             await asyncio.sleep(3)  # one look at each day
         await over(bench, heard, began, repaired)
-        await nothing_on_hold(bench)
-    if not await changes(bench, "ramping"):
-        raise DrillError("no ramp in the audit log")
+        others_wait(bench, "steady.example", began)
+        await rest_let_go(bench, _PROVIDER_KEY)
 
 
 def expects(evidence: Evidence, figures: Figures) -> Iterator[str]:
-    """The throttle was applied, and nobody else waited for it."""
+    """The throttle was applied."""
+    del figures
     if len(evidence.log.held) < _CAMPAIGN // 4:
         yield f"only {len(evidence.log.held)} messages were held; the throttle was not applied"
-    if figures.others_p95_s is None or figures.others_p95_s > _AT_ONCE_S:
-        yield f"95 of 100 others waited up to {figures.others_p95_s} s, wanted at most {_AT_ONCE_S:g} s"
 
 
 DRILLS = (

@@ -12,13 +12,15 @@ from pathlib import Path
 
 from sidecar.database import StoreError
 from sidecar.lab.drills.drill import DrillError, until
-from sidecar.lab.drills.levers import sidecar_of
+from sidecar.lab.drills.levers import by_hand, changes, nothing_on_hold, sidecar_of, state_of
 from sidecar.lab.http_server import http_server
+from sidecar.lab.measure import percentile
 from sidecar.lab.pagers import KEY, TOKEN, PagerDuty, Slack
 from sidecar.lab.run import Bench
 from sidecar.outside_store import Known, OutsideStore
 
 _CHAT, _PAGER = 8082, 8083
+_AT_ONCE_S = 3.0
 MESSAGES_MAX = 3
 """Of one incident, a day."""
 
@@ -98,6 +100,29 @@ async def until_told(
         return known is not None and true(known)
 
     await until(there, f"{feed} tells {' '.join(about)}", seconds)
+
+
+async def rest_let_go(bench: Bench, key: str) -> None:
+    """Mail ramps up again: let the rest go by hand, and see that nothing stays on hold. Raises DrillError."""
+    if not await changes(bench, "ramping"):
+        raise DrillError("no ramp in the audit log")
+    if await state_of(bench, key):
+        await by_hand(bench, "close", key)
+    await nothing_on_hold(bench)
+
+
+def others_wait(bench: Bench, domain: str, since: float) -> None:
+    """Write down how long mail of another domain took since a time, and see that it went on at full speed.
+
+    Not the figure of the whole run: at its begin the sidecar is started anew, and Postfix waits for it.
+    Raises DrillError.
+    """
+    sent = {it.message_id: it.submitted for it in bench.fleet.submissions.accepted if it.sender.domain == domain}
+    took = [it.time - sent[it.message_id] for it in bench.ledger.accepted if sent.get(it.message_id, 0.0) > since]
+    p95 = percentile(took, 0.95)
+    if p95 is None or p95 > _AT_ONCE_S:
+        raise DrillError(f"95 of 100 messages of {domain} took up to {p95} s, wanted at most {_AT_ONCE_S:g} s")
+    bench.times["others_p95_s"] = round(p95, 1)
 
 
 async def over(bench: Bench, heard: Heard, began: float, repaired: float, seconds: float = 60) -> None:
