@@ -12,12 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from policies.commands import Attempt, Received
-from policies.rollup import ALL, DAY, MEASURES, Flow, Refusal, Rolled
+from policies.rollup import ALL, DAY, MEASURES, Flow, Names, Refusal, Rolled, join
 from policies.time_to_delivery import BUCKETS
 from sidecar.database import Database
 from sidecar.history_store import HistoryStore
@@ -62,6 +63,7 @@ def flows(site: Site, chance: random.Random) -> list[Flow]:
 
 
 def hours(site: Site, chance: random.Random) -> Iterator[Rolled]:
+    names: defaultdict[int, Names] = defaultdict(Names)
     for day in range(site.days):
         day_flows = [flow._replace(campaign=f"{flow.campaign}-{day // 3}") for flow in flows(site, random.Random(7))]
         for hour in range(24):
@@ -82,7 +84,7 @@ def hours(site: Site, chance: random.Random) -> Iterator[Rolled]:
                 for refusal in REFUSALS[first : first + 3]:
                     if (refused := int(number * chance.random() * 0.01)) > 0:
                         rolled.refusals[begin, flow, refusal] = refused
-            yield rolled
+            yield join([rolled], names)
 
 
 def measured(number: int, chance: random.Random) -> list[int]:

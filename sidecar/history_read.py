@@ -65,11 +65,18 @@ class Selection(NamedTuple):
     where: Expression | None = None
     by_day: bool | None = None
     """Read the sums of days; None: as the span has it."""
+    whole: bool = False
+    """One sum for the whole span: `begin` is that of the span."""
 
     @property
     def table(self) -> str:
         by_day = self.until - self.since > BY_HOUR_MAX if self.by_day is None else self.by_day
         return "daily" if by_day else "hourly"
+
+    @property
+    def begin(self) -> str:
+        """As SQL: what rows are told apart by."""
+        return str(self.since) if self.whole else "begin"
 
     @property
     def of_refusals(self) -> bool:
@@ -121,7 +128,11 @@ def sums(database: Database, selection: Selection) -> pd.DataFrame:
 def _of_values(database: Database, selection: Selection, by: tuple[str, ...]) -> pd.DataFrame:
     dimension = FLOW_COLUMNS[by[0]].removeprefix("flow.") if by else ALL
     parameters = (dimension, selection.since, selection.until)
-    rows = database.rows(_VALUES.format(table=selection.table), parameters)
+    measured, group = MEASURES, ""
+    if selection.whole:
+        measured, group = tuple(f"sum({name})" for name in MEASURES), "GROUP BY value"
+    statement = _VALUES.format(begin=selection.begin, table=selection.table, measured=", ".join(measured), group=group)
+    rows = database.rows(statement, parameters)
     frame = pd.DataFrame(rows, columns=["begin", *(by or ("value",)), *MEASURES])
     return frame if by else frame.drop(columns="value")
 
@@ -129,9 +140,9 @@ def _of_values(database: Database, selection: Selection, by: tuple[str, ...]) ->
 def _of_flows(database: Database, selection: Selection, by: tuple[str, ...]) -> pd.DataFrame:
     chosen = ""
     if selection.where is not None:
-        chosen = f"AND flow.id IN {_CHOSEN}"
-        _choose(database, selection, selection.where)
+        chosen = f"AND flow IN (SELECT id FROM {_chosen(database, selection, selection.where)})"
     statement = _FLOWS.format(
+        begin=selection.begin,
         table=selection.table,
         keys="".join(f", {FLOW_COLUMNS[name]} AS {name}_" for name in by),
         measured=", ".join(f"sum({name})" for name in MEASURES),
@@ -142,16 +153,28 @@ def _of_flows(database: Database, selection: Selection, by: tuple[str, ...]) -> 
     return pd.DataFrame(rows, columns=["begin", *by, *MEASURES])
 
 
-def _choose(database: Database, selection: Selection, expression: Expression) -> None:
-    """Put the flows that fit into a table of this connection."""
-    names = [name for name in FLOW_COLUMNS if name in selection.fields]
+def _chosen(database: Database, selection: Selection, expression: Expression) -> str:
+    """Name a table of this connection with the flows that fit."""
+    since = selection.since // DAY * DAY
+    table = f"chosen_{hash((expression, since)) & (1 << 63) - 1}"
+    if database.rows("SELECT 1 FROM temp.sqlite_schema WHERE name = ?", (table,)):
+        return table
+    names = [name for name in FLOW_COLUMNS if name in {ALIASES.get(each, each) for each in fields_of(expression)}]
     condition = compile_expression(expression, _reader)
     columns = ", ".join(FLOW_COLUMNS[name] for name in names)
-    rows = database.rows(f"SELECT id, {columns} FROM flow WHERE last_day >= ?", (selection.since // DAY * DAY,))
-    found = [(row[0],) for row in rows if _fits(condition, names, row)]
-    database.rows(f"CREATE TEMP TABLE IF NOT EXISTS {_CHOSEN} (id INTEGER PRIMARY KEY)")
-    database.rows(f"DELETE FROM {_CHOSEN}")
-    database.connection.executemany(f"INSERT INTO {_CHOSEN} VALUES (?)", found)
+    known: dict[tuple[Any, ...], bool] = {}
+    found = []
+    for row in database.rows(f"SELECT id, {columns} FROM flow WHERE last_day >= ?", (since,)):
+        values = row[1:]
+        fits = known.get(values)
+        if fits is None:
+            fits = known[values] = _fits(condition, names, row)
+        if fits:
+            found.append((row[0],))
+    database.connection.execute(f"CREATE TEMP TABLE {table} (id INTEGER PRIMARY KEY)")
+    with database.transaction():
+        database.connection.executemany(f"INSERT INTO {table} VALUES (?)", found)
+    return table
 
 
 def _of_refusals(database: Database, selection: Selection, by: tuple[str, ...]) -> pd.DataFrame:
@@ -159,6 +182,7 @@ def _of_refusals(database: Database, selection: Selection, by: tuple[str, ...]) 
     names = [name for name in columns if name in selection.fields]
     of_flow = any(name in FLOW_COLUMNS for name in names)
     statement = _REFUSALS.format(
+        begin=selection.begin,
         table=selection.table,
         keys="".join(f", {columns[name]} AS {name}_" for name in names),
         measured=", ".join(f"{how} AS {name}" for name, how in _REFUSED.items()),
@@ -197,7 +221,7 @@ def complaints(core: Database, outside: Database, selection: Selection) -> pd.Da
                 found.append((int(row[0]), *values, 1))
     frame = pd.DataFrame(found, columns=["begin", *names, "complaints"])
     width = HOUR if selection.table == "hourly" else DAY
-    frame["begin"] = frame["begin"].astype("int64") // width * width
+    frame["begin"] = selection.since if selection.whole else frame["begin"].astype("int64") // width * width
     return frame
 
 
@@ -220,17 +244,16 @@ def events(core: Database, outside: Database | None, since: float, until: float)
     return pd.DataFrame(rows, columns=["time", "kind", "about", "why"]).sort_values("time", kind="stable")
 
 
-_CHOSEN: Final = "temp.chosen"
-_VALUES: Final = f"""
-    SELECT begin, value, {", ".join(MEASURES)} FROM {{table}}_value WHERE dimension = ? AND begin >= ? AND begin < ?
+_VALUES: Final = """
+    SELECT {begin}, value, {measured} FROM {table}_value WHERE dimension = ? AND begin >= ? AND begin < ? {group}
 """
 _FLOWS: Final = """
-    SELECT begin{keys}, {measured} FROM {table} JOIN flow ON flow.id = flow
-    WHERE begin >= ? AND begin < ? {chosen} GROUP BY begin{group}
+    SELECT {begin} AS begin_{keys}, {measured} FROM {table} JOIN flow ON flow.id = flow
+    WHERE begin >= ? AND begin < ? {chosen} GROUP BY begin_{group}
 """
 _REFUSALS: Final = """
-    SELECT begin{keys}, {measured} FROM {table}_refusal JOIN refusal ON refusal.id = refusal {joined}
-    WHERE begin >= ? AND begin < ? GROUP BY begin{group}
+    SELECT {begin} AS begin_{keys}, {measured} FROM {table}_refusal JOIN refusal ON refusal.id = refusal {joined}
+    WHERE begin >= ? AND begin < ? GROUP BY begin_{group}
 """
 _REFUSED: Final = {
     "attempts": "sum(iif(status = 'expired', 0, attempts))",

@@ -103,7 +103,8 @@ class Report(NamedTuple):
 
 def make(core: Database, outside: Database | None, selection: Selection, *, now: float) -> Report:
     """Put a report together. `outside`: the store of complaints and listings, where there is one. Raises StoreError."""
-    frame = _with_complaints(core, outside, selection)
+    whole = selection.by != ("provider",) and not set(selection.by) & TIMES.keys()
+    frame = _with_complaints(core, outside, selection._replace(whole=whole))
     plain = selection._replace(by=())
     if selection.of_refusals:
         by_provider = frame.iloc[0:0].assign(provider="")
