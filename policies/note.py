@@ -28,6 +28,8 @@ class NoteKind(StrEnum):
     TEST = "test"
     DIGEST = "digest"
     """Of a day; about no incident in particular."""
+    REPORT = "report"
+    """The scheduled report: about no incident, and nobody else says it when a channel cannot."""
 
 
 MESSAGES = frozenset(
@@ -67,7 +69,7 @@ class Note(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        return self.kind not in {NoteKind.RESOLVED, NoteKind.CLOSED, NoteKind.DIGEST}
+        return self.kind not in {NoteKind.RESOLVED, NoteKind.CLOSED, NoteKind.DIGEST, NoteKind.REPORT}
 
 
 _WORDS = {
@@ -82,6 +84,7 @@ _WORDS = {
     NoteKind.UNSURE: "STILL FIRING",
     NoteKind.TEST: "TEST",
     NoteKind.DIGEST: "DIGEST",
+    NoteKind.REPORT: "REPORT",
 }
 
 

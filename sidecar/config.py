@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from policies.stored_address import AddressForm
+from policies.timetable import Schedule
 from sidecar.toml_table import ConfigError, read_table
 
 __all__ = ["DEFAULT_PATH", "Config", "ConfigError", "Mode", "Route", "load"]
@@ -351,6 +352,16 @@ class ReportConfig:
     """Headers that name a message's campaign; header checks must log them (postfix-conf/header_checks.regexp)."""
     segment_headers: tuple[str, ...] = ("X-Segment", "List-ID")
     """Headers that name the segment."""
+    schedule: Schedule = Schedule.NEVER
+    """Send a report of the last day, or on Mondays of the last week."""
+    at: str = "07:00"
+    """When, by this host's clock."""
+    to: tuple[str, ...] = ()
+    """Addresses that get it by mail, with all its tables."""
+    sender: str = ""
+    """From of that mail; empty: as Postfix puts it."""
+    channel: str = ""
+    """Name of a [[channel]] (slack, webhook, mail) that gets its main table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,7 +206,7 @@ class Outbox:
         return float(min(self._backoff * 2.0 ** min(posted.attempts, 20), BACKOFF_MAX) * random.uniform(0.8, 1.2))
 
     def _sent(self, channel: Channel, posted: Posted, receipt: Receipt, *, now: float) -> None:
-        if receipt.thread:
+        if receipt.thread and posted.incident:
             self._store.put_thread(channel.name, posted.incident, receipt.thread)
         self._mend(channel, now)
         self._store.done(posted.id, "sent", now=now)

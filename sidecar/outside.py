@@ -18,14 +18,16 @@ import click
 from parsers.observation import Observation, Outcome
 from policies.channels.receipt import Result
 from policies.incidents import severities, times
+from policies.note import Note
 from policies.placement import DECIDED, Placement
-from sidecar import channels, metrics, own_log, report_intake
+from sidecar import channels, history_mail, metrics, own_log, report_intake
 from sidecar.config import Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable, Handler, ask_core_async, serve_control
 from sidecar.delisting_store import DelistingStore
 from sidecar.fail_fast import FailFastWatch
 from sidecar.feeds import FEEDS
 from sidecar.feeds_command import asking
+from sidecar.history_mail import ScheduledReport
 from sidecar.incident_store import IncidentStore
 from sidecar.ingest import ingest, listening
 from sidecar.lookout import Lookout
@@ -177,6 +179,7 @@ async def run(config: Config) -> None:
     own_commands = {**seeds.commands(), **delistings.commands(time.time), "erase": events.erase}
     commands = {**(alerts[0].commands() if alerts else {}), **own_commands}
     fail_fast = FailFastWatch(config, core.ask)
+    report = _report(config, alerts)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -194,18 +197,15 @@ async def run(config: Config) -> None:
                 running.append(tasks.create_task(fail_fast.run()))
             if alerts is not None:
                 running.append(tasks.create_task(alerts[0].run()))
+            if report is not None:
+                running.append(tasks.create_task(report.run()))
             await stop.wait()
             own_log.stopping("asked to")
             for task in running:
                 task.cancel()
     finally:
-        reports.close()
-        events.close()
-        store.close()
-        seed_store.close()
-        delistings.close()
-        if alerts is not None:
-            alerts[1].close()
+        for opened in (reports, events, store, seed_store, delistings, *((alerts[1],) if alerts else ())):
+            opened.close()
 
 
 def _poller(config: Config, store: OutsideStore, own: OutsideFigures) -> Poller:
@@ -236,6 +236,18 @@ def _alerts(config: Config, core: Core, own: OutsideFigures) -> tuple[Lookout, I
         return find(config).addresses
 
     return Lookout(config, store, listed, ask_core=core.ask, addresses=addresses, seen=seen, told=told), store
+
+
+def _report(config: Config, alerts: tuple[Lookout, IncidentStore] | None) -> ScheduledReport | None:
+    """Raises ConfigError."""
+
+    def post(note: Note, channel: str) -> None:
+        assert alerts is not None
+        now = time.time()
+        alerts[1].post_later(note, channel, now=now, at=now)
+        alerts[0].outbox.wake_from_thread()
+
+    return history_mail.scheduled(config, channels.configured(config), post if alerts is not None else None)
 
 
 async def _answer(config: Config, commands: Mapping[str, Handler]) -> None:

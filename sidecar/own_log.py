@@ -217,3 +217,7 @@ def look_failed(error: Exception) -> None:
 
 def look_incomplete(why: str) -> None:
     _LOG.warning("alerts: %s", why)
+
+
+def report_not_sent(why: str) -> None:
+    _LOG.error("scheduled report: %s", why)

@@ -193,6 +193,11 @@ scale = 60
 [report]
 campaign_headers = ["X-Mailing"]
 segment_headers = ["X-Part"]
+schedule = "weekly"
+at = "06:30"
+to = ["postmaster@example.com"]
+sender = "reports@example.com"
+channel = "ops"
 
 [alerts]
 enabled = false
