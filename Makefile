@@ -44,6 +44,7 @@ bench: venv ## the figures of benchmarks/README.md
 	$(BIN)/python benchmarks/policyd.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/logs.py
+	$(BIN)/python benchmarks/history.py
 
 soak: venv ## long: mutated log lines, the fuzzer, a year of polls, properties a hundred times over, then every drill on a real Postfix
 	$(BIN)/python benchmarks/soak_lines.py 10000000

@@ -28,7 +28,7 @@ HEADER_CHECKS_TEXT = """\
 # INFO changes nothing about the message; the value is cut at 200 bytes.
 /^From:/ INFO
 /^DKIM-Signature:/ INFO
-/^(List-Id|Feedback-ID|X-Campaign):/ INFO
+/^(List-Id|Feedback-ID|X-Campaign(-ID)?|X-Segment):/ INFO
 /^(List-Unsubscribe|List-Unsubscribe-Post):/ INFO
 """
 

@@ -28,7 +28,7 @@ _SUBMISSION_PORT = 2525
 _HEADER_CHECKS = """\
 /^From:/ INFO
 /^DKIM-Signature:/ INFO
-/^(List-Id|Feedback-ID|X-Campaign):/ INFO
+/^(List-Id|Feedback-ID|X-Campaign(-ID)?|X-Segment):/ INFO
 /^(List-Unsubscribe|List-Unsubscribe-Post):/ INFO
 """
 
