@@ -329,7 +329,8 @@ class Engine:
             return queue_id
         if alias:
             return queue_id
-        filtered = fact.relay_port is not None and fact.relay_host in LOOPBACK_NAMES
+        relayed = self.settings.instance(message.instance).relayhost  # which may be on the loopback
+        filtered = fact.relay_port is not None and fact.relay_host in LOOPBACK_NAMES and not relayed
         return (queue_id or ("-" if fact.record.daemon == "smtp" else "")) if filtered else ""
 
     def _refused_early(self, fact: facts.RemoteReply, *, now: float) -> None:

@@ -216,7 +216,10 @@ def _spikes(core: Database, outside: Database | None, plain: Selection, by_provi
             for some in _runs(high, width)
         ]
     found.sort(key=lambda spike: spike.refused.hits, reverse=True)
-    return tuple(_explained(core, outside, plain, spike) for spike in found[:_SPIKES])
+    if not found:
+        return ()
+    told = events(core, outside, plain.since - _BEFORE, plain.until)
+    return tuple(_explained(core, plain, spike, told) for spike in found[:_SPIKES])
 
 
 def _runs(high: list[tuple[int, Rate]], width: int) -> Iterable[list[tuple[int, Rate]]]:
@@ -237,8 +240,8 @@ def _sum(some: Iterable[Rate]) -> Rate:
     return Rate(sum(rate.hits for rate in listed), sum(rate.of for rate in listed))
 
 
-def _explained(core: Database, outside: Database | None, plain: Selection, spike: Spike) -> Spike:
-    told = events(core, outside, spike.begin - _BEFORE, spike.end)
+def _explained(core: Database, plain: Selection, spike: Spike, told: pd.DataFrame) -> Spike:
+    told = told[(told["time"] >= spike.begin - _BEFORE) & (told["time"] < spike.end)]
     near = [
         (float(time), _words(kind, about, why))
         for time, kind, about, why in told.to_numpy().tolist()

@@ -150,9 +150,9 @@ def spike_lines(spike: Spike) -> list[str]:
 
 def differences(found: Sequence[Difference], one: str, other: str) -> Table:
     """Draw two groups side by side."""
-    drawn = Table("rate", title=f"{one} against {other}", title_justify="left", box=None, pad_edge=False)
+    drawn = Table("rate", title=Text(f"{one} against {other}"), title_justify="left", box=None, pad_edge=False)
     for name in (one, other, "difference (95 %)", ""):
-        drawn.add_column(name, justify="right", no_wrap=True)
+        drawn.add_column(Text(name), justify="right", no_wrap=True)
     for each in found:
         low, high = each.interval
         drawn.add_row(
@@ -172,7 +172,7 @@ def frame_table(frame: pd.DataFrame, title: str) -> Table:
     for number, name in enumerate(shown.columns):
         drawn.add_column(f"day {name}" if str(name).isdecimal() else str(name), justify="right" if number else "left")
     for values in shown.to_numpy().tolist():
-        drawn.add_row(*(_value(name, value) for name, value in zip(shown.columns, values, strict=True)))
+        drawn.add_row(*(Text(_value(name, value)) for name, value in zip(shown.columns, values, strict=True)))
     return drawn
 
 

@@ -47,6 +47,12 @@ def test_the_sums_of_a_log_are_those_counted_by_hand(tmp_path: Path, every: int)
     store.close()
 
 
+def test_mail_that_expires_is_accounted_for(tmp_path: Path) -> None:
+    store = filled(tmp_path / "core.db")
+    assert {change.kind for _, change in store.changes(0, 100)} == {"opened", "postfix"}
+    store.close()
+
+
 def test_attempts_and_their_sums_agree(tmp_path: Path) -> None:
     store = filled(tmp_path / "core.db")
     counted = store.connection.execute(

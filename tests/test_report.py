@@ -273,6 +273,17 @@ def test_a_lane_without_mail_cannot_be_compared(fortnight: Path) -> None:
     assert "no mail of transport 'nwe' in this time; there is " in done.output
 
 
+def test_what_looks_like_markup_is_text(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "core.db")
+    store.commit(Commit(attempts=[attempt(service="[/x]", campaign="[red]", sender_domain="[/y]") for _ in range(2)]))
+    store.close()
+    config, now = configured(tmp_path), str(attempt().time)
+    for arguments in (["--by", "campaign,domain"], ["--warm-up"], ["--by", "transport", "--compare", "[/x]", "[/x]"]):
+        done = run("--now", now, *arguments, config=config)
+        assert done.exit_code == 0
+        assert "[/" in done.stdout
+
+
 def test_cohorts_by_the_day_they_begin(fortnight: Path) -> None:
     rows = read(fortnight, "--last", "14d", "--cohort", "transport")
     assert len(rows) == 2  # the lane of the last day's quiet mail, and those that were there on the first day
