@@ -50,6 +50,7 @@ def _parts(report: Report, *, top: int, plots: bool) -> Iterator[str]:
         yield f"<p>{_e(tables.targets())}</p>"
     if report.trends:
         yield _trends(report.trends)
+    yield _table(report, top=top)
     if plots:
         yield (
             '<section aria-labelledby="over-time"><h2 id="over-time">Over time</h2>'
@@ -151,8 +152,18 @@ def _drawing(report: Report) -> str:
 def _volume(report: Report) -> list[dict[str, Any]]:
     frame = report.by_time
     return [
-        {"type": "bar", "name": label, "x": _times_of(frame), "y": frame[name].astype("int64").tolist()}
-        for label, name in (("delivered", "sent"), ("deferred", "deferred"), ("bounced", "bounced"))
+        {
+            "type": "bar",
+            "name": label,
+            "x": _times_of(frame),
+            "y": frame[name].astype("int64").tolist(),
+            "marker": {"color": colour},
+        }
+        for label, name, colour in (
+            ("delivered", "sent", "#3d7ab8"),
+            ("deferred", "deferred", "#d99a1c"),
+            ("bounced", "bounced", "#c2303f"),
+        )
     ]
 
 
@@ -178,9 +189,15 @@ def _acceptance(report: Report) -> list[dict[str, Any]]:
 
 
 def _times(report: Report) -> list[dict[str, Any]]:
-    labels = [f"up to {tables.seconds(bound)}" for bound in BOUNDS] + ["longer"]
+    labels = [f"up to {_length(bound)}" for bound in BOUNDS] + ["longer"]
     counts = [int(report.total.sums.get(f"within_{number}", 0)) for number in range(BUCKETS)]
     return [{"type": "bar", "name": "deliveries", "x": labels, "y": counts}]
+
+
+def _length(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:g} s"
+    return f"{seconds / 60:g} min" if seconds < 3600 else f"{seconds / 3600:g} h"
 
 
 def _times_of(frame: pd.DataFrame) -> list[str]:
@@ -197,7 +214,7 @@ function draw() {
       title: {text: titles[id]}, barmode: "stack", paper_bgcolor: "transparent", plot_bgcolor: "transparent",
       font: {color: style.color, family: style.fontFamily}, margin: {t: 40, r: 10, b: 60, l: 60},
       xaxis: {gridcolor: "#8884"}, yaxis: {gridcolor: "#8884", tickformat: id === "acceptance" ? ".1%" : ",d"},
-      legend: {orientation: "h", y: -0.2},
+      legend: {orientation: "h", y: -0.2}, modebar: {bgcolor: "transparent", color: style.color},
     };
     Plotly.react(id, data, layout, {responsive: true, displaylogo: false});
   }
