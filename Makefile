@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What the lab and the tests start for real; installed by name when it is missing and we are root.
-PACKAGES := postfix iproute2 python3-venv procps rbldnsd zstd util-linux systemd dovecot-imapd openssl
-BENCH_PACKAGES := postfwd pflogsumm gcc libc6-dev
+PACKAGES := postfix iproute2 python3-venv procps rbldnsd zstd util-linux systemd dovecot-imapd openssl pflogsumm
+BENCH_PACKAGES := postfwd gcc libc6-dev
 
 .PHONY: venv run test lint bench soak system clean
 

@@ -95,6 +95,9 @@ def test_killed_at_any_moment_while_the_log_is_rotated(tmp_path: Path) -> None:
             step()
     store = Store.open(database)
     lines = [row.queue_id for row in store.attempts(0, 10**6)]
+    for table in ("hourly", "daily"):
+        query = f"SELECT dimension, sum(sent) FROM {table}_value GROUP BY dimension"  # noqa: S608  # ours
+        assert {number for _, number in store.connection.execute(query)} == {len(lines)}
     store.close()
     assert lines == [f"line {number}" for number in range(len(lines))]
     assert writer.written - 5 <= len(lines) <= writer.written

@@ -1,7 +1,6 @@
 """The same numbers out of log files as out of core's store, however the files are cut."""
 
 import gzip
-import shutil
 import subprocess
 from datetime import UTC
 from pathlib import Path
@@ -61,7 +60,6 @@ def test_rotated_files_in_any_order_give_the_same(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.skipif(not shutil.which("pflogsumm"), reason="pflogsumm is not installed")
 def test_pflogsumm_counts_the_same_but_for_what_it_means_otherwise() -> None:
     ran = subprocess.run(["pflogsumm", str(LOG)], capture_output=True, text=True, check=True).stdout
     words = {line.split()[1]: line.split() for line in ran.splitlines()[:20] if len(line.split()) > 1}

@@ -1,16 +1,22 @@
 """The sums of core's store: exact, counted once whatever happens in between, and as private as the site wants."""
 
 from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 
+from parsers.log import LogReader
+from policies.engine import Engine
 from policies.rollup import DAY, Flow
+from policies.site import InstanceFacts
 from policies.stored_address import AddressForm, hash_of, stored_reply
+from sidecar import rules
 from sidecar.log_batch import Position
 from sidecar.store import Commit, Store
 from tests.history_world import SETTINGS, TOTALS, filled, sums
 from tests.test_rollup import BEGIN, attempt
+from tests.world import RULES
 
 
 @pytest.fixture
@@ -51,6 +57,31 @@ def test_mail_that_expires_is_accounted_for(tmp_path: Path) -> None:
     store = filled(tmp_path / "core.db")
     assert {change.kind for _, change in store.changes(0, 100)} == {"opened", "postfix"}
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "relay", "relayhost", "passed_on"),
+    [
+        ("250 2.0.0 Ok: queued as 4fV0Ac0000zz1", "127.0.0.1[127.0.0.1]:10024", "", "4fV0Ac0000zz1"),
+        ("250 2.0.0 Ok", "localhost[127.0.0.1]:10024", "", "-"),
+        ("250 2.0.0 Ok: queued as 4fV0Ac0000zz1", "127.0.0.1[127.0.0.1]:2525", "relayhost", ""),
+        ("250 2.0.0 Ok: queued as 4fV0Ac0000zz1", "mx.other.example[192.0.2.1]:25", "", ""),
+        ("250 2.0.0 Ok: queued as 4fV0Aa0000zz0", "filter[172.17.0.3]:10024", "", "4fV0Aa0000zz0"),
+        ("250 2.0.0 Ok: queued as 4fV0Aa0000zz0", "mx.other.example[8.8.4.4]:25", "", ""),
+    ],
+)
+def test_what_stays_in_this_host_is_no_outcome(reply: str, relay: str, relayhost: str, passed_on: str) -> None:
+    """The last two name a queue id of a live message: believed of a neighbour, not of a stranger."""
+    settings = SETTINGS._replace(instances={"postfix": InstanceFacts(relayhost=relayhost == "relayhost")})
+    engine = Engine(RULES, rules.organizational_domain, settings)
+    lines = (
+        "2026-03-02T08:00:00+00:00 mx1 postfix/qmgr[1]: 4fV0Aa0000zz0: from=<a@b.example>, size=1, nrcpt=1 (queue active)\n"
+        f"2026-03-02T08:00:01+00:00 mx1 postfix/smtp[2]: 4fV0Ab0000zz0: to=<c@d.example>, relay={relay}, delay=1,"
+        f" delays=0/0/0/1, dsn=2.0.0, status=sent ({reply})\n"
+    )
+    for fact in LogReader(zone=UTC).block_facts(lines.encode()):
+        engine.observe(fact, now=fact.record.time)
+    assert [each.passed_on for each in engine.telling.attempts] == [passed_on]
 
 
 def test_attempts_and_their_sums_agree(tmp_path: Path) -> None:
