@@ -13,22 +13,20 @@ from policies import listing as listings
 from policies.access import Arrival, Parked, held_key
 from policies.books import Books
 from policies.classify import RuleSet
-from policies.commands import Adopt, Command, Hold, Received, Removed
+from policies.commands import Adopt, Command, Hold, Removed
+from policies.entries import Entries
 from policies.fail_fast import LEASE, RULE, FailFast
 from policies.header import from_domain, signature_domain
 from policies.key import Key
 from policies.listing import Listing
-from policies.messages import ENTERED, IDENTIFIED, Entry, Message, Messages, Place, Recipient, by_arrival
-from policies.open_message import is_near, next_queue_id
-from policies.outcomes import LOOPBACK_NAMES, Outcomes
+from policies.messages import ENTERED, Message, Messages, Place, Recipient, by_arrival
+from policies.outcomes import Outcomes
 from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
 from policies.releasing import Releasing
 from policies.senders import SenderHabits
 from policies.sent_as import SentMail, list_headers
 from policies.site import Settings
-from policies.stored_address import stored
-from policies.stream import NO_STREAM, header_word, stream
 from policies.subqueue import State
 from policies.subqueues import SubQueues, Unsigned
 from policies.suppression import Suppressing
@@ -62,6 +60,7 @@ class Engine:
             rules, organizational, self.recipients, self.habits, self.telling, scale=settings.scale
         )
         self.books = Books(self.messages, self.subqueues, self.telling)
+        self._entries = Entries(self.messages, self.telling, settings)
         self._taking = Taking(self.messages, self.subqueues, self.books, settings)
         self._releasing = Releasing(self.messages, self.subqueues, self.books, self.telling, settings)
         self._outcomes = Outcomes(
@@ -116,9 +115,9 @@ class Engine:
             case facts.QueueRemoved():
                 self._removed(fact, now=now)
             case facts.ClientIdentified():
-                self._submitted(fact, now=now)
+                self._entries.submitted(fact, now=now)
             case facts.MessageIdentified():
-                self._identified(fact, now=now)
+                self._entries.identified(fact, now=now)
             case facts.PickedUp():
                 self._picked_up(fact, now=now)
             case facts.HeaderLogged():
@@ -143,23 +142,6 @@ class Engine:
                 self._expired(fact, now=now)
             case facts.ProcessEvent():
                 self._process_event(fact, now=now)
-
-    def _submitted(self, fact: facts.ClientIdentified, *, now: float) -> None:
-        if not fact.queue_id:
-            return
-        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
-        client = f"{fact.client_host}[{fact.client_address}]" if fact.client_address else fact.client_host
-        message.entry = (client, "")
-        before = self.messages.live(fact.orig_queue_id) if fact.orig_queue_id else None
-        if before is not None:
-            message.stream = before.stream
-        elif fact.sasl_username:
-            message.stream = stream(fact.sasl_username, *message.stream[1:])
-
-    def _identified(self, fact: facts.MessageIdentified, *, now: float) -> None:
-        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
-        if not message.activation:
-            message.entry = ((message.entry or IDENTIFIED)[0], fact.message_id)
 
     def _expired(self, fact: facts.MessageExpired, *, now: float) -> None:
         """The queue manager's own line: recipients without a final outcome are returned to the sender."""
@@ -192,31 +174,11 @@ class Engine:
             self.sent_mail.saw(
                 message.sender_domain, message.from_domain, message.dkim_domains, message.list_headers, now=now
             )
-        if not message.activation and message.entry is not None:
-            self._received(fact, message, message.entry, now=now)
+        self._entries.activated(fact, message, now=now)
         message.activated(nrcpt=fact.nrcpt)
         if message.on_hold:  # it was taken in this moment
             self.books.note(message)
         self._taking.consider(message, now=now)
-
-    def _received(self, fact: facts.QueueActive, message: Message, entry: Entry, *, now: float) -> None:
-        client, message_id = entry
-        message.entry = IDENTIFIED if client is None else ENTERED
-        sender = stored(fact.sender, self.settings.addresses)
-        self.telling.received.append(
-            Received(
-                now,
-                fact.record.host,
-                message.instance,
-                message.queue_id,
-                message_id,
-                sender,
-                fact.size,
-                fact.nrcpt,
-                client or "",
-                message.stream.tenant,
-            )
-        )
 
     def _queue_manager(self, instance: str, pid: int) -> None:
         """A new queue manager's first line: it knows nothing of what the old one had in memory."""
@@ -237,9 +199,7 @@ class Engine:
 
     def _header(self, fact: facts.HeaderLogged, *, now: float) -> None:
         name = fact.header.lower()
-        settings = self.settings
-        if name in settings.campaign_headers or name in settings.segment_headers:
-            self._streamed(fact, name, now=now)
+        self._entries.header(fact, name, now=now)
         if name not in _HEADERS:
             return
         message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
@@ -251,17 +211,6 @@ class Engine:
             message.list_headers |= list_headers(name, fact.value)
         elif domain := signature_domain(fact.value):
             message.signs_as(domain)
-
-    def _streamed(self, fact: facts.HeaderLogged, name: str, *, now: float) -> None:
-        """A header that names the campaign or the segment; the first one that the message has."""
-        message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
-        word = header_word(name, fact.value)
-        tenant, campaign, segment = message.stream
-        if name in self.settings.campaign_headers:
-            campaign = campaign or word
-        if name in self.settings.segment_headers:
-            segment = segment or word
-        message.stream = stream(tenant, campaign, segment)
 
     def _held(self, fact: facts.Held, *, now: float) -> None:
         """Somebody's HOLD: ours where it carries our key (answered) or where we asked for it (taken)."""
@@ -303,7 +252,7 @@ class Engine:
             self.books.note(message)
         else:
             message.paid = message.exempt = False
-        passed_on = self._passed_on(fact, message)
+        passed_on = self._entries.passed_on(fact, message)
         opens, rule, concerned = self._outcomes.judge(fact, message, recipient, passed_on=passed_on, now=now)
         if opens is not None:
             self._outcomes.opened_by(self.open(opens, rule=rule, line=fact.record.text, now=now), fact, now=now)
@@ -315,23 +264,6 @@ class Engine:
             self.books.done[message] = None
         elif not message.finished:
             self._taking.consider(message, now=now)
-
-    def _passed_on(self, fact: facts.DeliveryAttempt, message: Message) -> str:
-        """Under which queue id it goes on in this host, "-" where that was not said; "" where the outcome is final."""
-        if fact.status != "sent":
-            return ""
-        queue_id = next_queue_id(fact)
-        following = self.messages.live(queue_id) if queue_id else None
-        alias = fact.reason.startswith("forwarded as ")
-        if following is not None and (alias or is_near(fact.relay_address)):
-            if following.stream == NO_STREAM:
-                following.stream = message.stream
-            return queue_id
-        if alias:
-            return queue_id
-        relayed = self.settings.instance(message.instance).relayhost  # which may be on the loopback
-        filtered = fact.relay_port is not None and fact.relay_host in LOOPBACK_NAMES and not relayed
-        return (queue_id or ("-" if fact.record.daemon == "smtp" else "")) if filtered else ""
 
     def _refused_early(self, fact: facts.RemoteReply, *, now: float) -> None:
         """The first MX refused and the next is being asked: no outcome yet, but reason enough to open (smtp_proto.c).
