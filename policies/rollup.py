@@ -4,7 +4,7 @@ dimension alone, and by what refused them.
 Knows what is counted and as what; where the sums are kept is not known here. Days and hours are those of UTC.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Self
 
 from policies.commands import Attempt
@@ -139,28 +139,28 @@ def counts(attempt: Attempt) -> bool:
 def roll(attempts: Iterable[Attempt], names: Mapping[int, Names]) -> Rolled:
     """Sum attempts up. `names`: by the day that begins at; a mapping that makes those it lacks."""
     rolled = Rolled.empty()
+    by_name: dict[tuple[int, Flow], tuple[Sums, Flow]] = {}
     for attempt in attempts:
         if not counts(attempt):
             continue
         begin = int(attempt.time // HOUR) * HOUR
         of_day = names[day_of(begin)]
         named = of_day.named(flow_of(attempt))
-        flow = of_day.row(named)
-        for place in _places(rolled, begin, named, flow):
-            _add(place, attempt)
+        row = of_day.row(named)
+        sums, flow = by_name.setdefault((begin, named), (_zeros(), row))
+        _add(sums, attempt)
         if attempt.status != "sent":
-            refusal = Refusal(attempt.rule, attempt.detail, attempt.bounce, attempt.status)
-            cell = begin, flow, refusal
+            cell = begin, flow, Refusal(attempt.rule, attempt.detail, attempt.bounce, attempt.status)
             rolled.refusals[cell] = rolled.refusals.get(cell, 0) + 1
+    for (begin, named), (sums, flow) in by_name.items():
+        _join(rolled.flows.setdefault((begin, flow), _zeros()), sums)
+        for dimension, value in ((ALL, ""), *zip(Flow._fields, named, strict=True)):
+            _join(rolled.values.setdefault((begin, dimension, value), _zeros()), sums)
     return rolled
 
 
-def _places(rolled: Rolled, begin: int, named: Flow, flow: Flow) -> Iterator[Sums]:
-    """All sums that an attempt is counted in."""
-    yield rolled.flows.setdefault((begin, flow), [0] * len(MEASURES))
-    yield rolled.values.setdefault((begin, ALL, ""), [0] * len(MEASURES))
-    for dimension, value in zip(Flow._fields, named, strict=True):
-        yield rolled.values.setdefault((begin, dimension, value), [0] * len(MEASURES))
+def _zeros() -> Sums:
+    return [0] * len(MEASURES)
 
 
 def join(parts: Iterable[Rolled], names: Mapping[int, Names]) -> Rolled:
@@ -172,11 +172,11 @@ def join(parts: Iterable[Rolled], names: Mapping[int, Names]) -> Rolled:
             number = sums[_ATTEMPTS] + sums[_EXPIRED]
             of_day = names[day_of(begin)]
             row = found[begin, flow] = of_day.row(of_day.named(flow, number), number)
-            _join(joined.flows.setdefault((begin, row), [0] * len(MEASURES)), sums)
+            _join(joined.flows.setdefault((begin, row), _zeros()), sums)
         for (begin, dimension, value), sums in part.values.items():
             known = dimension == ALL or value == OTHER or names[day_of(begin)].knows(dimension, value)
             place = begin, dimension, value if known else OTHER
-            _join(joined.values.setdefault(place, [0] * len(MEASURES)), sums)
+            _join(joined.values.setdefault(place, _zeros()), sums)
         for (begin, flow, refusal), count in part.refusals.items():
             cell = begin, found[begin, flow], refusal
             joined.refusals[cell] = joined.refusals.get(cell, 0) + count
