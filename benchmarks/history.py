@@ -137,16 +137,18 @@ def megabytes(store: Store, *tables: str) -> float:
 
 def report(config: Path, *arguments: str, now: float, runs: int) -> None:
     command = [sys.executable, "-m", "sidecar", "--config", str(config), "report", "--now", str(now), *arguments]
-    took, inside = [], []
+    took, inside, worked = [], [], []
     for _ in range(runs + 1):
         began = time.perf_counter()
         done = subprocess.run([*command, "--timing"], capture_output=True, check=True, text=True)
         took.append(time.perf_counter() - began)
-        inside.append(float(done.stderr.rsplit(maxsplit=1)[-1]))
+        wall, cpu = map(float, done.stderr.split()[-2:])
+        inside.append(wall)
+        worked.append(cpu)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(
-        f"report {' '.join(arguments):62} {statistics.median(inside[1:]):5.2f} s, as a command"
-        f" {statistics.median(took[1:]):5.2f} s; largest process so far {peak:.0f} MB"
+        f"report {' '.join(arguments):62} {statistics.median(inside[1:]):5.2f} s ({statistics.median(worked[1:]):.2f} s of"
+        f" CPU), as a command {statistics.median(took[1:]):5.2f} s; largest process so far {peak:.0f} MB"
     )
 
 
