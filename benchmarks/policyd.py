@@ -2,10 +2,10 @@
 
 All answer the same questions (RCPT and END-OF-MESSAGE of ever new messages, policy_load.c) over 100 unix
 connections, first as fast as they can, then 2,000 a second. Ours decides with the real rules, the real engine
-and 10,000 open sub-queues, as many at each provider. Rounds alternate between the servers. Of CPU time the
+and 10,000 open sub-queues, as many at each provider, and looks every recipient up among 100,000 suppressed ones. Rounds alternate between the servers. Of CPU time the
 lowest of a server's rounds counts, for whatever else the machine does can only add to it; of a latency the median.
 
-    python benchmarks/policyd.py [--json] [--seconds 2] [--rounds 5] [--stand-in] [--only NAME ...]
+    python benchmarks/policyd.py [--json] [--seconds 2] [--rounds 5] [--suppressed 100000] [--stand-in] [--only NAME ...]
     python benchmarks/policyd.py --reload [--json]
 
 --reload asks core itself 2,000 questions a second, first in quiet, then while it reads 600 rules again ten times, and
@@ -20,6 +20,7 @@ import contextlib
 import json
 import logging
 import os
+import random
 import shutil
 import signal
 import socket
@@ -35,17 +36,22 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from parsers.address import domain_of  # noqa: E402  # after the path
+from benchmarks.suppression import strangers  # noqa: E402  # after the path
+from parsers.address import domain_of  # noqa: E402  # as above
 from policies.access import Access, Arrival, Arrivals, Parked, Wiring  # noqa: E402  # as above
 from policies.engine import Engine  # noqa: E402  # as above
 from policies.key import Key  # noqa: E402  # as above
+from policies.refusals import Refusals  # noqa: E402  # as above
 from policies.site import Settings  # noqa: E402  # as above
+from policies.suppression import GLOBAL, Listed, Reason  # noqa: E402  # as above
 from sidecar import rules  # noqa: E402  # as above
 from sidecar.control import ask_core  # noqa: E402  # as above
 from sidecar.core import spare_the_collector  # noqa: E402  # as above
 from sidecar.lab.private_postfix import PrivatePostfix  # noqa: E402  # as above
 from sidecar.policy_sockets import Listener  # noqa: E402  # as above
 from sidecar.policyd import serve  # noqa: E402  # as above
+from sidecar.suppression_book import SuppressionBook, SuppressionKey  # noqa: E402  # as above
+from sidecar.suppression_index import IndexFile, Stamp, build  # noqa: E402  # as above
 
 CONNECTIONS = 100
 RATE = 2000
@@ -176,12 +182,20 @@ async def _removed_as_by_the_log(engine: Engine) -> None:
         engine.telling.changes.clear()
 
 
-async def _serve(path: Path, *, stand_in: bool) -> None:
+def _refusals(index: Path) -> Refusals:
+    book = SuppressionBook(SuppressionKey(b"0123456789abcdef"))
+    book.use(IndexFile(index), {1: Listed(GLOBAL, Reason.HARD_BOUNCE)})
+    return Refusals(book, rules.organizational_domain)
+
+
+async def _serve(path: Path, index: Path, *, stand_in: bool) -> None:
     engine = None if stand_in else _engine(time.time())
     arrivals: Arrivals = StandIn() if engine is None else engine
     wiring = {"postfix": Wiring(filter_allowed=True, own_domains=frozenset({"corp.example"}))}
     routes = {"yahoo": "lane-01", "apple": "lane-02"}
-    access = Access(arrivals, routes=routes, milters_quarantine=False, act=True, wiring=wiring)
+    access = Access(
+        arrivals, routes=routes, milters_quarantine=False, act=True, wiring=wiring, refusing=_refusals(index)
+    )
     await serve(access, [Listener(f"unix:{path}")])
     spare_the_collector()  # as core does
     if engine is not None:
@@ -267,7 +281,7 @@ def measured(closed: Sequence[Load], at_rate: Sequence[Load]) -> Measured:
     )
 
 
-def run(*, seconds: float, rounds: int, stand_in: bool, only: Sequence[str]) -> dict[str, Measured]:
+def run(*, seconds: float, rounds: int, suppressed: int, stand_in: bool, only: Sequence[str]) -> dict[str, Measured]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         directory.chmod(0o755)
@@ -280,7 +294,10 @@ def run(*, seconds: float, rounds: int, stand_in: bool, only: Sequence[str]) -> 
             )
         if "sidecar" in only:
             path = directory / "sidecar"
-            command = [sys.executable, __file__, "--serve", str(path), *(["--stand-in"] if stand_in else [])]
+            index = directory / "suppressed.index"
+            build(strangers(suppressed, random.Random(1)), index, Stamp(bytes(16), 0))
+            command = [sys.executable, __file__, "--serve", str(path), "--index", str(index)]
+            command += ["--stand-in"] if stand_in else []
             servers.append(stack.enter_context(started("sidecar", command, path)))
         if "postfwd" in only and shutil.which("postfwd1"):
             servers.append(stack.enter_context(started_postfwd(directory)))
@@ -384,15 +401,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each load")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--suppressed", type=int, default=100_000, help="addresses on the suppression list")
     parser.add_argument("--stand-in", action="store_true", help="a dictionary in the place of the engine")
     parser.add_argument("--only", nargs="+", choices=["c", "sidecar", "postfwd"], default=["c", "sidecar", "postfwd"])
     parser.add_argument("--reload", action="store_true", help="the slowest answer while core reloads")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--index", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
         # As in core: a line for each HOLD, to a stream that somebody else reads.
         logging.basicConfig(level=logging.INFO, stream=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
-        asyncio.run(_serve(given.serve, stand_in=given.stand_in))
+        asyncio.run(_serve(given.serve, given.index, stand_in=given.stand_in))
         return
     if given.reload:
         reloads = run_reloads()
@@ -403,7 +422,13 @@ def main() -> None:
             print(", ".join(f"{figure} {value}" for figure, value in reloads._asdict().items()))
             print(f"{'met   ' if bar.met else 'MISSED'} {bar.name}: {bar.value} (at most {bar.most})")
         return
-    found = run(seconds=given.seconds, rounds=given.rounds, stand_in=given.stand_in, only=given.only)
+    found = run(
+        seconds=given.seconds,
+        rounds=given.rounds,
+        suppressed=given.suppressed,
+        stand_in=given.stand_in,
+        only=given.only,
+    )
     wanted = bars(found)
     if given.json:
         said = {

@@ -25,7 +25,6 @@ sys.path.insert(0, str(HERE.parent))
 from policies.suppression import GLOBAL, Listed, Reason  # noqa: E402  # after the path
 from sidecar.suppression_book import OVERLAY_MAX, SuppressionBook, SuppressionKey  # noqa: E402  # as above
 from sidecar.suppression_index import IndexFile, Stamp, build, fold  # noqa: E402  # as above
-from sidecar.suppression_store import Current  # noqa: E402  # as above
 
 KNOWN = 100_000
 """Addresses whose digests are real; the others are random and in order, for sorting ten million would take its time."""
@@ -94,7 +93,7 @@ def run(entries: int) -> dict[str, float]:
         before, anonymous = resident(), resident("RssAnon")
         began = time.monotonic()
         book = SuppressionBook(key)
-        book.use(IndexFile(path), Current({}, 0, {1: Listed(GLOBAL, Reason.HARD_BOUNCE)}))
+        book.use(IndexFile(path), {1: Listed(GLOBAL, Reason.HARD_BOUNCE)})
         assert book.find(known[0])
         opened = time.monotonic() - began
         hit, miss = ns_each(book.find, known, rng), ns_each(book.find, others, rng)

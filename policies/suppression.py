@@ -5,7 +5,7 @@ keyed digest, beside the text that is written down once.
 """
 
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
@@ -213,6 +213,8 @@ class Suppressing:
         self.moves: list[Move] = []
         self.outages: dict[str, float] = {}
         """Provider -> since when its hard bounces are no verdict on its recipients."""
+        self.change_counts: Counter[tuple[str, str]] = Counter()
+        """By ("added" or "ended", reason)."""
         self._book = book
         self._windows = Windows(rules.outage_within)
         self._provisional: OrderedDict[bytes, _Probation] = OrderedDict()
@@ -272,6 +274,7 @@ class Suppressing:
             self.moves.append(Confirm(who, _HARD))
         for provider in list(self.outages):
             self._look_for_outage(provider, now=now)
+        self._windows.forget_old(now=now)
 
     def forget(self, who: bytes) -> None:
         """Nothing is to be known of this person; their entry, if any, stands."""
@@ -308,6 +311,7 @@ class Suppressing:
             add = add._replace(address="", evidence=without(add.address, add.evidence))
         self._book.apply(add)
         self.moves.append(add)
+        self.change_counts["added", add.listed.reason] += not known
         return not known
 
     def end(self, end: End) -> bool:
@@ -318,6 +322,7 @@ class Suppressing:
             self._provisional.pop(end.who, None)
         self._book.apply(end)
         self.moves.append(end)
+        self.change_counts["ended", end.listed.reason] += 1
         return True
 
     def engaged(self, engaged: Engaged) -> None:
@@ -400,6 +405,7 @@ class Windows:
     def __init__(self, within: float) -> None:
         self._within = within
         self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self._looked = 0.0
 
     def attempted(self, provider: str, who: bytes, *, hard: bool, now: float) -> None:
         """One attempt. A recipient that bounced hard has done so until it is forgotten, whatever follows."""
@@ -410,6 +416,15 @@ class Windows:
                 self._windows.popitem(last=False)
         self._windows.move_to_end(provider)
         window.add(who, hard=hard, now=now)
+
+    def forget_old(self, *, now: float) -> None:
+        """Bound the memory, now and then: providers that nothing was sent to for long."""
+        if 0 <= now - self._looked < self._within:
+            return
+        self._looked = now
+        for provider in list(self._windows):
+            if not self.lately(provider, now=now).recipients:
+                del self._windows[provider]
 
     def lately(self, provider: str, *, now: float) -> Lately:
         window = self._windows.get(provider)

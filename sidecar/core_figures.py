@@ -67,6 +67,30 @@ def figures(parts: Parts, *, lag: float) -> dict[str, Any]:
         ("sidecar_store_rows_dropped_total", "counter", "Rows given up.", [({}, ledger.rows_dropped)]),
         ("sidecar_helper_reachable", "gauge", "1 while the queue helper answers.", [({}, float(hands.reachable))]),
     ]
+    if (suppressing := engine.suppressing) is not None:
+        rows += [
+            (
+                "sidecar_suppression_on_probation",
+                "gauge",
+                "Hard bounces that may still be withdrawn.",
+                [({}, suppressing.on_probation)],
+            ),
+            (
+                "sidecar_suppression_outage",
+                "gauge",
+                "1 while so many of a provider's recipients bounce hard that none is suppressed.",
+                [({"provider": provider}, 1) for provider in suppressing.outages],
+            ),
+            (
+                "sidecar_suppression_changes_total",
+                "counter",
+                "Entries added and ended, by reason.",
+                [
+                    ({"change": change, "reason": reason}, n)
+                    for (change, reason), n in suppressing.change_counts.items()
+                ],
+            ),
+        ]
     return {
         "figures": [_figure(*row) for row in rows],
         "histograms": [

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from policies.engine import Engine
+from policies.suppression import Delivered
 from sidecar.log_batch import Position
 from sidecar.rows import gather, merged
 from sidecar.store import Store, StoreUnavailable
@@ -65,6 +66,10 @@ class Ledger:
             self.rows_dropped += surplus
             commit = commit._replace(attempts=commit.attempts[surplus:])
         commit = commit._replace(received=commit.received[-MOST_KEPT:], removed=commit.removed[-MOST_KEPT:])
+        if len(commit.suppression) > MOST_KEPT:  # what is a decision stays
+            decided = [move for move in commit.suppression if not isinstance(move, Delivered)]
+            self.rows_dropped += len(commit.suppression) - len(decided)
+            commit = commit._replace(suppression=decided)
         self._pending = commit
 
 

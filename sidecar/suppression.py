@@ -112,12 +112,14 @@ class Suppression:
         self._thread = thread
         self._ledger = ledger
         self._rules = rules
+        self._outages: set[str] = set()
 
     async def run(self) -> None:
         """Let entries end when their time is over, keep the file of digests fresh, look for those who are silent."""
         looked = 0.0
         while True:
             try:
+                self._say_outages()
                 await self._expire(now=time.time())
                 await self.opened.shelf.maintain(self._book)
                 if self._config.suppression.inactive_days and time.monotonic() - looked > SILENCE_EVERY:
@@ -126,6 +128,15 @@ class Suppression:
             except (StoreError, OSError) as error:
                 _LOG.warning("suppression: %s", error)
             await asyncio.sleep(EVERY)
+
+    def _say_outages(self) -> None:
+        """Said when it begins and when it is over."""
+        now, before = set(self._suppressing.outages), self._outages
+        for provider in sorted(now - before):
+            _LOG.warning("%s refuses so many recipients for good that it is an outage: none is suppressed", provider)
+        for provider in sorted(before - now):
+            _LOG.info("%s: no outage any more; who bounces hard is suppressed again", provider)
+        self._outages = now
 
     async def _expire(self, *, now: float) -> None:
         for who, listed in await self._in_store(lambda: self._tables.ended_by_now(now, _AT_ONCE)):
@@ -232,9 +243,13 @@ class Suppression:
             raise ValueError('wanted {"source": ..., "events": [...]}')
         heard = self._heard.get(source, 0)
         for event in events:
-            if int(event["number"]) > heard:
-                self._event(event)
-                heard = int(event["number"])
+            number = int(event["number"])
+            if number > heard:
+                try:
+                    self._event(event)
+                except (TypeError, ValueError) as error:  # said again it would be the same: the others must not wait
+                    _LOG.error("%s: event %d is of no use: %s", source, number, error)
+                heard = number
         if heard > self._heard.get(source, 0):
             self._heard[source] = heard
             self._suppressing.moves.append(Heard(source, heard))

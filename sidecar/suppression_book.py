@@ -7,9 +7,10 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2s
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,9 @@ T = TypeVar("T")
 KEY_BYTES = 16
 OVERLAY_MAX = 20_000
 """Digests that changed, until a file is made with them: a few MB, and a part of a second when core starts."""
+
+
+_AT_ONCE = 2_000
 
 
 class SuppressionKey:
@@ -89,13 +93,9 @@ class SuppressionBook:
 
     def find(self, address: str) -> tuple[Listed, ...]:
         """All lists that an address is on; () for nearly all."""
-        file, changed = self._file, self._changed
-        if file is None and not changed:
+        if self._file is None and not self._changed:
             return ()
-        who = self.key.digest(address)
-        if who not in changed and file is not None and not file.slots(who):  # all but a few: spare them a call
-            return ()
-        return self.listed(who)
+        return self.listed(self.key.digest(address))
 
     def listed(self, who: bytes) -> tuple[Listed, ...]:
         """As `find`, by the digest."""
@@ -123,11 +123,14 @@ class SuppressionBook:
     def whos_changed(self) -> list[bytes]:
         return list(self._changed)
 
-    def use(self, file: IndexFile, current: Current) -> None:
-        """Look up in this file from now on, which has what the store said of `current`; what has changed since stays."""
-        self._file, self._names = file, current.names
-        for who, slots in current.slots.items():
-            if self._changed.get(who) == tuple(current.names[slot] for slot in slots):
+    def use(self, file: IndexFile, names: Mapping[int, Listed]) -> None:
+        """Look up in this file from now on; what has changed since goes before it."""
+        self._file, self._names = file, dict(names)
+
+    def settle(self, current: Iterable[tuple[bytes, tuple[Listed, ...]]]) -> None:
+        """Forget of what changed since what stands in the file by now, which has these."""
+        for who, listed in current:
+            if self._changed.get(who) == listed:
                 del self._changed[who]
 
 
@@ -156,7 +159,7 @@ class Shelf:
         file = self._read()
         if file is not None:
             current = self._tables.current(self._tables.changed_since(file.stamp.upto))
-            book.use(file, current._replace(slots={}))
+            book.use(file, current.names)
             book.take(current)
             self.ready = True
         elif self._tables.count(OVERLAY_MAX + 1) <= OVERLAY_MAX:
@@ -180,8 +183,7 @@ class Shelf:
             _LOG.warning("the list is read anew from the store; until it is nobody on it is recognized")
             current = await asyncio.to_thread(self._rebuild)
             later = await self._in_store(lambda: self._tables.current(self._tables.changed_since(current.upto)))
-            # Named before anything is looked up: names only grow.
-            book.use(IndexFile(self._path), later._replace(slots={}))
+            book.use(IndexFile(self._path), later.names)
             book.take(later)
             self.ready = True
             _LOG.info("the list is in force: %d entries", book.entries_in_file)
@@ -190,7 +192,11 @@ class Shelf:
             current = await self._in_store(lambda: self._tables.current(whos))
             old = self._read()
             await asyncio.to_thread(fold, old, current.slots, self._path, Stamp(self._store, current.upto))
-            book.use(IndexFile(self._path), current)
+            book.use(IndexFile(self._path), current.names)
+            named = ((who, tuple(current.names[slot] for slot in slots)) for who, slots in current.slots.items())
+            while some := list(islice(named, _AT_ONCE)):
+                book.settle(some)
+                await asyncio.sleep(0)  # a large import has changed more than an answer to Postfix should wait for
             await self._in_store(lambda: self._tables.forget_changes(current.upto))
 
     async def _in_store(self, call: Callable[[], T]) -> T:

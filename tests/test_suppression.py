@@ -16,6 +16,7 @@ from policies.suppression import (
     Reason,
     Rules,
     Suppressing,
+    Windows,
     read_list,
 )
 from tests.labelled import ROWS, Labelled
@@ -93,6 +94,17 @@ def test_an_outage_of_one_provider_is_none_of_another() -> None:
     post.answer("gone@yahoo.com", NO_SUCH_USER, provider="yahoo")
     outage(post, recipients=100)
     assert post.suppressed == ["gone@yahoo.com"]
+
+
+def test_a_provider_that_nothing_is_sent_to_any_more_is_forgotten() -> None:
+    windows = Windows(600.0)
+    for number in range(1_000):
+        windows.attempted(f"provider{number}", b"a", hard=True, now=START + number)
+    windows.forget_old(now=START + 1_000)
+    assert windows.lately("provider999", now=START + 1_000) == (1, 1)
+    assert len(windows._windows) <= 500
+    windows.forget_old(now=START + 5_000)
+    assert not windows._windows
 
 
 def test_who_was_suppressed_before_their_probation_ended_stays_so_only_where_no_outage_came() -> None:

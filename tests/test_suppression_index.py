@@ -1,7 +1,10 @@
 """The file of digests: what is in it is found, what is not is not, and a file that is none is refused."""
 
+import contextlib
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,33 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         build(broken(), path, STAMP)  # type: ignore[arg-type]  # it never gets to its second row
     assert IndexFile(path).slots(b"a" * 16) == (1,)
     assert [each.name for each in tmp_path.iterdir()] == ["index"]
+
+
+def test_kill_9_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    build([(b"a" * 16, 1)], path, STAMP)
+    code = (
+        "import sys; from pathlib import Path; from sidecar.suppression_index import *\n"
+        "path, number = Path(sys.argv[1]), 0\n"
+        "while True:\n"
+        "    number += 1\n"
+        "    who = number.to_bytes(16, 'big')\n"
+        "    fold(IndexFile(path), {who: (1,)}, path, Stamp(b'store-0123456789', number))\n"
+        "    print(number, flush=True)\n"
+    )
+    rng = random.Random(3)
+    for _ in range(5):
+        command = [sys.executable, "-c", code, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as process:
+            assert process.stdout is not None
+            for _ in range(rng.randrange(1, 4)):
+                process.stdout.readline()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.random() * 0.05)
+            process.kill()
+        file = IndexFile(path)
+        assert file.slots(b"a" * 16) == (1,)
+    assert file.entries > 1
 
 
 def test_nobody_else_reads_it(tmp_path: Path) -> None:
