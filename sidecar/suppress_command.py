@@ -28,6 +28,7 @@ COLUMNS = ("address", "digest", "list", "reason", "since", "until", "by_whom", "
 """Of an export; an import takes them in any order, needs the first or the second, and knows no others."""
 _TAKEN = ("address", "digest", "list", "reason", "since", "until", "evidence")
 _AT_ONCE = 500
+_REFUSED_SHOWN = 20
 _SECONDS = 60.0
 """For one batch: a large list on a slow disk takes its time."""
 _ERASE_SECONDS = 1_800.0
@@ -183,8 +184,7 @@ def import_(config: Config, file: Path, *, listed: str | None, reason: str, as_j
 
     What is there already is not added again, so that an import which was cut short may be begun anew.
     """
-    sums = {"added": 0, "known": 0}
-    refused: list[dict[str, Any]] = []
+    sums = {"added": 0, "known": 0, "refused": 0}
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress, _opened(file) as text:
         task = progress.add_task(file.name, total=file.stat().st_size)
         numbered = _rows(file, text, {"list": listed, "reason": reason, "evidence": f"imported from {file.name}"})
@@ -194,15 +194,15 @@ def import_(config: Config, file: Path, *, listed: str | None, reason: str, as_j
                 raise click.ClickException(
                     "core's store takes no writes now; what was read so far is kept, begin anew later"
                 )
-            for name in sums:
-                sums[name] += answer[name]
-            refused += [{"line": batch[each["row"]][0], "why": each["why"]} for each in answer["refused"]]
+            sums["added"] += answer["added"]
+            sums["known"] += answer["known"]
+            for each in answer["refused"]:
+                sums["refused"] += 1
+                if sums["refused"] <= _REFUSED_SHOWN:
+                    click.echo(f"{file}:{batch[each['row']][0]}: {each['why']}", err=True)
             progress.update(task, completed=text.buffer.tell())
-    for each in refused[:20]:
-        click.echo(f"{file}:{each['line']}: {each['why']}", err=True)
-    said = {**sums, "refused": len(refused)}
-    click.echo(json.dumps(said) if as_json else ", ".join(f"{count} {name}" for name, count in said.items()))
-    sys.exit(int(bool(refused)))
+    click.echo(json.dumps(sums) if as_json else ", ".join(f"{count} {name}" for name, count in sums.items()))
+    sys.exit(int(sums["refused"] > 0))
 
 
 def _opened(file: Path) -> Any:
