@@ -421,8 +421,6 @@ class Engine:
     def step(self, *, now: float) -> list[Command]:
         """Tell what is to be done to the queue now. Call it after facts, after answers, and at `next_step`."""
         self._now = now
-        if self.suppressing is not None:
-            self.suppressing.tick(now=now)
         for sub in self.subqueues.due(now=now):
             sub.machine.allowance(now=now, held=sub.held)
             self._tell_state(sub, now=now)

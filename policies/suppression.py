@@ -215,6 +215,8 @@ class Suppressing:
         """Provider -> since when its hard bounces are no verdict on its recipients."""
         self.change_counts: Counter[tuple[str, str]] = Counter()
         """By ("added" or "ended", reason)."""
+        self.now = 0.0
+        """When the last outcome was, 0 before the first."""
         self._book = book
         self._windows = Windows(rules.outage_within)
         self._provisional: OrderedDict[bytes, _Probation] = OrderedDict()
@@ -249,6 +251,7 @@ class Suppressing:
 
     def heard(self, outcome: Outcome, *, now: float) -> None:
         """Take one outcome. What our own Postfix found counts only where it is about a dead domain."""
+        self._let_pass(now)
         verdict = outcome.verdict
         hard = verdict is not None and _is_hard(verdict)
         if outcome.remote and outcome.provider:
@@ -264,8 +267,13 @@ class Suppressing:
         elif hard and outcome.remote and outcome.provider:
             self._hard(outcome, now=now)
 
-    def tick(self, *, now: float) -> None:
-        """Let time pass: probations end, and so do outages."""
+    def _let_pass(self, now: float) -> None:
+        """Let time pass as the log has it: probations end, and so do outages.
+
+        By no other clock: when an hour of the log is caught up, the outage in it must be seen before what it put on
+        probation stands.
+        """
+        self.now = now
         while self._provisional:
             who, probation = next(iter(self._provisional.items()))
             if probation.until > now:

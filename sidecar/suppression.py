@@ -116,7 +116,7 @@ class Suppression:
 
     async def run(self) -> None:
         """Let entries end when their time is over, keep the file of digests fresh, look for those who are silent."""
-        looked = 0.0
+        looked, said = -SILENCE_EVERY, ""
         while True:
             try:
                 self._say_outages()
@@ -125,8 +125,11 @@ class Suppression:
                 if self._config.suppression.inactive_days and time.monotonic() - looked > SILENCE_EVERY:
                     looked = time.monotonic()
                     await self._suppress_silent(now=time.time())
-            except (StoreError, OSError) as error:
-                _LOG.warning("suppression: %s", error)
+                said = ""
+            except Exception as error:  # noqa: BLE001  # core lives on without it, and the next time it may be better
+                if str(error) != said:  # the same is met each few seconds
+                    _LOG.warning("suppression: %s: %s", type(error).__name__, error)
+                said = str(error)
             await asyncio.sleep(EVERY)
 
     def _say_outages(self) -> None:
@@ -139,8 +142,11 @@ class Suppression:
         self._outages = now
 
     async def _expire(self, *, now: float) -> None:
-        for who, listed in await self._in_store(lambda: self._tables.ended_by_now(now, _AT_ONCE)):
-            self._suppressing.end(End(who, listed, now, "engine", "its time is over"))
+        while over := await self._in_store(lambda: self._tables.ended_by_now(now, _AT_ONCE)):
+            for who, listed in over:
+                self._suppressing.end(End(who, listed, now, "engine", "its time is over"))
+            if not await self._ledger.commit():
+                return
 
     async def _suppress_silent(self, *, now: float) -> None:
         ours = self._config.suppression
@@ -275,7 +281,7 @@ class Suppression:
             outcome = Outcome(
                 who, recipient, provider or domain_of(recipient), remote=True, verdict=verdict, line=evidence
             )
-            self._suppressing.heard(outcome, now=now)
+            self._suppressing.heard(outcome, now=self._suppressing.now or now)
 
     async def _erase(self, request: Request) -> Answer:
         """Take a person out of the store. Their place on a list stays, as a digest, unless `forget` is said."""

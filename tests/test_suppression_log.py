@@ -20,7 +20,8 @@ GONE = (
 )
 
 
-def listed_by(*lines: str, settings: Settings | None = None) -> tuple[Lists, Suppressing]:
+def listed_by(*lines: str, settings: Settings | None = None, stepped_at: float = NOW) -> tuple[Lists, Suppressing]:
+    """`stepped_at`: what time core has it after each line."""
     lists = Lists()
     suppressing = Suppressing(Rules(), lists)
     engine = Engine(RULES, organizational_domain, settings or Settings(act=True), suppressing=suppressing)
@@ -29,6 +30,7 @@ def listed_by(*lines: str, settings: Settings | None = None) -> tuple[Lists, Sup
     for line in lines:
         for fact in reader.facts(f"{HEAD}{line}".encode()):
             engine.observe(fact, now=NOW)
+            engine.step(now=stepped_at)
     return lists, suppressing
 
 
@@ -94,3 +96,10 @@ def test_behind_a_relay_its_refusals_are_not_the_providers() -> None:
     relay = "relay=smarthost.example[192.0.2.77]:25"
     lists, _ = listed_by(QUEUED, attempt("<a@gmail.com>", GONE, relay=relay), settings=settings)
     assert not any(lists.entries.values())
+
+
+def test_while_old_lines_are_caught_up_no_probation_ends() -> None:
+    """The outage that they may tell of comes further down."""
+    _, suppressing = listed_by(QUEUED, attempt("<a@gmail.com>", GONE), stepped_at=NOW + 7_200)
+    assert [type(move) for move in suppressing.moves] == [Add]
+    assert suppressing.on_probation == 1
