@@ -135,7 +135,7 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
             access=access,
             policy=policy,
             watching=Watching(since=time.time()),
-            suppression=Suppression(config, opened, store, thread=thread, ledger=ledger, rules=read)
+            suppression=Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine, rules=read)
             if opened
             else None,
         )

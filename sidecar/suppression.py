@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from parsers.address import domain_of
 from policies.classify import RuleSet, Said
+from policies.engine import Engine
 from policies.refusals import Refusals
 from policies.suppression import (
     GLOBAL,
@@ -27,6 +28,7 @@ from policies.suppression import (
     Rules,
     Suppressing,
     read_list,
+    without,
 )
 from sidecar import erasure, statements
 from sidecar.config import Config, SuppressionStorage, WishesList
@@ -101,6 +103,7 @@ class Suppression:
         *,
         thread: ThreadPoolExecutor,
         ledger: Ledger,
+        engine: Engine,
         rules: RuleSet,
     ) -> None:
         self.opened = opened
@@ -111,6 +114,7 @@ class Suppression:
         self._tables: SuppressionTables = store.suppression
         self._thread = thread
         self._ledger = ledger
+        self._engine = engine
         self._rules = rules
         self._outages: set[str] = set()
 
@@ -143,9 +147,8 @@ class Suppression:
 
     async def _expire(self, *, now: float) -> None:
         while over := await self._in_store(lambda: self._tables.ended_by_now(now, _AT_ONCE)):
-            for who, listed in over:
-                self._suppressing.end(End(who, listed, now, "engine", "its time is over"))
-            if not await self._ledger.commit():
+            ended = [self._suppressing.end(End(who, listed, now, "engine", "its time is over")) for who, listed in over]
+            if not any(ended) or not await self._ledger.commit():
                 return
 
     async def _suppress_silent(self, *, now: float) -> None:
@@ -288,6 +291,8 @@ class Suppression:
         address = read_address(str(request.get("address", "")))
         who, forget = self._book.digest(address), bool(request.get("forget"))
         self._suppressing.forget(who)
+        for sub in self._engine.subqueues.all():  # the line that opened it would be stored again with its next state
+            sub.line = without(address, sub.line)
         if forget:
             for listed in self._book.listed(who):
                 self._suppressing.end(End(who, listed, time.time(), "erased", "erased"))

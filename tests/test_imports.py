@@ -59,7 +59,18 @@ TOUCHING_METHODS = {
 NAMELESS = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "tools"}
 """Names for what has no name: call it what it is, or put it where it is used."""
 
-HEAVY = {"pandas", "numpy", "requests", "urllib3", "http.client", "prometheus_client", "rich", "dns"}
+HEAVY = {
+    "pandas",
+    "numpy",
+    "requests",
+    "urllib3",
+    "http.client",
+    "prometheus_client",
+    "rich",
+    "dns",
+    "starlette",
+    "uvicorn",
+}
 """What slows a start, fills memory or talks to the world: only for outside, reports and people."""
 
 CONTENTS = ("parsers/postfix", "sidecar/lab/drills")
