@@ -158,7 +158,7 @@ class Shelf:
             _LOG.error("suppression.key is not the one that the list was made with: nobody on it is recognized")
         file = self._read()
         if file is not None:
-            current = self._tables.current(self._tables.changed_since(file.stamp.upto))
+            current = self._tables.current_since(file.stamp.upto)
             book.use(file, current.names)
             book.take(current)
             self.ready = True
@@ -182,7 +182,7 @@ class Shelf:
         if not self.ready:
             _LOG.warning("the list is read anew from the store; until it is nobody on it is recognized")
             current = await asyncio.to_thread(self._rebuild)
-            later = await self._in_store(lambda: self._tables.current(self._tables.changed_since(current.upto)))
+            later = await self._in_store(lambda: self._tables.current_since(current.upto))
             book.use(IndexFile(self._path), later.names)
             book.take(later)
             self.ready = True

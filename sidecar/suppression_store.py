@@ -81,13 +81,16 @@ class SuppressionTables:
         (row,) = self._database.rows(_COUNT, (limit,))
         return int(row[0])
 
-    def changed_since(self, upto: int) -> list[bytes]:
-        return [bytes(who) for (who,) in self._database.rows(_CHANGED_SINCE, (upto,))]
+    def current_since(self, upto: int) -> Current:
+        """What is in force of the digests that changed since."""
+        slots: dict[bytes, tuple[int, ...]] = {}
+        for who, slot in self._database.rows(_CHANGED_SINCE, (upto,)):
+            slots[who] = (*slots.get(who, ()), *(() if slot is None else (slot,)))
+        return Current(slots, self._last_change(), self._names())
 
     def current(self, whos: Iterable[bytes]) -> Current:
         """What is in force of these."""
-        execute = self._database.connection.execute
-        slots = {who: tuple(slot for (slot,) in execute(_SLOTS_OF, (who,))) for who in whos}
+        slots = {who: tuple(slot for (slot,) in self._database.rows(_SLOTS_OF, (who,))) for who in whos}
         return Current(slots, self._last_change(), self._names())
 
     def all_current(self) -> Current:
@@ -244,7 +247,10 @@ _WRITERS: dict[type[Move], Callable[[Execute, Any], None]] = {
 
 _ADD_IDENTITY = "INSERT OR IGNORE INTO suppression_identity (name, value) VALUES (?, ?)"
 _COUNT = "SELECT count(*) FROM (SELECT 1 FROM suppression WHERE ended_at = 0 LIMIT ?)"
-_CHANGED_SINCE = "SELECT DISTINCT who FROM suppression_delta WHERE id > ?"
+_CHANGED_SINCE = """
+    SELECT changed.who, slot FROM (SELECT DISTINCT who FROM suppression_delta WHERE id > ?) AS changed
+    LEFT JOIN suppression ON suppression.who = changed.who AND ended_at = 0 ORDER BY changed.who, slot
+"""
 _SLOTS_OF = "SELECT slot FROM suppression WHERE who = ? AND ended_at = 0 ORDER BY slot"
 _ALL = "SELECT who, slot FROM suppression WHERE ended_at = 0 ORDER BY who, slot"
 _FORGET_CHANGES = (
