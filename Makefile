@@ -42,6 +42,7 @@ bench: venv ## the figures of benchmarks/README.md
 	$(BIN)/python benchmarks/replies.py
 	$(BIN)/python benchmarks/expression.py
 	$(BIN)/python benchmarks/policyd.py
+	$(BIN)/python benchmarks/suppression.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/logs.py
 	$(BIN)/python benchmarks/history.py

@@ -316,11 +316,14 @@ class Access:
 
     def _decided(self, arrival: Arrival, now: float) -> Decision:
         """Hold before route: only one action fits in an answer, and held mail is routed by Postfix's own maps."""
+        discarded = None
         if self._refusing is not None and arrival.sasl_username in self._refusing.discard:
             discarded = self._refusing.discards(arrival)
-            if discarded is not None:
-                return self._acting(discarded)
+            if discarded is not None and self._act:
+                return discarded
         parked = self._arrivals.arriving(arrival, now=now)
+        if discarded is not None:
+            return self._acting(discarded)
         if not arrival.recipients:
             return _UNKNOWN
         if parked is None:

@@ -100,6 +100,16 @@ def test_a_tenant_whose_mail_is_thrown_away_hears_of_no_refusal() -> None:
     assert last(access, rcpt("dead@gmail.com", "2", **other)) == REFUSED
 
 
+def test_observing_a_message_that_would_be_thrown_away_arrives_as_any_other() -> None:
+    world = World()
+    access = suppressing(DEAD, world=world, act=False, discard=["shop"])
+    sent = {"sender": "a@x.example", "sasl_username": "shop"}
+    decision = answers(access, rcpt("dead@gmail.com", **sent), end(1, **sent))[-1]
+    assert decision.action is DUNNO
+    assert decision.why.startswith("observing; would answer DISCARD ")
+    assert [arrival.recipients for arrival in world.arrivals] == [("dead@gmail.com",)]
+
+
 def test_nothing_is_thrown_away_that_somebody_is_to_get() -> None:
     """DISCARD is for the whole message: one recipient on no list, or one that is not known, and all get it."""
     access = suppressing(DEAD, OTHER, discard=["shop"])
