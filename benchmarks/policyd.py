@@ -182,7 +182,9 @@ async def _removed_as_by_the_log(engine: Engine) -> None:
         engine.telling.changes.clear()
 
 
-def _refusals(index: Path) -> Refusals:
+def _refusals(index: Path) -> Refusals | None:
+    if not index.exists():
+        return None
     book = SuppressionBook(SuppressionKey(b"0123456789abcdef"))
     book.use(IndexFile(index), {1: Listed(GLOBAL, Reason.HARD_BOUNCE)})
     return Refusals(book, rules.organizational_domain)
@@ -295,7 +297,8 @@ def run(*, seconds: float, rounds: int, suppressed: int, stand_in: bool, only: S
         if "sidecar" in only:
             path = directory / "sidecar"
             index = directory / "suppressed.index"
-            build(strangers(suppressed, random.Random(1)), index, Stamp(bytes(16), 0))
+            if suppressed:
+                build(strangers(suppressed, random.Random(1)), index, Stamp(bytes(16), 0))
             command = [sys.executable, __file__, "--serve", str(path), "--index", str(index)]
             command += ["--stand-in"] if stand_in else []
             servers.append(stack.enter_context(started("sidecar", command, path)))
@@ -401,7 +404,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each load")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--suppressed", type=int, default=100_000, help="addresses on the suppression list")
+    parser.add_argument(
+        "--suppressed", type=int, default=100_000, help="addresses on the suppression list; 0: no look-up"
+    )
     parser.add_argument("--stand-in", action="store_true", help="a dictionary in the place of the engine")
     parser.add_argument("--only", nargs="+", choices=["c", "sidecar", "postfwd"], default=["c", "sidecar", "postfwd"])
     parser.add_argument("--reload", action="store_true", help="the slowest answer while core reloads")

@@ -73,6 +73,7 @@ class SuppressionBook:
 
     def __init__(self, key: SuppressionKey) -> None:
         self.key = key
+        self._digest = key.digest
         self._file: IndexFile | None = None
         self._names: dict[int, Listed] = {}
         """Of the slots in the file."""
@@ -89,13 +90,18 @@ class SuppressionBook:
         return len(self._changed)
 
     def digest(self, address: str) -> bytes:
-        return self.key.digest(address)
+        return self._digest(address)
 
     def find(self, address: str) -> tuple[Listed, ...]:
         """All lists that an address is on; () for nearly all."""
-        if self._file is None and not self._changed:
+        file, changed = self._file, self._changed
+        if file is None and not changed:
             return ()
-        return self.listed(self.key.digest(address))
+        who = self._digest(address)
+        if file is None or who in changed:
+            return changed.get(who, ())
+        slots = file.slots(who)
+        return tuple(self._names[slot] for slot in slots) if slots else ()
 
     def listed(self, who: bytes) -> tuple[Listed, ...]:
         """As `find`, by the digest."""
