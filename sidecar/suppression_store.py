@@ -170,6 +170,8 @@ class SuppressionTables:
                 rows += self._database.connection.execute(_ERASE[table], (who,)).rowcount
             if forget:
                 self._database.connection.execute(_CHANGED, (who,))
+            else:  # as an entry that never had one: an export is good for an import
+                self._database.connection.execute("UPDATE suppression SET address = '' WHERE who = ?", (who,))
         settle(self._database)
         return rows
 

@@ -174,6 +174,8 @@ def test_erase(tmp_path: Path) -> None:
             == "a@x.example: erased from 1 rows of core and 11 of the outside process; a digest stays on the list\n"
         )
         assert run("check", "a@x.example").exit_code == 1
+        (tmp_path / "list.csv").write_text(run("export").output)
+        assert run("import", tmp_path / "list.csv").output == "0 added, 1 known, 0 refused\n"
         assert json.loads(run("erase", "a@x.example", "--forget", "--json").output)["listed"] == []
         assert run("check", "a@x.example").exit_code == 0
 
