@@ -23,6 +23,7 @@ SLOTS_MAX = 1 << 24
 _MAGIC = b"sidecar suppr. 1"
 _HEADER = struct.Struct("<16s16sQQ")
 _HEADER_SIZE = _HEADER.size
+_FIRST = struct.Struct(">L").unpack_from
 _BOUNDS = struct.Struct("=II").unpack_from
 _DIRECTORY = 4 * (_BUCKETS + 1)
 _BASE = _HEADER.size + _DIRECTORY
@@ -64,7 +65,8 @@ class IndexFile:
 
     def slots(self, who: bytes) -> tuple[int, ...]:
         """All slots under this digest."""
-        bucket = int.from_bytes(who[:3], "big") >> 4
+        (first,) = _FIRST(who)
+        bucket = first >> 12
         at, end = _BOUNDS(self._map, _HEADER_SIZE + 4 * bucket)
         records = self._map[_BASE + at * _RECORD : _BASE + end * _RECORD]
         tail = who[2:]

@@ -237,6 +237,15 @@ def test_without_a_key_that_can_be_read_mail_goes_on_as_without_lists(
     assert "nobody is suppressed" in caplog.text
 
 
+def test_an_address_of_any_bytes_has_a_digest() -> None:
+    key = suppression_book.SuppressionKey(b"0123456789abcdef")
+    texts = ["a@x.example", "\u00fc@x.example", "\udcfc@x.example", "", "a" * 1_000]
+    assert {len(key.digest(text)) for text in texts} == {16}
+    assert len({key.digest(text) for text in texts}) == len(texts)
+    assert key.digest("\u00dc@X.example") == key.digest("\u00fc@x.EXAMPLE")
+    assert key.digest("a@x.example") != suppression_book.SuppressionKey(b"0123456789abcdeg").digest("a@x.example")
+
+
 def test_the_key_is_nobody_elses(tmp_path: Path) -> None:
     suppression_book.read_key(tmp_path / "key")
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
