@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -22,6 +22,7 @@ from rich.text import Text
 from policies.key import Key
 from sidecar.config import Config
 from sidecar.control import CoreUnreachable, ask_core
+from sidecar.core_status import Row, rows
 from sidecar.own_log import printable
 
 _ROWS_MAX = 40  # sub-queues on a status screen; `subqueue list` has them all
@@ -29,43 +30,6 @@ _BROKEN_MAX = 10  # lines about broken authentication; --json has all
 _LOOK_EVERY = 1.0  # seconds between two looks of --watch
 _RELOAD_WITHIN = 90.0  # seconds; core itself gives up after 60
 _COLOURS = {"paused": "red", "probing": "yellow", "ramping": "cyan", "closed": "green"}
-
-
-class Row(NamedTuple):
-    """One sub-queue, as core describes it."""
-
-    key: str
-    state: str
-    since: float
-    held: int
-    let_out: int
-    budget_per_s: float | None
-    next_step_at: float | None
-    line: str
-    """The log line that opened it; empty when it was opened by hand."""
-    rule: str
-    unheld_attempts: int
-
-    @classmethod
-    def read(cls, said: Mapping[str, Any]) -> Self:
-        opened_by = said.get("opened_by") or {}
-        return cls(
-            key=printable(str(said["key"])),
-            state=str(said["state"]),
-            since=float(said.get("since") or 0.0),
-            held=int(said.get("held") or 0),
-            let_out=int(said.get("let_out") or 0),
-            budget_per_s=said.get("budget_per_s"),
-            next_step_at=said.get("next_step_at"),
-            line=printable(str(opened_by.get("line", ""))),
-            rule=str(opened_by.get("rule", "")),
-            unheld_attempts=int(said.get("unheld_attempts") or 0),
-        )
-
-
-def rows(answer: Mapping[str, Any]) -> list[Row]:
-    """The sub-queues of a status answer, those that hold most first."""
-    return sorted(map(Row.read, answer["subqueues"]), key=lambda row: (-row.held, row.key))
 
 
 def screen(answer: Mapping[str, Any], *, now: float) -> RenderableType:
