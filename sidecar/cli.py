@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 COMMANDS: Mapping[str, Entry] = {
     "run": Entry("sidecar.supervise:run", "All of it on this host."),
     "core": Entry("sidecar.core:core", "One process: log, decisions, policy sockets."),
-    "outside": Entry("sidecar.outside:outside", "One process: look-ups, /healthz, /metrics."),
+    "outside": Entry("sidecar.outside:outside", "One process: look-ups, feeds, alerts, status page, /metrics."),
     "queue-helper": Entry("sidecar.queue_helper:queue_helper", "One process: holds and releases, as root."),
     "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, Entry] = {
     "alert": Entry("sidecar.alerts_command:alert", "What fires; try the channels."),
     "incident": Entry("sidecar.alerts_command:incident", "Incidents: look, take on, close."),
     "delist": Entry("sidecar.delist:delist", "How an address comes off lists; a request filled in."),
+    "password": Entry("sidecar.page.passwords:password", "Who may see the status page.", configured=False),
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
     "check": Entry("sidecar.check:check", "Configuration, wiring, what is missing."),
     "postfix": Entry("sidecar.wiring:postfix_command", "The wiring in main.cf and master.cf: show, apply, remove."),

@@ -67,6 +67,15 @@ class RulesConfig:
 @dataclass(frozen=True, slots=True)
 class WebConfig:
     listen: str = "127.0.0.1:8025"
+    """ADDRESS:PORT; one that others can reach wants password_file or proxies."""
+    password_file: str = ""
+    """Lines NAME:HASH as `sidecar password NAME` prints them: who may see the page."""
+    proxies: tuple[str, ...] = ()
+    """Addresses or networks of reverse proxies that say who the user is; nobody else's word is taken for it."""
+    user_header: str = "X-Forwarded-User"
+    """Header in which they say it."""
+    scrapers: tuple[str, ...] = ()
+    """Addresses or networks that may read /metrics without a password."""
 
 
 @dataclass(frozen=True, slots=True)

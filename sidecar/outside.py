@@ -1,9 +1,10 @@
-"""The outside process: MX look-ups for core, feeds, alerts, and the page with /healthz and /metrics.
+"""The outside process: MX look-ups for core, feeds, alerts, the status page, /healthz and /metrics.
 
 Knows what to do while core is away, which is to say so and to go on; core never waits for it.
 """
 
 import asyncio
+import contextlib
 import functools
 import signal
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+from starlette.routing import Router
+from starlette.types import ASGIApp
 
 from parsers.observation import Observation, Outcome
 from policies.channels.receipt import Result
@@ -34,6 +37,9 @@ from sidecar.lookout import Lookout
 from sidecar.metrics import Busiest, Figures, OutsideFigures
 from sidecar.mx import MxLookups, resolver_at
 from sidecar.outside_store import OutsideStore
+from sidecar.page import access
+from sidecar.page.app import StatusPage, names
+from sidecar.page.gate import Gate
 from sidecar.poller import Polled, Poller
 from sidecar.report_store import MailRow
 from sidecar.scope import find
@@ -41,7 +47,7 @@ from sidecar.seed_schedule import SeedSchedule
 from sidecar.seed_store import SeedStore
 from sidecar.seed_tests import checked
 from sidecar.systemd import notify
-from sidecar.web import Page, Routes, serve_web
+from sidecar.web import Page, Routes, plain, serve_web, watched
 
 LOG_LAG_MAX = 60.0
 """Seconds core may be behind the end of its log before /healthz says so."""
@@ -116,7 +122,7 @@ def at_most_every(seconds: float, make: Callable[[], Awaitable[Page]]) -> Callab
 
 
 def routes(core: Core, own: OutsideFigures) -> Routes:
-    """The pages: path -> function."""
+    """The pages for machines: path -> function."""
     busiest = Busiest()
 
     async def healthz() -> Page:
@@ -142,6 +148,13 @@ def routes(core: Core, own: OutsideFigures) -> Routes:
     }
 
 
+def application(core: Core, own: OutsideFigures, page: StatusPage, rules: access.Rules) -> ASGIApp:
+    """All that the port answers: the status page, and what machines ask for."""
+    known = [*plain(routes(core, own)), *page.routes()]
+    guarded = Gate(Router(known, redirect_slashes=False, default=page.not_found), rules, page.threads)
+    return watched(guarded, names(known), count=lambda path, status: own.web_requests.labels(path, str(status)).inc())
+
+
 def _unwell(why: str) -> Page:
     return Page(f"{why}\n".encode(errors="backslashreplace"), HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -159,13 +172,21 @@ async def run(config: Config) -> None:
     except ValueError as error:
         raise ConfigError(f"dns.resolvers: {error}") from error
     lookups = MxLookups(core.ask, resolver, count=lambda outcome: own.mx_lookups.labels(outcome).inc())
-    web = await serve_web(
-        config.web.listen,
-        routes(core, own),
-        count=lambda path, status: own.web_requests.labels(path, str(status)).inc(),
-    )
-    own_log.listening(config.web.listen, purpose="/healthz and /metrics")
-    notify("READY=1")
+    rules = access.rules(config)
+    page = StatusPage(config)
+    async with contextlib.AsyncExitStack() as undo:
+        undo.callback(page.close)
+        await undo.enter_async_context(serve_web(config.web.listen, application(core, own, page, rules)))
+        own_log.listening(config.web.listen, purpose="the status page, /healthz and /metrics")
+        notify("READY=1")
+        await _work(config, core, own, lookups)
+
+
+async def _work(config: Config, core: Core, own: OutsideFigures, lookups: MxLookups) -> None:
+    """All but the port, until SIGTERM or SIGINT.
+
+    Raises ConfigError, StoreError.
+    """
     store = OutsideStore.open(config.outside_database)
     if store.recovered:
         own_log.store_recovered(store.recovered)
@@ -184,7 +205,7 @@ async def run(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        async with web, listening(config, events), asyncio.TaskGroup() as tasks:
+        async with listening(config, events), asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(lookups.run()),
                 tasks.create_task(poller.run()),
@@ -317,7 +338,7 @@ def _count(own: OutsideFigures, feed: str, polled: Polled) -> None:
 @click.option("--verbose", is_flag=True, help="Log each look-up.")
 @click.pass_obj
 def outside(config: Config, *, verbose: bool) -> None:
-    """Look up MX hosts for core; poll the feeds; take in report mail; alert; serve /healthz and /metrics.
+    """Look up MX hosts for core; poll the feeds; take in report mail; alert; serve the status page and /metrics.
 
     Lives on while core is away.
     """

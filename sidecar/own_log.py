@@ -14,7 +14,12 @@ _LOG = logging.getLogger("sidecar")
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 # What a remote server or a crafted address says must neither start a new line nor steer a terminal.
-_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {0x0A: "\\n", 0x09: " "}
+_UNPRINTABLE = (
+    {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+    | {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # turn the text around
+    | {code: f"\\x{code - 0xDC00:02x}" for code in range(0xDC80, 0xDD00)}  # bytes that were no UTF-8
+    | {0x0A: "\\n", 0x09: " "}
+)
 
 
 def printable(text: str) -> str:
@@ -104,6 +109,14 @@ def core_back(*, after: float) -> None:
 
 def request_failed(path: str, error: Exception) -> None:
     _LOG.error("web: %s: %s: %s", path, type(error).__name__, error, exc_info=error)
+
+
+def password_refused(name: str, client: str) -> None:
+    _LOG.warning("page: wrong name or password for %r from %s", name[:100], client)
+
+
+def page_trouble(why: str) -> None:
+    _LOG.warning("page: %s", why)
 
 
 def looked_up(domain: str, *, hosts: tuple[str, ...], error: str) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import click
 
-from sidecar import own_log, postfix, web
+from sidecar import own_log, postfix
 from sidecar.children import Child, supervise
 from sidecar.config import Config, ConfigError
 from sidecar.control import unlink_stale
+from sidecar.page import access
 from sidecar.policy_sockets import Listening, listen
 from sidecar.site import listeners
 from sidecar.systemd import inherited_sockets
@@ -32,7 +33,7 @@ def prepare(config: Config) -> list[Listening]:
     Raises ConfigError or PostfixError: nothing has been started by then.
     """
     _check_log(config.log.source)
-    web.address(config.web.listen)
+    access.rules(config)
     instances = postfix.instances(Path(config.postfix.config_directory))
     _make_directory(Path(config.runtime_directory), key="runtime_directory")
     _make_directory(Path(config.store.path), key="store.path")

@@ -59,6 +59,10 @@ directory = "/etc/sidecar/rules"
 
 [web]
 listen = "[::1]:8025"
+password_file = "/etc/sidecar/page.passwords"
+proxies = ["192.0.2.8", "2001:db8::/64"]
+user_header = "Remote-User"
+scrapers = ["192.0.2.9"]
 
 [dns]
 resolvers = ["127.0.0.53"]
