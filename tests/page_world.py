@@ -13,10 +13,11 @@ from parsers.feeds.asking import Trouble
 from parsers.feeds.dnsbl import Severity
 from parsers.observation import Observation, Outcome
 from policies.cadence import Standing
-from policies.commands import Change
+from policies.commands import Attempt, Change, Received, Removed
 from policies.figures import Kind
 from policies.incidents import Incident, Member, Phase, Surroundings
 from policies.note import Note, NoteKind
+from policies.queue_age import QueueAge
 from policies.windows import Counts
 from sidecar import outside
 from sidecar.config import Config, FeedsConfig, GooglePostmasterConfig, SndsConfig, StoreConfig, WebConfig
@@ -99,7 +100,7 @@ def config(directory: Path, **web: Any) -> Config:
 def filled(directory: Path) -> None:
     """Both stores of the site."""
     core = Store.open(directory / "core.db")
-    core.commit(Commit(changes=changes(), subqueues=_snapshots(), holds=holds()))
+    core.commit(Commit(changes=changes(), subqueues=_snapshots(), holds=holds(), **history()))
     core.close()
     store = IncidentStore.open(directory / "outside.db")
     _tallies(store)
@@ -109,7 +110,7 @@ def filled(directory: Path) -> None:
     for posted in store.posted():
         store.done(posted.id, "sent", now=posted.made_at + 1)
     for step in range(48):
-        store.queue_sample(int(900 + 3300 * (step / 47) ** 3), now=NOW - DAY + step * 1800)
+        store.queue_sample(QueueAge(int(560 + 300 * (step / 47) ** 3), step), now=NOW - DAY + step * 1800)
     store.close()
 
 
@@ -125,6 +126,8 @@ def changes() -> list[Change]:
             made.append(Change(NOW - since, key, "ramping", "ramping", "the probe was accepted", "", rule, "engine", 0))
         if state == "closed":
             made.append(Change(NOW - since, key, "closed", "closed", "asked to", "", "", "ann", 12))
+    why = f"pause of 600 s: {QUEUE_ID}"
+    made.append(Change(NOW - 1619, SUBQUEUES[0][0], "held", "paused", why, "", "google/rate-dkim-domain", "engine", 1))
     return sorted(made)
 
 
@@ -144,6 +147,29 @@ def holds() -> list[HoldRow]:
                 arrival=NOW - 700 + number)
         for number in range(40)
     ]  # fmt: skip
+
+
+MESSAGE_ID = "<20270115.4711@shop.example>"
+QUEUE_ID = "4hXr5T1xZkz9qKd"
+
+
+def history() -> dict[str, Any]:
+    """A message that was put off, held and let go again, and one that waits."""
+    about = ("mx1", "postfix", QUEUE_ID)
+    first = Attempt(
+        NOW - 1620, *about, "shop.example", "gmail.example", "google", "gmail-smtp-in.l.google.com", "4.7.28", "deferred",
+        "google/rate-dkim-domain", "throttling.domain", "transient", "sender-domain", 1.9, SUBQUEUES[0][0], "pat@gmail.example",
+        "smtp", "shop", "winter-sale", reply="421-4.7.28 Gmail has detected an unusual rate of unsolicited mail", first=1,
+    )  # fmt: skip
+    second = first._replace(
+        time=NOW - 310, dsn="2.0.0", status="sent", rule="", detail="", bounce="", scope="", key="", delay=1311.9,
+        reply="250 2.0.0 OK 1800000000 a1si2 - gsmtp", first=0, service="lane-01",
+    )  # fmt: skip
+    received = [
+        Received(NOW - 1622, *about, MESSAGE_ID, "orders@shop.example", 18_311, 1, "app3.shop.example[198.51.100.3]", "shop"),
+        Received(NOW - 700, "mx1", "postfix", "4hXr000xZkz9q", "<2@shop.example>", "orders@shop.example", 900, 1, "", ""),
+    ]  # fmt: skip
+    return {"attempts": [first, second], "received": received, "removed": [Removed(NOW - 309, "postfix", QUEUE_ID)]}
 
 
 FLOWS = (

@@ -33,6 +33,7 @@ from sidecar.page import (
     known_object,
     now,
     reading,
+    search,
     subqueue,
     words,
 )
@@ -64,6 +65,7 @@ VIEWS = (
     View("/addresses", "Addresses and blocklists", "addresses.html", addresses.view, menu="Addresses"),
     View("/feeds", "Feeds and authentication", "feeds.html", feeds.view, menu="Feeds"),
     View("/incidents", "Incidents", "incidents.html", incidents.listed, menu="Incidents"),
+    View("/search", "Find a message", "search.html", search.view, menu="Search", live=False),
     View("/audit", "Audit", "audit.html", audit.view, menu="Audit"),
     View("/subqueue/{about:path}", "Sub-queue", "subqueue.html", subqueue.view, below="/"),
     View("/domain/{about:path}", "Domain", "object.html", known_object.domain, below="/domains"),

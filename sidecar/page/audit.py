@@ -4,11 +4,11 @@ Goes back from the newest by number, so that a page costs the same in a store of
 """
 
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from sidecar.own_log import printable
 from sidecar.page.listing import PER_PAGE, Wish
 from sidecar.page.scene import Scene
+from sidecar.page.subqueues import url_of
 
 KINDS = (
     *("opened", "probing", "ramping", "paused", "closed", "answered", "held", "released", "adopted", "forgotten"),
@@ -30,7 +30,7 @@ class Deed(NamedTuple):
 
     @property
     def url(self) -> str:
-        return f"/subqueue/{quote(self.key, safe='')}" if self.key else ""
+        return url_of(self.key)
 
     @property
     def by_hand(self) -> bool:

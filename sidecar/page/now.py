@@ -144,14 +144,15 @@ def _in_states(rows: tuple[Row, ...]) -> str:
 
 def _queue(picture: Picture, outside: Store, *, now: float) -> Tile:
     samples = outside.rows(_QUEUE, (now - _QUEUE_HOURS * 3600.0,))
-    most = max((messages for _, messages in samples), default=0)
+    most = max((messages for _, messages, _ in samples), default=0)
     bins: list[float | None] = [None] * 48
-    for at, messages in samples:
+    for at, messages, _ in samples:
         bins[min(47, int((at - now + _QUEUE_HOURS * 3600.0) // 1800))] = messages
-    words = f"messages in the queue in the last 24 hours: at most {most}"
+    words = f"messages in the queue besides those that we hold, in the last 24 hours: at most {most}"
     line = spark(bins, words=words, high=float(max(most, 1))) if samples else None
     number = count(picture.live) if picture.taken_at else "–"
-    return Tile("In the queue", number, f"at most {count(most)} in 24 h" if samples else "messages known", "", line)
+    note = f"{count(samples[-1][2])} older than an hour" if samples else "messages known"
+    return Tile("In the queue", number, note, "", line)
 
 
 def _incidents(outside: Store) -> Tile:
@@ -162,5 +163,5 @@ def _incidents(outside: Store) -> Tile:
     return Tile("Incidents", count(sum(found.values())), note, tone)
 
 
-_QUEUE = "SELECT time, messages FROM queue_sample WHERE time >= ? ORDER BY time"
+_QUEUE = "SELECT time, messages, old FROM queue_sample WHERE time >= ? ORDER BY time"
 _INCIDENTS = "SELECT severity, count(*) FROM incident WHERE phase IN ('open', 'calm') GROUP BY severity"

@@ -42,10 +42,15 @@ class Shown(NamedTuple):
         return 0.0 if self.row.state == State.CLOSED else self.row.next_step_at or 0.0
 
 
+def url_of(key: str) -> str:
+    """Where a sub-queue's page is; "" for no key."""
+    return f"/subqueue/{quote(key, safe='', errors='backslashreplace')}" if key else ""
+
+
 def shown(row: Row) -> Shown:
     identity, _, provider = row.key.rpartition("@")
     mark = STATES.get(row.state, Mark("?", row.state, "calm"))
-    return Shown(row, identity, provider, mark, f"/subqueue/{quote(row.key, safe='')}")
+    return Shown(row, identity, provider, mark, url_of(row.key))
 
 
 def last_known(store: Store) -> tuple[float, tuple[Row, ...]]:
