@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PACKAGES := postfix iproute2 python3-venv procps rbldnsd zstd util-linux systemd dovecot-imapd openssl pflogsumm chromium fonts-liberation
 BENCH_PACKAGES := postfwd gcc libc6-dev
 
-.PHONY: venv run test lint bench soak system clean
+.PHONY: venv run test lint bench screenshots soak system clean
 
 $(VENV)/installed: pyproject.toml
 	$(MAKE) system
@@ -46,6 +46,11 @@ bench: venv ## the figures of benchmarks/README.md
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/logs.py
 	$(BIN)/python benchmarks/history.py
+
+screenshots: venv ## the pictures of docs/page.md, made by the tests of the status page in a browser
+	$(MAKE) system PACKAGES=pngquant
+	SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest tests/test_page_browser.py -p no:randomly
+	pngquant --force --ext .png --skip-if-larger --strip 128 docs/screenshots/*.png
 
 soak: venv ## long: mutated log lines, the fuzzer, a year of polls, properties a hundred times over, then every drill on a real Postfix
 	$(BIN)/python benchmarks/soak_lines.py 10000000

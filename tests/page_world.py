@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import math
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,9 @@ GOOGLE = (
     "(host gmail-smtp-in.l.google.com[192.0.2.26] said: 421-4.7.28 Gmail has detected an unusual rate of unsolicited "
     "mail originating from your DKIM domain [shop.example 35]. (in reply to end of DATA command))"
 )
+GOOGLE_TOO = (
+    GOOGLE.replace("07:33:00", "07:44:15").replace("4hXr5T1xZkz9qKd", "4hXr6W3bYtz9qLe").replace("shop.", "news.")
+)
 COMCAST = (
     "Jan 15 07:34:50 mx1 postfix/smtp[2190]: 4hXr4Q0cPbz9qJf: to=<kim@comcast.example>, "
     "relay=mx1a1.comcast.net[192.0.2.44]:25, delay=3.2, dsn=4.2.0, status=deferred (host mx1a1.comcast.net[192.0.2.44] "
@@ -59,7 +63,7 @@ SUBQUEUES = (
     ("dkim-domain:shop.example@google", "paused", 720, 2847, 0.0, 480, GOOGLE, "google/rate-dkim-domain"),
     ("sender-domain:news.example@comcast", "ramping", 610, 312, 1.75, 40, COMCAST, "comcast/rl000010"),
     ("ip:192.0.2.7@yahoo", "ramping", 2400, 96, 4.2, 75, YAHOO, "yahoo/tss04"),
-    ("dkim-domain:news.example@google", "probing", 45, 58, 0.0, 555, GOOGLE, "google/rate-dkim-domain"),
+    ("dkim-domain:news.example@google", "probing", 45, 58, 0.0, 555, GOOGLE_TOO, "google/rate-dkim-domain"),
     ("sender-domain:clinic.example@microsoft", "closed", 200, 0, 50.0, -200, "", "by-hand"),
     ("spf-domain:crafted.example@b.example", "paused", 1800, 3, 0.0, 1800, CRAFTED, "generic/policy"),
 )
@@ -346,6 +350,8 @@ def served(configuration: Config, commands: dict[str, Handler] | None = COMMANDS
     """The page of a site at some port, in a thread; a core that answers `commands`, None: is away."""
     ready: threading.Event = threading.Event()
     told: list[Any] = []
+    directory = tempfile.TemporaryDirectory(prefix="page-")
+    configuration = dataclasses.replace(configuration, runtime_directory=directory.name)
 
     async def serve() -> None:
         async with contextlib.AsyncExitStack() as undo:
@@ -378,6 +384,7 @@ def served(configuration: Config, commands: dict[str, Handler] | None = COMMANDS
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
+        directory.cleanup()
 
 
 def at_some_port(configuration: Config, **web: Any) -> Config:

@@ -91,13 +91,17 @@ SAID: Mapping[str, Say] = {
 """By the measure, by what stands before its first dot, dot and all, or by that alone."""
 
 
+def _plain(value: float) -> str:
+    return count(value) if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
+
+
 def mark(known: Known) -> Mark:
     """Say what is known of a measure; of one that never was told, why."""
     if not known.told_at or known.value is None:
         word = {Outcome.NO_DATA: "no data", Outcome.UNKNOWN: "unknown"}.get(known.outcome, known.text or "–")
         return Mark("?" if known.outcome is Outcome.UNKNOWN else "–", word, "calm", known.why)
     name, dot, _ = known.measure.partition(".")
-    say = SAID.get(known.measure) or SAID.get(name + dot) or SAID.get(name) or _number(lambda value: f"{value:,.6g}")
+    say = SAID.get(known.measure) or SAID.get(name + dot) or SAID.get(name) or _number(_plain)
     return say(known.value, known.text)
 
 

@@ -49,10 +49,11 @@ def share(part: float, whole: float) -> str:
 
 
 def percent(value: float) -> str:
-    text = f"{value:.1%}"
-    rounded_up = value < 1.0 and text == "100.0%"
-    rounded_away = value > 0.0 and text == "0.0%"
-    return "99.9%" if rounded_up else "<0.1%" if rounded_away else text
+    """A second digit below one percent, where complaints are told apart; nothing is rounded to all or to nothing."""
+    if not 0.0 < value < 1.0:
+        return f"{value:.0%}"
+    text = f"{value:.2%}" if value < 0.01 else f"{value:.1%}"
+    return {"100.0%": ">99.9%", "0.00%": "<0.01%"}.get(text, text)
 
 
 def count(number: float) -> str:
