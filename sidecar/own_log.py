@@ -24,7 +24,7 @@ _UNPRINTABLE = (
 
 def printable(text: str) -> str:
     """One line of `text` that steers no terminal: control characters are written out."""
-    return text.translate(_UNPRINTABLE)
+    return text if text.isprintable() else text.translate(_UNPRINTABLE)
 
 
 class OneLine(logging.Formatter):

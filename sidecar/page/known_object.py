@@ -36,9 +36,7 @@ class KnownObject(NamedTuple):
 
 def domain(scene: Scene) -> KnownObject:
     name = scene.about.lower()
-    flow = next(
-        (each for each in tallies.flows(scene.stores.outside, Kind.DOMAIN, now=scene.now) if each.name == name), None
-    )
+    flow = tallies.flow(scene.stores.outside, Kind.DOMAIN, name, now=scene.now)
     line = tallies.sparks(scene.stores.outside, Kind.DOMAIN, [name], now=scene.now)[name] if flow else None
     reports = scene.stores.outside.rows(_REPORTS, (name, scene.now - DAYS * 86_400.0))
     return _known(scene, name)._replace(flow=flow, spark=line, reports=[(*row,) for row in reports])

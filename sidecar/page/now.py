@@ -3,11 +3,11 @@
 Knows what an admin looks for first; the numbers are core's and the tally's.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from policies.figures import Kind
-from policies.subqueue import State
 from sidecar.core_status import Row
 from sidecar.page import subqueues, tallies
 from sidecar.page.listing import Column, Heading, Slice, Wish, ordered, sliced
@@ -31,15 +31,16 @@ COLUMNS = (
     Column("since", "In this state"),
     Column("rule", "Opened by"),
 )
-ORDER: Mapping[str, Callable[[Shown], Any]] = {
-    "held": lambda shown: shown.row.held,
-    "key": lambda shown: shown.row.key,
-    "state": lambda shown: (list(subqueues.STATES).index(State(shown.row.state)) if shown.row.state in subqueues.STATES else 9),
-    "pace": lambda shown: shown.pace,
-    "step": lambda shown: shown.due or float("inf"),
-    "since": lambda shown: -shown.row.since,
-    "rule": lambda shown: shown.row.rule,
-}  # fmt: skip
+_RANK: Mapping[str, int] = {state: number for number, state in enumerate(subqueues.STATES)}
+ORDER: Mapping[str, Callable[[Row], Any]] = {
+    "held": lambda row: row.held,
+    "key": lambda row: row.key,
+    "state": lambda row: _RANK.get(row.state, len(_RANK)),
+    "pace": lambda row: row.budget_per_s or 0.0,
+    "step": lambda row: subqueues.due(row) or math.inf,
+    "since": lambda row: -row.since,
+    "rule": lambda row: row.rule,
+}
 
 
 class Tile(NamedTuple):
@@ -80,13 +81,17 @@ def view(scene: Scene) -> Now:
         as_of, rows = subqueues.last_known(scene.stores.core)
         from_store = True
     wish = Wish.read(scene.path, scene.query, COLUMNS, filters=("q", "state"))
-    chosen = [subqueues.shown(row) for row in rows if _wanted(row, wish)]
+    chosen = [row for row in rows if _wanted(row, wish)] if wish.others else rows
+    # They come with those first that hold most.
+    in_order = chosen if (wish.sort, wish.descending) == ("held", True) else ordered(chosen, wish, ORDER)
+    part = sliced(in_order, wish)
+    shown = [subqueues.shown(row) for row in part.rows]
     at_providers, left_out = providers(scene, rows)
     return Now(
         tiles=tiles(scene.picture, rows, scene.stores.outside, now=scene.now),
         wish=wish,
         headings=wish.headings(COLUMNS),
-        subqueues=sliced(ordered(chosen, wish, ORDER), wish),
+        subqueues=Slice(shown, *part[1:]),
         states={str(state): number for state, number in states(rows).items()},
         providers=at_providers,
         providers_left_out=left_out,

@@ -4,8 +4,10 @@ Knows core's answer to "status"; a core with many sub-queues is asked less often
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -18,6 +20,8 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 """Blocks until core answers, or raises CoreUnreachable or CoreRefused."""
 
 _EVERY = 1.0
+_OLD = 5.0
+"""Seconds from which a picture is not shown while a new one can be had."""
 _SHARE = 20
 """Between two questions there are so many times the seconds that the last one took."""
 
@@ -31,6 +35,7 @@ class Picture(NamedTuple):
     """Why there was no answer the last time; "" where there was one."""
     mode: str = ""
     subqueues: tuple[Row, ...] = ()
+    """Those that hold most first."""
     held: int = 0
     live: int = 0
     source: str = ""
@@ -72,13 +77,10 @@ def _total(counts: Any) -> int:
     return sum(counts.values()) if isinstance(counts, dict) else int(counts or 0)
 
 
-def states(subqueues: tuple[Row, ...]) -> dict[State, int]:
+def states(subqueues: Iterable[Row]) -> dict[State, int]:
     """How many there are in each state that is not the end."""
-    found = dict.fromkeys((State.PAUSED, State.PROBING, State.RAMPING), 0)
-    for row in subqueues:
-        if row.state in found:
-            found[State(row.state)] += 1
-    return found
+    found = Counter(row.state for row in subqueues)
+    return {state: found[state] for state in (State.PAUSED, State.PROBING, State.RAMPING)}
 
 
 class Watch:
@@ -86,20 +88,28 @@ class Watch:
         self._ask = ask
         self._threads = threads
         self._clock = clock
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Future[None] | None = None
         self._picture = Picture()
+        self._asked_at = -math.inf
         self._next = 0.0
 
     async def look(self) -> Picture:
-        """Give the newest picture; at most a moment old, where core answers."""
-        async with self._asking:
-            began = time.monotonic()
-            if began >= self._next:
-                answer = asyncio.get_running_loop().run_in_executor(self._threads, self._asked)
-                self._picture = await answer
-                ended = time.monotonic()
-                self._next = ended + max(_EVERY, _SHARE * (ended - began))
-            return self._picture
+        """Give the newest picture, and have the next one made; waits for it where this one is old."""
+        now = time.monotonic()
+        if self._asking is None and now >= self._next:
+            self._asking = asyncio.ensure_future(self._renew())
+        if self._asking is not None and now - self._asked_at > _OLD:
+            await asyncio.shield(self._asking)
+        return self._picture
+
+    async def _renew(self) -> None:
+        began = time.monotonic()
+        try:
+            self._picture = await asyncio.get_running_loop().run_in_executor(self._threads, self._asked)
+        finally:
+            self._asked_at = time.monotonic()
+            self._next = self._asked_at + max(_EVERY, _SHARE * (self._asked_at - began))
+            self._asking = None
 
     def _asked(self) -> Picture:
         try:

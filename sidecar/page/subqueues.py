@@ -33,13 +33,13 @@ class Shown(NamedTuple):
     url: str
 
     @property
-    def pace(self) -> float:
-        return self.row.budget_per_s or 0.0
-
-    @property
     def due(self) -> float:
-        """When its next step is; 0 where none is due, or not known. A closed one tells when it closed."""
-        return 0.0 if self.row.state == State.CLOSED else self.row.next_step_at or 0.0
+        return due(self.row)
+
+
+def due(row: Row) -> float:
+    """When its next step is; 0 where none is due, or not known. A closed one tells when it closed."""
+    return 0.0 if row.state == State.CLOSED else row.next_step_at or 0.0
 
 
 def url_of(key: str) -> str:

@@ -4,7 +4,7 @@ The only SQL of the page about counts, so that every view gives the same numbers
 """
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from policies.figures import Kind
@@ -36,11 +36,25 @@ class Flow(NamedTuple):
 
 
 def flows(store: Store, kind: Kind, *, now: float) -> list[Flow]:
-    """Every object of a kind that had mail in the last day, busiest first."""
-    day = {name: Counts(*numbers) for name, *numbers in store.rows(_SUMS, (HOUR, *_range(now, DAY, HOUR), str(kind)))}
-    hour = {name: Counts(*numbers) for name, *numbers in store.rows(_SUMS, (300, *_range(now, HOUR, 300), str(kind)))}
-    found = [Flow(name, counts, hour.get(name, Counts())) for name, counts in day.items()]
+    """Every object of a kind that had mail in the last day, busiest first; without its last hour."""
+    rows = store.rows(_SUMS, (HOUR, *_range(now, DAY, HOUR), str(kind)))
+    found = [Flow(name, _counts(numbers)) for name, *numbers in rows]
     return sorted(found, key=lambda flow: (-flow.day.attempts, flow.name))
+
+
+def flow(store: Store, kind: Kind, name: str, *, now: float) -> Flow | None:
+    """One object's; None where it had no mail in the last day."""
+    day, hour = (
+        next(iter(store.rows(_SUM, (width, *_range(now, seconds, width), str(kind), name))), None)
+        for seconds, width in ((DAY, HOUR), (HOUR, 300))
+    )
+    if day is None or not day[0]:
+        return None
+    return Flow(name, _counts(day), _counts(hour) if hour and hour[0] else Counts())
+
+
+def _counts(numbers: Sequence[int]) -> Counts:
+    return Counts(**dict(zip(_FIELDS, numbers, strict=True)))
 
 
 def sparks(store: Store, kind: Kind, names: Collection[str], *, now: float) -> dict[str, Spark]:
@@ -74,8 +88,11 @@ def _hours(now: float) -> list[int]:
     return [newest - hour * HOUR for hour in range(HOURS - 1, -1, -1)]
 
 
-_FIELDS = ", ".join(f"sum({field})" for field in Counts._fields)
-_SUMS = f"SELECT object, {_FIELDS} FROM tally WHERE width = ? AND begin >= ? AND begin < ? AND kind = ? GROUP BY object"  # noqa: S608  # names of ours
+_FIELDS = ("attempts", "sent", "deferred", "bounced", "hard")
+_ALL = ", ".join(f"sum({field})" for field in _FIELDS)
+_IN = "FROM tally WHERE width = ? AND begin >= ? AND begin < ? AND kind = ?"
+_SUMS = f"SELECT object, {_ALL} {_IN} GROUP BY object"  # names of ours
+_SUM = f"SELECT {_ALL} {_IN} AND object = ?"  # as above
 # Each cell is looked up by its whole key: a site with thousands of domains has millions of them.
 _HOURS = """
     SELECT object, begin, attempts, sent FROM tally
