@@ -31,7 +31,7 @@ from sidecar.database import Database, StoreUnavailable
 from sidecar.ingest_store import IngestRow, IngestStore, body_of
 from sidecar.outside_store import SCHEMA
 from sidecar.threads import in_thread
-from sidecar.web import address
+from sidecar.web_address import address
 
 _LOG = logging.getLogger("sidecar.ingest")
 T = TypeVar("T")
