@@ -182,6 +182,7 @@ class Access:
         self._arrivals = arrivals
         self._refusing = refusing
         self._listed = refusing.find if refusing else _nobody_is
+        self._discard = refusing.discard if refusing else frozenset[str]()
         # Two generations: what is asked about moves to the younger, the older is dropped as a whole.
         self._young: dict[tuple[str, str], _Remembered] = {}
         self._old: dict[tuple[str, str], _Remembered] = {}
@@ -317,7 +318,8 @@ class Access:
     def _decided(self, arrival: Arrival, now: float) -> Decision:
         """Hold before route: only one action fits in an answer, and held mail is routed by Postfix's own maps."""
         discarded = None
-        if self._refusing is not None and arrival.sasl_username in self._refusing.discard:
+        if arrival.sasl_username in self._discard:
+            assert self._refusing is not None
             discarded = self._refusing.discards(arrival)
             if discarded is not None and self._act:
                 return discarded
