@@ -51,7 +51,7 @@ def _ask(config: Config, do: str, **request: Any) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "ok"}
 
 
-@suppress.command(epilog="Example: sidecar suppress add user@gmail.com --list domain:shop.example --why 'ticket 4711'")
+@suppress.command(epilog="Example: sidecar suppress add user@gmail.com --list domain:shop.example --days 90")
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
 @_list
 @click.option(
@@ -160,7 +160,7 @@ def _entries(
 
 
 @suppress.command("export", epilog="Example: sidecar suppress export suppressed.csv")
-@click.argument("file", type=click.File("w", encoding="utf-8", lazy=False), default="-")
+@click.argument("file", type=click.File("w", encoding="utf-8", lazy=True), default="-")
 @_list
 @click.pass_obj
 def export(config: Config, file: IO[str], *, listed: str | None) -> None:
@@ -172,7 +172,7 @@ def export(config: Config, file: IO[str], *, listed: str | None) -> None:
 
 
 @suppress.command("import", epilog="Example: sidecar suppress import suppressed.csv --list tenant:newsletter")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 @_list
 @click.option(
     "--reason", type=click.Choice([str(each) for each in Reason]), default=str(Reason.IMPORTED), show_default=True
@@ -185,7 +185,8 @@ def import_(config: Config, file: Path, *, listed: str | None, reason: str, as_j
     What is there already is not added again, so that an import which was cut short may be begun anew.
     """
     sums = {"added": 0, "known": 0, "refused": 0}
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress, _opened(file) as text:
+    text = _opened(file)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress, text:
         task = progress.add_task(file.name, total=file.stat().st_size)
         numbered = _rows(file, text, {"list": listed, "reason": reason, "evidence": f"imported from {file.name}"})
         while batch := list(islice(numbered, _AT_ONCE)):
@@ -206,7 +207,11 @@ def import_(config: Config, file: Path, *, listed: str | None, reason: str, as_j
 
 
 def _opened(file: Path) -> Any:
-    return file.open(encoding="utf-8-sig", errors="replace", newline="")
+    """Raises UsageError."""
+    try:
+        return file.open(encoding="utf-8-sig", errors="replace", newline="")
+    except OSError as error:
+        raise click.UsageError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _rows(file: Path, text: IO[str], default: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
