@@ -51,7 +51,7 @@ def _ask(config: Config, do: str, **request: Any) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "ok"}
 
 
-@suppress.command(epilog="Example: sidecar suppress add user@gmail.com --list domain:shop.example --days 90")
+@suppress.command(epilog="Example: sidecar suppress add user@gmail.com --days 90")
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
 @_list
 @click.option(
@@ -171,7 +171,7 @@ def export(config: Config, file: IO[str], *, listed: str | None) -> None:
         writer.writerow(entry | {"since": _iso(entry["since"]), "until": _iso(entry["until"])})
 
 
-@suppress.command("import", epilog="Example: sidecar suppress import suppressed.csv --list tenant:newsletter")
+@suppress.command("import", epilog="Example: sidecar suppress import suppressed.csv --list tenant:news")
 @click.argument("file", type=click.Path(path_type=Path))
 @_list
 @click.option(
