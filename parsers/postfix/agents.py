@@ -20,11 +20,20 @@ _make: Final = tuple.__new__
 """Makes the hottest facts in half the time that their constructors take."""
 
 
-class _Relay(NamedTuple):
+class Relay(NamedTuple):
+    """`relay=` and `conn_use=`, as in `DeliveryAttempt`."""
+
     host: str
     address: str
     port: int | None
     conn_use: int | None
+
+
+class Outcome(NamedTuple):
+    """`dsn=` and `status=`."""
+
+    dsn: str
+    status: str
 
 
 _RELAY: Final = re.compile(r"([^\[,]*+)(?:\[([^\]]*+)\](?::(\d{1,5}))?)?(?:, conn_use=(\d{1,9}))?", re.ASCII)
@@ -33,56 +42,57 @@ _IN_REPLY: Final = re.compile(r".*\(in reply to [^()]* command\)", re.ASCII)
 
 
 @lru_cache(maxsize=8192)
-def _relay(text: str) -> _Relay | None:
+def read_relay(text: str) -> Relay | None:
     """`relay=` with `conn_use=`; the same few come again and again."""
     match = _RELAY.fullmatch(text)
     if match is None:
         return None
     host, address, port, conn_use = match.groups()
-    return _Relay(host, address or "", number(port), number(conn_use))
+    return Relay(host, address or "", number(port), number(conn_use))
 
 
 @lru_cache(maxsize=1024)
-def _outcome(text: str) -> tuple[str, str] | None:
+def read_outcome(text: str) -> Outcome | None:
     """`dsn=` and `status=`."""
     match = _OUTCOME.fullmatch(text)
-    return (match[1], match[2]) if match else None
+    return Outcome(match[1], match[2]) if match else None
+
+
+@lru_cache(maxsize=8192)
+def read_seconds(text: str) -> float | None:
+    """`delay=`: mostly two digits as well."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=8192)
+def read_delays(text: str) -> Delays | None:
+    """`delays=`: of two digits each, so that half of them and more come again."""
+    try:
+        a, b, c, d = text.split("/")
+        return Delays(float(a), float(b), float(c), float(d))
+    except ValueError:
+        return None
 
 
 def delivery(record: LogRecord, queue_id: str, match: re.Match[str]) -> DeliveryAttempt | None:
     """The common form: known keys in the known order."""
-    recipient, orig_to, relay_text, delay, delays, tls, outcome_text, rest = match.groups()
-    relay = _relay(relay_text)
-    outcome = _outcome(outcome_text)
-    if relay is None or outcome is None:
+    recipient, orig_to, relay_text, delay, delays_text, tls, outcome_text, rest = match.groups()
+    relay = read_relay(relay_text)
+    outcome = read_outcome(outcome_text)
+    delays = read_delays(delays_text)
+    if relay is None or outcome is None or delays is None:
         return None
-    host, address, port, conn_use = relay
-    dsn, status = outcome
-    reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else _reason(rest, record.text)
-    try:
-        a, b, c, d = delays.split("/")
-        return _make(
-            DeliveryAttempt,
-            (
-                record,
-                queue_id,
-                recipient,
-                orig_to or "",
-                host,
-                address,
-                port,
-                conn_use,
-                float(delay),
-                _make(Delays, (float(a), float(b), float(c), float(d))),
-                tls or "",
-                dsn,
-                status,
-                reason,
-                (),
-            ),
-        )
-    except ValueError:
+    reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else read_reason(rest, len(record.text))
+    seconds = read_seconds(delay)
+    if seconds is None:
         return None
+    return _make(
+        DeliveryAttempt,
+        (record, queue_id, recipient, orig_to or "", *relay, seconds, delays, tls or "", *outcome, reason, ()),
+    )
 
 
 def delivery_other_keys(record: LogRecord, queue_id: str, match: re.Match[str]) -> DeliveryAttempt | None:
@@ -109,14 +119,14 @@ _COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
 def _from_pairs(
     record: LogRecord, queue_id: str, recipient: str, orig_to: str, match: re.Match[str]
 ) -> DeliveryAttempt | None:
-    relay, outcome = _relay(match["relay"]), _outcome(match["outcome"])
+    relay, outcome = read_relay(match["relay"]), read_outcome(match["outcome"])
     values = dict(_PAIR.findall(match["pairs"]))
     delay = values.pop("delay", "0")
     delays = _DELAYS.fullmatch(values.pop("delays", "0/0/0/0"))
     conn_use = values.pop("conn_use", "0")
     if not (relay and outcome and delays and _DELAY.fullmatch(delay) and _COUNT.fullmatch(conn_use)):
         return None
-    reason = _reason(match["rest"], record.text)
+    reason = read_reason(match["rest"], len(record.text))
     return DeliveryAttempt(
         record=record,
         queue_id=queue_id,
@@ -140,11 +150,11 @@ _CUT: Final = 900
 """No syslog daemon cuts a shorter text; Postfix itself cuts at 2000 bytes."""
 
 
-def _reason(rest: str, text: str) -> str:
-    """What stands between the parentheses; the last one may be missing where the line was cut."""
-    if len(text) < _CUT and rest.endswith(") "):
+def read_reason(rest: str, length: int) -> str:
+    """What stands between the parentheses; the last one may be missing where the line, of this length, was cut."""
+    if length < _CUT and rest.endswith(") "):
         rest = rest.rstrip(" ")  # what has passed through some other program
-    whole = rest.endswith(")") and not (len(text) >= _CUT and rest.endswith(" command)") and _IN_REPLY.fullmatch(rest))
+    whole = rest.endswith(")") and not (length >= _CUT and rest.endswith(" command)") and _IN_REPLY.fullmatch(rest))
     return rest[:-1] if whole else rest
 
 
