@@ -42,7 +42,7 @@ from parsers.postfix.facts import (
 from parsers.record import LogRecord
 from policies.log_order import BACK, LogOrder
 from policies.message_record import End, MessageRecord
-from policies.open_message import OpenMessage, Recipient, is_local, line_hash, next_queue_id, record_of
+from policies.open_message import OpenMessage, Recipient, is_local, line_hash, record_of
 
 WINDOW: Final = 2.0
 """Seconds by which a syslog daemon may shuffle lines."""
@@ -310,7 +310,8 @@ class Lifecycle:
             message.arrival = min(message.arrival, fact.record.time - fact.delay)
         recipient = message.recipient(fact.recipient, fact.orig_to)
         if recipient is None:
-            message.add(Recipient(fact))
+            recipient = Recipient(fact)
+            message.add(recipient)
         elif fact.record.time < recipient.last - self._window or line_hash(fact) in {
             recipient.line,
             recipient.line_before,
@@ -319,8 +320,8 @@ class Lifecycle:
             return message
         else:
             recipient.seen(fact)
-        if queue_id := next_queue_id(fact):
-            self._passed_on(place, message, fact, queue_id)
+        if recipient.next_id:
+            self._passed_on(place, message, fact, recipient.next_id)
         return message
 
     def _passed_on(self, place: _Place, message: OpenMessage, fact: DeliveryAttempt, queue_id: str) -> None:

@@ -137,7 +137,10 @@ class OpenMessage:
         """The recipient, if an outcome of it was seen."""
         if self.index is not None:
             return self.index.get((address, orig_to))
-        return next((one for one in self.recipients if (one.recipient, one.orig_to) == (address, orig_to)), None)
+        for one in self.recipients:
+            if one.recipient == address and one.orig_to == orig_to:
+                return one
+        return None
 
     def add(self, recipient: Recipient) -> None:
         """One that was not seen before."""
