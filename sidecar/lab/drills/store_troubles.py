@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,9 @@ def _run(*command: str) -> None:
 
 
 def _fill(ballast: Path) -> None:
+    """Leave no space, and none that the store has already: it would write its log ahead over and over in that."""
+    with contextlib.closing(sqlite3.connect(ballast.with_name("core.db"))) as store:
+        store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
