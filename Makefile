@@ -14,7 +14,14 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
 
-venv: $(VENV)/installed ## the package and its test extra, in .venv
+venv: $(VENV)/installed $(BIN)/promtool ## the package and its test extra, in .venv
+
+# Prometheus's own check of metrics and rules, taken out of Debian's package: to install that would start a server.
+$(BIN)/promtool: | $(VENV)/installed
+	@directory=$$(mktemp -d) && trap 'rm -rf "$$directory"' EXIT && cd "$$directory" && \
+	{ apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } && \
+	dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xf - ./usr/bin/promtool && \
+	install -m 755 usr/bin/promtool $(CURDIR)/$@
 
 system:
 	@missing=$$(for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || printf '%s ' $$p; done); \

@@ -7,6 +7,7 @@ instance, with the host before it where a log carries several.
 
 from collections.abc import Iterator
 from enum import IntEnum
+from itertools import islice
 from sys import intern
 
 from parsers.address import domain_of
@@ -252,6 +253,11 @@ class Messages:
     def __iter__(self) -> Iterator[Message]:
         for messages in self._by_id.values():
             yield from messages.values()
+
+    def sample(self, most: int) -> list[Message]:
+        """Take every n-th, so that about `most` are taken; all of them where there are no more."""
+        step = -(-len(self) // most) or 1
+        return [each for messages in self._by_id.values() for each in islice(messages.values(), 0, None, step)]
 
     def get(self, instance: str, queue_id: str) -> Message | None:
         messages = self._by_id.get(instance)

@@ -3,6 +3,13 @@
 from collections import Counter
 
 from policies.commands import Attempt, Change, Received, Removed
+from policies.outcome_counts import OutcomeCounts
+
+ENGINE = "engine"
+"""By whom a change is that nobody asked for by hand."""
+
+_RARE = ("unaccounted", "hold-failed", "release-failed")
+"""Kinds of changes that are counted from 0 on: the first one must be seen to be one more."""
 
 
 class Telling:
@@ -13,9 +20,8 @@ class Telling:
         self.attempts: list[Attempt] = []
         self.received: list[Received] = []
         self.removed: list[Removed] = []
-        self.change_counts: Counter[str] = Counter()
-        self.attempt_counts: Counter[tuple[str, str]] = Counter()
-        """By (provider, status)."""
+        self.change_counts: Counter[str] = Counter(dict.fromkeys(_RARE, 0))
+        self.outcomes = OutcomeCounts()
         self.unheld_attempts = 0
         """Attempts of a key's mail during its pause that we did not let out."""
 
@@ -29,13 +35,15 @@ class Telling:
         state: str = "",
         line: str = "",
         rule: str = "",
-        by_whom: str = "engine",
+        by_whom: str = ENGINE,
         messages: int = 0,
     ) -> None:
         """Add a change: `kind` as in `Change.kind`."""
         self.change_counts[kind] += 1
+        if key and by_whom == ENGINE:
+            self.outcomes.stepped(key.rpartition("@")[2], kind)
         self.changes.append(Change(now, key, kind, state, why, line, rule, by_whom, messages))
 
     def attempted(self, attempt: Attempt) -> None:
-        self.attempt_counts[attempt.provider or "none", attempt.status] += 1
+        self.outcomes.attempted(attempt)
         self.attempts.append(attempt)

@@ -168,7 +168,7 @@ class Answers:
         return {"action": value_of(decision.action), "key": decision.key, "rule": decision.rule, "why": decision.why}
 
     def metrics(self, _: Request) -> Answer:
-        return figures(self._parts, lag=self._lag.seconds)
+        return figures(self._parts, lag=self._lag)
 
     def wanted_domains(self, request: Request) -> Answer:
         return {"domains": self._engine.recipients.wanted(min(int(request.get("limit", 100)), 1_000))}

@@ -3,21 +3,33 @@
 Knows names, bounds and the exposition format; what is counted, and when, is for the parts that count.
 """
 
+import platform
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from sidecar.feed_series import FeedSeries
 
+# A second series beside each counter, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 KEYS_MAX = 200
 """Sub-queue keys that get series of their own: a fleet's Prometheus must survive our busiest day."""
 OTHER = "other"
+PACKAGE = "postfix-sidecar"
 
 _NAME = re.compile(r"sidecar_[a-z0-9_]+")
 _LABEL = re.compile(r"(?!le\b)[a-z][a-z0-9_]*")
@@ -50,6 +62,7 @@ class Histogram(NamedTuple):
     """(upper bound, observations at or below it), ascending, without the infinite one, which is `observations`."""
     sum: float
     observations: float
+    labels: Labels = ()
 
 
 class Figures(NamedTuple):
@@ -90,7 +103,8 @@ def _histogram(entry: Mapping[str, Any]) -> Histogram:
     counts = [*(count for _, count in buckets), float(entry["count"])]
     if counts != sorted(counts) or list(buckets) != sorted(buckets):
         raise ValueError(f"{entry['name']}: buckets are not cumulative")
-    return Histogram(_name(entry), str(entry["help"]), buckets, float(entry["sum"]), float(entry["count"]))
+    labels = _labels(entry.get("labels", {}))
+    return Histogram(_name(entry), str(entry["help"]), buckets, float(entry["sum"]), float(entry["count"]), labels)
 
 
 def _name(entry: Mapping[str, Any]) -> str:
@@ -181,10 +195,21 @@ class _CoreCollector:
     def collect(self) -> Iterator[Metric]:
         for figure in self._figures.figures:
             yield _family(figure)
+        by_name: defaultdict[str, list[Histogram]] = defaultdict(list)
         for histogram in self._figures.histograms:
-            buckets = [(repr(bound), count) for bound, count in histogram.buckets]
-            buckets.append(("+Inf", histogram.observations))
-            yield HistogramMetricFamily(histogram.name, histogram.help, buckets=buckets, sum_value=histogram.sum)
+            by_name[histogram.name].append(histogram)
+        yield from map(_histogram_family, by_name.values())
+
+
+def _histogram_family(histograms: list[Histogram]) -> Metric:
+    names = sorted({name for histogram in histograms for name, _ in histogram.labels})
+    family = HistogramMetricFamily(histograms[0].name, histograms[0].help, labels=names)
+    for histogram in histograms:
+        labels = dict(histogram.labels)
+        buckets = [(repr(bound), count) for bound, count in histogram.buckets]
+        buckets.append(("+Inf", histogram.observations))
+        family.add_metric([labels.get(name, "") for name in names], buckets, histogram.sum)
+    return family
 
 
 def _family(figure: Figure) -> Metric:
@@ -203,6 +228,13 @@ class OutsideFigures:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.build = Gauge(
+            "sidecar_build_info",
+            "1; which version this is, on which Python",
+            ["version", "python"],
+            registry=self.registry,
+        )
+        self.build.labels(version(PACKAGE), platform.python_version()).set(1)
         self.core_up = Gauge("sidecar_core_up", "1 when core answered last time it was asked", registry=self.registry)
         self.mx_lookups = Counter(
             "sidecar_outside_mx_lookups",
@@ -258,6 +290,12 @@ class OutsideFigures:
             ["domain", "aligned"],
             registry=self.registry,
         )
+        self.dmarc_passes = Gauge(
+            "sidecar_dmarc_reported_passes",
+            "Of sidecar_dmarc_reported_messages: those that an aligned DKIM signature, or an aligned SPF, passed",
+            ["domain", "method"],
+            registry=self.registry,
+        )
         self.tls_sessions = Gauge(
             "sidecar_tls_reported_sessions",
             "TLS sessions of the reports of the last three days, by domain of the MX hosts and how they ended",
@@ -279,13 +317,13 @@ class OutsideFigures:
         self.incident_detect = Gauge(
             "sidecar_incident_detect_seconds",
             "From the first sign of an incident until it was noticed; of those of the last two days",
-            ["quantile"],
+            ["point"],
             registry=self.registry,
         )
         self.incident_recover = Gauge(
             "sidecar_incident_recover_seconds",
             "From the first sign of an incident until its last alert was over; of those of the last two days",
-            ["quantile"],
+            ["point"],
             registry=self.registry,
         )
         self.looked = Gauge(
@@ -305,6 +343,12 @@ class OutsideFigures:
         self.malformed = Gauge(
             "sidecar_outside_malformed_figures",
             "Figures of core left out of this answer because their form was wrong",
+            registry=self.registry,
+        )
+        self.store_bytes = Gauge(
+            "sidecar_store_size_bytes",
+            "Size of each database with its write-ahead log",
+            ["database"],
             registry=self.registry,
         )
         ProcessCollector(namespace="sidecar_outside", registry=self.registry)

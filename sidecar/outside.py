@@ -9,12 +9,13 @@ import functools
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import click
+from prometheus_client import Gauge
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
@@ -166,6 +167,8 @@ async def run(config: Config) -> None:
     """
     own = OutsideFigures()
     core = Core(config.control_socket, seen=own.core_up.set)
+    for name, path in (("core", config.core_database), ("outside", config.outside_database)):
+        own.store_bytes.labels(name).set_function(functools.partial(_size, path))
     checked(config)
     try:
         resolver = resolver_at(config.dns.resolvers)
@@ -290,8 +293,13 @@ def _placed(own: OutsideFigures, found: Sequence[Placement]) -> None:
             own.seed_tested.labels(each.provider, each.transport).set_to_current_time()
 
 
-_ENDS = (("success", "failure"), ("yes", "no"))
-"""Labels of what went well and what failed: of TLS sessions, of DMARC."""
+def _size(database: Path) -> float:
+    """Bytes on disk; 0 for one that is not there yet."""
+    size = 0
+    for path in (database, database.with_name(f"{database.name}-wal")):
+        with contextlib.suppress(OSError):
+            size += path.stat().st_size
+    return float(size)
 
 
 def _told(own: OutsideFigures, channel: str, result: Result) -> None:
@@ -305,19 +313,25 @@ def _measure(own: OutsideFigures, lookout: Lookout) -> None:
         own.alerts_firing.labels(severity).set(firing[severity])
         own.incidents_open.labels(severity).set(number)
     if taken := times(found):
-        own.incident_detect.labels("0.5").set(taken.detect_median)
-        own.incident_detect.labels("1").set(taken.detect_worst)
-        own.incident_recover.labels("0.5").set(taken.recover_median)
-        own.incident_recover.labels("1").set(taken.recover_worst)
+        own.incident_detect.labels("median").set(taken.detect_median)
+        own.incident_detect.labels("worst").set(taken.detect_worst)
+        own.incident_recover.labels("median").set(taken.recover_median)
+        own.incident_recover.labels("worst").set(taken.recover_worst)
     for name, broken in lookout.broken_channels().items():
         own.channel_broken.labels(name).set(float(broken))
     if (reported := lookout.reported()) is not None:
-        for gauge, rows in ((own.dmarc, reported.dmarc), (own.tls_sessions, reported.tls)):
-            gauge.clear()
-            for domain, good, bad in rows:
-                for label, value in zip(_ENDS[gauge is own.dmarc], (good, bad), strict=True):
-                    gauge.labels(domain, label).set(value)
+        _show(own.dmarc, ("yes", "no"), reported.dmarc)
+        _show(own.dmarc_passes, ("dkim", "spf"), reported.aligned)
+        _show(own.tls_sessions, ("success", "failure"), reported.tls)
     own.looked.set_to_current_time()
+
+
+def _show(gauge: Gauge, labels: tuple[str, str], rows: Iterable[tuple[str, int, int]]) -> None:
+    """Show two numbers of each domain, and none of a domain that is not there any more."""
+    gauge.clear()
+    for domain, *numbers in rows:
+        for label, number in zip(labels, numbers, strict=True):
+            gauge.labels(domain, label).set(number)
 
 
 def _taken(own: OutsideFigures, mail: MailRow) -> None:

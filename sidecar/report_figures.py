@@ -28,10 +28,14 @@ MEASURES: Final = {"complaints.24h": ("complaint", "complaint"), "opt-outs.24h":
 
 
 class Reported(NamedTuple):
-    """Sums of the reports of the last days: (domain, well, failed) of the busiest domains."""
+    """Sums of the reports of the last days, of the busiest domains."""
 
     dmarc: list[tuple[str, int, int]]
+    """Messages: (domain, passed, failed)."""
+    aligned: list[tuple[str, int, int]]
+    """Messages: (domain, passed by an aligned DKIM signature, by an aligned SPF)."""
     tls: list[tuple[str, int, int]]
+    """Sessions: (domain, well, failed)."""
 
 
 class ReportFigures:
@@ -163,6 +167,11 @@ _TOTALS = (
     """
     SELECT domain, sum(iif(dkim = 'pass' OR spf = 'pass', messages, 0)),
         sum(iif(dkim = 'pass' OR spf = 'pass', 0, messages))
+    FROM dmarc_report JOIN dmarc_row ON dmarc_row.report = dmarc_report.id
+    WHERE trusted AND end >= ? GROUP BY domain ORDER BY sum(messages) DESC LIMIT ?
+    """,
+    """
+    SELECT domain, sum(iif(dkim = 'pass', messages, 0)), sum(iif(spf = 'pass', messages, 0))
     FROM dmarc_report JOIN dmarc_row ON dmarc_row.report = dmarc_report.id
     WHERE trusted AND end >= ? GROUP BY domain ORDER BY sum(messages) DESC LIMIT ?
     """,

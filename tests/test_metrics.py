@@ -71,7 +71,24 @@ def test_without_core_only_our_own() -> None:
     read = shown(Figures())
 
     assert read["sidecar_core_up"] == {(): 0}
-    assert all(name.startswith(("sidecar_outside_", "sidecar_core_up")) for name in read)
+    assert all(name.startswith(("sidecar_outside_", "sidecar_core_up", "sidecar_build_info")) for name in read)
+
+
+def test_a_histogram_with_labels_is_one_family() -> None:
+    apart = [{**ANSWER["histograms"][0], "labels": {"provider": provider}} for provider in ("google", "yahoo")]
+    text = metrics.exposition(
+        OutsideFigures(), metrics.read_figures({"histograms": [*apart, ANSWER["histograms"][0]]}), Busiest()
+    ).decode()
+
+    assert text.count("# TYPE sidecar_policy_seconds histogram") == 1
+    assert 'sidecar_policy_seconds_bucket{le="0.01",provider="yahoo"} 7.0' in text
+    assert 'sidecar_policy_seconds_count{provider=""} 8.0' in text
+
+
+def test_no_series_of_when_a_counter_was_made() -> None:
+    own = OutsideFigures()
+    own.polls.labels("snds").inc()
+    assert "_created" not in metrics.exposition(own, Figures(), Busiest()).decode()
 
 
 def test_every_name_and_label_is_clean_and_every_metric_has_its_help() -> None:

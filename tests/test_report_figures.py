@@ -303,6 +303,8 @@ def test_metrics_of_reports(world: World) -> None:
     value = own.registry.get_sample_value
     assert value("sidecar_dmarc_reported_messages", {"domain": "a.example", "aligned": "yes"}) == 50
     assert value("sidecar_dmarc_reported_messages", {"domain": "a.example", "aligned": "no"}) == 7
+    assert value("sidecar_dmarc_reported_passes", {"domain": "a.example", "method": "dkim"}) == 50
+    assert value("sidecar_dmarc_reported_passes", {"domain": "a.example", "method": "spf"}) == 0
     assert value("sidecar_tls_reported_sessions", {"domain": "a.example", "result": "failure"}) == 3
     world.now += 10 * DAY
     world.look()

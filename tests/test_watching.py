@@ -214,3 +214,12 @@ def test_what_core_of_another_version_noticed_keeps_back_nothing_else(world: Wor
     world.health = {"log_lag_s": 1000.0}
     minutes(world, 4)
     assert [incident.title for incident in world.incidents] == ["core is 1000 s behind its log"]
+
+
+def test_errors_of_postfix_are_counted_by_program(watching: Watching, hear: Heard) -> None:
+    assert watching.diagnostics["smtpd", "fatal"] == 0
+    hear("postfix/smtpd[9]: fatal: no SASL authentication mechanisms", "postfix/smtpd[9]: warning: something odd")
+    hear(*(f"postfix/forged{number}[9]: fatal: x" for number in range(1_000)))
+    assert watching.diagnostics["smtpd", "fatal"] == 1
+    assert watching.diagnostics["smtpd", "warning"] == 1
+    assert len(watching.diagnostics) < 200
