@@ -15,6 +15,7 @@ DOCUMENTS = [
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "postfix-conf").glob("*.md")),
+    *sorted((ROOT / "monitoring").glob("*.md")),
 ]
 COMMANDS = sorted(
     {
