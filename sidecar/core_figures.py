@@ -1,5 +1,6 @@
 """Core's figures for Prometheus, as JSON: every name, its help and where its value comes from, in one place."""
 
+import heapq
 import resource
 import time
 from collections import Counter
@@ -8,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from policies.outcome_counts import OTHER
 from policies.queue_depth import SAMPLE, Depth, depths
 from policies.time_to_delivery import BOUNDS
 from sidecar.config import Mode
@@ -17,6 +19,8 @@ from sidecar.policyd import LATENCY_BOUNDS
 Samples = Iterable[tuple[Mapping[str, str], float]]
 Row = tuple[str, str, str, Samples]
 """Name, type, help, (labels, value) each."""
+NAMED = 500
+"""Sub-queues that are told one by one, those that hold the most: thousands would make the answers to Postfix wait."""
 _STATM = Path("/proc/self/statm")
 _DESCRIPTORS = Path("/proc/self/fd")
 _POINTS = {"median": 1, "p95": 2, "oldest": 3}
@@ -152,6 +156,14 @@ def _subqueues(parts: Parts) -> list[Row]:
     subs, telling = parts.engine.subqueues.all(), parts.engine.telling
     states = Counter((sub.key.provider, str(sub.machine.state)) for sub in subs)
     waiting = [at for sub in subs if sub.held and (at := sub.oldest_arrival) is not None]
+    named = heapq.nlargest(NAMED, subs, key=lambda sub: sub.held)
+    rest = set(subs).difference(named)
+    state_of: Counter[tuple[str, str]] = Counter((str(sub.key), str(sub.machine.state)) for sub in named)
+    state_of.update((OTHER, str(sub.machine.state)) for sub in rest)
+    held = {str(sub.key): sub.held for sub in named}
+    budget = {str(sub.key): sub.machine.budget_per_s for sub in named}
+    if rest:
+        held[OTHER], budget[OTHER] = sum(sub.held for sub in rest), sum(sub.machine.budget_per_s for sub in rest)
     return [
         ("sidecar_subqueues", "gauge", "Open sub-queues.", _pairs("provider", "state", states)),
         (
@@ -164,19 +176,14 @@ def _subqueues(parts: Parts) -> list[Row]:
             "sidecar_subqueue_state",
             "gauge",
             "1 for the state that an open sub-queue is in.",
-            [({"key": str(sub.key), "state": str(sub.machine.state)}, 1) for sub in subs],
+            _pairs("key", "state", state_of),
         ),
-        (
-            "sidecar_subqueue_held_messages",
-            "gauge",
-            "Messages that wait in a sub-queue.",
-            [({"key": str(sub.key)}, sub.held) for sub in subs],
-        ),
+        ("sidecar_subqueue_held_messages", "gauge", "Messages that wait in a sub-queue.", _by("key", held)),
         (
             "sidecar_subqueue_budget_messages_per_second",
             "gauge",
             "Learned pace of a sub-queue.",
-            [({"key": str(sub.key)}, sub.machine.budget_per_s) for sub in subs],
+            _by("key", budget),
         ),
         (
             "sidecar_held_oldest_timestamp_seconds",
@@ -279,7 +286,7 @@ def _pairs(first: str, second: str, counts: Mapping[tuple[str, str], int]) -> Sa
     return [({first: one, second: other}, count) for (one, other), count in counts.items()]
 
 
-def _by(label: str, counts: Mapping[str, int]) -> Samples:
+def _by(label: str, counts: Mapping[str, float]) -> Samples:
     return [({label: name}, count) for name, count in counts.items()]
 
 

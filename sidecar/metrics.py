@@ -134,6 +134,7 @@ class Busiest:
 
     A key that has series of its own keeps them until core no longer reports it, and the "other" of a counter
     grows by what the rest grew and never falls: else each change of place would look like a restart to rate().
+    What core itself has summed up as key="other" is of the rest.
     """
 
     def __init__(self, limit: int = KEYS_MAX) -> None:
@@ -149,7 +150,7 @@ class Busiest:
             return figure
         shown = self._shown[figure.name]
         shown.keys &= by_key.keys()
-        newcomers = sorted(by_key.keys() - shown.keys, key=lambda key: (-by_key[key], key))
+        newcomers = sorted(by_key.keys() - shown.keys - {OTHER}, key=lambda key: (-by_key[key], key))
         shown.keys.update(newcomers[: self._limit - len(shown.keys)])
         own = shown.keys | {""} if keyless else shown.keys
         rest = [sample for sample in figure.samples if _key(sample.labels) not in own]

@@ -168,6 +168,12 @@ def test_the_rest_is_summed_apart_by_its_other_labels() -> None:
     assert {dict(sample.labels)["state"]: sample.value for sample in other} == {"paused": 3, "ramping": 5}
 
 
+def test_what_core_summed_up_is_of_the_rest() -> None:
+    busiest = Busiest(limit=2)
+    assert by_key(busiest.bound(keyed({"a": 1, "other": 900}))) == {"a": 1, "other": 900}
+    assert by_key(busiest.bound(keyed({"a": 1, "b": 2, "c": 3, "other": 900}))) == {"a": 1, "c": 3, "other": 902}
+
+
 def test_samples_without_a_key_are_never_summed() -> None:
     keyless = Sample((("state", "paused"),), 0.5)
     figure = keyed({"a": 9, "b": 1})

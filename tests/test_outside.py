@@ -94,6 +94,15 @@ def test_metrics(tmp_path: Path, commands: dict[str, Handler] | None, has: list[
     assert not any(text in answer.body for text in lacks)
 
 
+def test_the_size_of_a_database_is_that_of_its_files(tmp_path: Path) -> None:
+    database = tmp_path / "core.db"
+    assert outside._size(database) == 0.0
+    database.write_bytes(b"x" * 100)
+    assert outside._size(database) == 100.0
+    database.with_name("core.db-wal").write_bytes(b"x" * 30)
+    assert outside._size(database) == 130.0
+
+
 def test_core_going_away_and_coming_back_is_said_once_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "control"
     seen: list[bool] = []
