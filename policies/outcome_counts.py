@@ -18,7 +18,15 @@ NONE: Final = "none"
 PROVIDERS: Final = 40
 TRANSPORTS: Final = 50
 """Names that are given at once; see `Naming` for how a later one earns its own."""
-STATUSES: Final = frozenset({"sent", "deferred", "bounced", "undeliverable", "deliverable", "SOFTBOUNCE"})
+STATUSES: Final = {
+    "sent": "sent",
+    "deferred": "deferred",
+    "bounced": "bounced",
+    "SOFTBOUNCE": "deferred",
+    "deliverable": "deliverable",
+    "undeliverable": "undeliverable",
+}
+"""Status as logged -> as counted; with `soft_bounce = yes` nothing bounces."""
 STEPS: Final = frozenset({"opened", "paused", "probing", "ramping", "closed"})
 
 
@@ -60,7 +68,7 @@ class OutcomeCounts:
         if attempt.status == "expired":
             self.expired[provider] += 1
             return
-        status = attempt.status if attempt.status in STATUSES else OTHER
+        status = STATUSES.get(attempt.status, OTHER)
         self.attempts[provider, status] += 1
         transport = attempt.service or NONE
         self.by_transport[transport if self._transports.has(transport) else OTHER, status] += 1

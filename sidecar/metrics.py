@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from prometheus_client import (
@@ -224,6 +224,13 @@ def _family(figure: Figure) -> Metric:
     return family
 
 
+def _version() -> str:
+    try:
+        return version(PACKAGE)
+    except PackageNotFoundError:  # run from its source, without being installed
+        return "unknown"
+
+
 class OutsideFigures:
     """The outside process's own figures, in a registry of their own."""
 
@@ -235,7 +242,7 @@ class OutsideFigures:
             ["version", "python"],
             registry=self.registry,
         )
-        self.build.labels(version(PACKAGE), platform.python_version()).set(1)
+        self.build.labels(_version(), platform.python_version()).set(1)
         self.core_up = Gauge("sidecar_core_up", "1 when core answered last time it was asked", registry=self.registry)
         self.mx_lookups = Counter(
             "sidecar_outside_mx_lookups",

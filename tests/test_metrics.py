@@ -1,6 +1,7 @@
 """What Prometheus is shown: the exposition of core's figures, and the bound on its labels."""
 
 import re
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -83,6 +84,14 @@ def test_a_histogram_with_labels_is_one_family() -> None:
     assert text.count("# TYPE sidecar_policy_seconds histogram") == 1
     assert 'sidecar_policy_seconds_bucket{le="0.01",provider="yahoo"} 7.0' in text
     assert 'sidecar_policy_seconds_count{provider=""} 8.0' in text
+
+
+def test_which_version_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    (labels,) = shown(Figures())["sidecar_build_info"]
+    assert dict(labels)["version"] == version("postfix-sidecar")
+    monkeypatch.setattr(metrics, "PACKAGE", "not-installed")
+    (labels,) = shown(Figures())["sidecar_build_info"]
+    assert dict(labels)["version"] == "unknown"
 
 
 def test_no_series_of_when_a_counter_was_made() -> None:

@@ -88,7 +88,7 @@ def test_names_are_few_and_go_to_those_with_a_share() -> None:
     assert sum(counts.attempts.values()) == 2_000
 
 
-statuses = st.sampled_from(["sent", "deferred", "bounced", "expired"])
+statuses = st.sampled_from(["sent", "deferred", "bounced", "SOFTBOUNCE", "expired"])
 attempts_made = st.lists(
     st.builds(
         attempt, statuses, provider=st.sampled_from(["", "google", "yahoo"]), passed_on=st.sampled_from(["", "X"])
