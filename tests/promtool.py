@@ -11,7 +11,7 @@ def promtool(*words: str, said: str = "") -> str:
     beside = Path(sys.executable).with_name("promtool")
     program = str(beside) if beside.exists() else shutil.which("promtool")
     assert program, "promtool is missing: make venv"
-    ran = subprocess.run([program, *words], input=said, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run([program, *words], input=said, capture_output=True, text=True, timeout=280, check=False)
     told = ran.stdout + ran.stderr
     assert ran.returncode == 0, told
     return told

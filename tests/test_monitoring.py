@@ -72,6 +72,7 @@ def test_the_groups_are_those_in_which_one_thinks() -> None:
     assert {path.stem for path in (MONITORING / "grafana").glob("*.json")} == set(GROUPS)
 
 
+@pytest.mark.timeout(300)  # promtool plays hours, minute by minute
 def test_rules_do_what_their_tests_say() -> None:
     assert "SUCCESS" in promtool("test", "rules", str(MONITORING / "alerts.test.yml"))
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", str(MONITORING / "alerts.yml"))
