@@ -5,12 +5,14 @@ Joins smtpd's questions about one message (its recipients come one by one, befor
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from parsers.address import domain_of
-from parsers.policy_protocol import DUNNO, Action, Filter, Hold, PolicyRequest, value_of
+from parsers.policy_protocol import DUNNO, Action, DeferIfPermit, Discard, Filter, Hold, PolicyRequest, Reject, value_of
+from policies.audit import Acted
 from policies.suppression import Listed
 
 MAX_AGE = 600.0
@@ -190,6 +192,8 @@ class Access:
         """Of the young."""
         self._since = 0.0
         """When the young generation began."""
+        self._acted: Counter[Decision] = Counter()
+        """What smtpd was told that changes mail, but for HOLD."""
         self.configure(routes=routes, milters_quarantine=milters_quarantine, act=act, wiring=wiring)
 
     def configure(
@@ -244,6 +248,14 @@ class Access:
         asked = request._replace(recipient_count=1) if one else request
         return self._decided(_arrival(asked, postfix_instance, known, binding=False), now)
 
+    def take_acted(self) -> list[tuple[Acted, int]]:
+        """Give what smtpd was told since the last time that changes mail, but for HOLD, which the engine tells."""
+        acted, self._acted = self._acted, Counter()
+        return [
+            (Acted(_KINDS[type(decision.action)], decision.rule, decision.why), count)
+            for decision, count in acted.items()
+        ]
+
     def forget(self, postfix_instance: str, instance: str) -> None:
         """The message is finished or aborted: its smtpd asks about another one on the same connection."""
         key = (postfix_instance, instance)
@@ -260,6 +272,7 @@ class Access:
         listed = self._listed(recipient)
         refused = self._refused(listed, request) if listed else None
         if refused is not None and self._act:
+            self._acted[refused] += 1
             return refused  # and not remembered: Postfix will not count it among those that it accepted
         answer = refused or _REMEMBERED
         if not instance:
@@ -295,6 +308,8 @@ class Access:
             return known  # smtpd lost the connection before it read our first answer
         binding = self._act and not self._milters_quarantine
         decision = self._decided(_arrival(request, postfix_instance, known, binding=binding), now)
+        if type(decision.action) in _KINDS:
+            self._acted[decision] += 1
         if known is not None:
             self._recipients -= len(known)
         if instance:
@@ -384,6 +399,14 @@ def _arrival(request: PolicyRequest, postfix_instance: str, known: dict[str, Non
     values = (postfix_instance, queue_id, sender, recipients, complete, size, address, login, sure)
     return _new(Arrival, values)
 
+
+_KINDS: dict[type[Action], str] = {
+    Filter: "routed",
+    Reject: "rejected",
+    Discard: "discarded",
+    DeferIfPermit: "deferred",
+}
+"""Of answers that are counted for the audit."""
 
 _new = tuple.__new__  # a third of the time that Arrival(...) takes
 

@@ -4,8 +4,7 @@ A HOLD answer is a promise and not a fact (design, rule 3): a message stays on t
 on hold, or ended. What somebody else holds is never released.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from policies.key import Key
 from policies.messages import Message, Messages, Place
@@ -123,7 +122,7 @@ class Books:
         self._foreign.pop(message, None)
         if message.place in {Place.QUEUED, Place.FOREIGN}:
             self.park(message, [key], Place.PROMISED, now=now)
-            self._tell("adopted", "our HOLD stands in the log", key=str(key), line=line, now=now, messages=1)
+            self._tell("adopted", "our HOLD stands in the log", of=[message], key=str(key), line=line, now=now)
         message.own_line = True
         self.note(message)
         return True
@@ -132,7 +131,7 @@ class Books:
         """Somebody else holds it, by a line or for want of ours; what we thought of it is forgotten."""
         if message.on_hold:
             self.unpark(message)
-            self._tell("forgotten", f"{message.queue_id} is held by somebody else as well", now=now, messages=1)
+            self._tell("forgotten", f"{message.queue_id} is held by somebody else as well", of=[message], now=now)
         message.place = Place.FOREIGN
         self._foreign[message] = now if by_line else 0.0
 
@@ -142,14 +141,14 @@ class Books:
             return
         if message.on_hold:
             self.unpark(message)
-            self._tell("forgotten", f"{message.queue_id} was released by an admin", now=now, messages=1)
+            self._tell("forgotten", f"{message.queue_id} was released by an admin", of=[message], now=now)
         self._foreign.pop(message, None)
         message.place = Place.QUEUED
         message.exempt = True
 
     def held(self, instance: str, held: Iterable[str], missing: Iterable[str], *, now: float) -> None:
         """The helper's answer to `Hold`."""
-        counts: Counter[Key] = Counter()
+        taken: dict[Key, list[Message]] = {}
         for message in self._known(instance, held, Place.TAKING):
             message.place = Place.HELD
             message.held_since = now
@@ -157,11 +156,12 @@ class Books:
             self.note(message)
             if message.finished:
                 self.done[message] = None
-            counts.update(message.held_under)
+            for key in message.held_under:
+                taken.setdefault(key, []).append(message)
         for message in self._known(instance, missing, Place.TAKING):
             self.unpark(message)
-        for key, count in counts.items():
-            self._tell("held", "taken from the queue", key=str(key), now=now, messages=count)
+        for key, messages in taken.items():
+            self._tell_of("held", "taken from the queue", key, messages, now=now)
 
     def not_taken(self, instance: str, ids: Iterable[str]) -> None:
         """A `Hold` was not carried out."""
@@ -172,9 +172,10 @@ class Books:
         self, instance: str, released: Iterable[str], missing: Iterable[str], busy: Iterable[str], *, now: float
     ) -> None:
         """The helper's answer to `Release`."""
-        counts: Counter[str] = Counter()
+        let_out: dict[Key | None, list[Message]] = {}
         for message in self._known(instance, released, Place.RELEASING):
-            counts.update(map(str, message.held_under or ("",)))
+            for key in message.held_under or (None,):
+                let_out.setdefault(key, []).append(message)
             self.unpark(message)
             message.let_out = now
             message.paid = True
@@ -182,8 +183,8 @@ class Books:
             self._back(message, retry_at=now + TRY_AGAIN, now=now)
         for message in self._known(instance, missing, Place.RELEASING):
             self._missing(message, now=now)
-        for key_text, count in counts.items():
-            self._tell("released", "let out", key=key_text, now=now, messages=count)
+        for under, messages in let_out.items():
+            self._tell_of("released", "let out", under, messages, now=now)
 
     def not_released(self, instance: str, ids: Iterable[str], why: str, *, now: float) -> None:
         """A `Release` was not carried out, as far as is known."""
@@ -213,7 +214,7 @@ class Books:
             return
         self._back(message, retry_at=now, now=now)
         self.unpark(message)
-        self._tell("forgotten", f"{message.queue_id} is not on hold any more", now=now, messages=1)
+        self._tell("forgotten", f"{message.queue_id} is not on hold any more", of=[message], now=now)
 
     # What the hold queue shows.
 
@@ -274,7 +275,7 @@ class Books:
             message.pending = max(1, message.pending)
         self.park(message, [Key.read(ours)], Place.HELD, now=now)
         message.own_line = message.seen_on_hold = True
-        self._tell("adopted", "on hold by our record", key=ours, now=now, messages=1)
+        self._tell("adopted", "on hold by our record", of=[message], key=ours, now=now)
 
     def _not_found(self, message: Message, *, now: float) -> None:
         if message.place is Place.RELEASING:
@@ -282,7 +283,7 @@ class Books:
         if message.place is Place.PROMISED and now - message.held_since < PROMISE_KEPT:
             return
         self.unpark(message)
-        self._tell("forgotten", f"{message.queue_id} is not on hold any more", now=now, messages=1)
+        self._tell("forgotten", f"{message.queue_id} is not on hold any more", of=[message], now=now)
 
     def _queue_up(self, message: Message, *, now: float) -> None:
         """Let it wait in those of its sub-queues that are open; one that opens later finds it by itself."""
@@ -296,5 +297,19 @@ class Books:
         if not subs:
             self.free[message] = None
 
-    def _tell(self, kind: str, why: str, *, now: float, key: str = "", line: str = "", messages: int = 0) -> None:
-        self._telling.tell(kind, why, now=now, key=key, line=line, messages=messages)
+    def _tell_of(self, kind: str, why: str, key: Key | None, messages: Sequence[Message], *, now: float) -> None:
+        """What was done to messages of a sub-queue, with its state and the rule that opened it."""
+        sub = self._subqueues.get(key) if key is not None else None
+        told = {"state": str(sub.machine.state), "rule": sub.rule} if sub else {}
+        self._telling.tell(
+            kind, why, now=now, key=str(key or ""), messages=len(messages), ids=_places(messages), **told
+        )
+
+    def _tell(
+        self, kind: str, why: str, *, now: float, key: str = "", line: str = "", of: Sequence[Message] = ()
+    ) -> None:
+        self._telling.tell(kind, why, now=now, key=key, line=line, messages=len(of), ids=_places(of))
+
+
+def _places(messages: Iterable[Message]) -> list[tuple[str, str]]:
+    return [(message.instance, message.queue_id) for message in messages]

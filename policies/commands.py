@@ -50,17 +50,24 @@ class Change(NamedTuple):
     time: float
     key: str
     kind: str
-    """opened, probing, ramping, closed, paused, answered (HOLD), held, released, adopted, forgotten, refused,
-    capped (left at hold_max), reload, postfix (it was started, stopped or reloaded), gap, unaccounted, hold-failed,
-    release-failed."""
+    """One of `policies.audit.KINDS`."""
     state: str
     why: str
     line: str
     """The log line that caused it, "" where none did."""
     rule: str
     by_whom: str
-    """"engine", or who asked by hand."""
+    """"engine", "policy" (what smtpd was answered), or who asked by hand."""
     messages: int
+    ids: tuple[tuple[str, str], ...] = ()
+    """Which ones, as (instance, queue id), of what was done to messages."""
+
+    def told(self) -> dict[str, object]:
+        """Give it without its messages, for people and for JSON."""
+        return dict(zip(CHANGE_COLUMNS, self[:-1], strict=True))
+
+
+CHANGE_COLUMNS = Change._fields[:-1]
 
 
 class Attempt(NamedTuple):

@@ -330,9 +330,12 @@ class Engine:
         if self.settings.act and not self.parking:
             return None
         keys = [sub.key for sub in subs]
+        parked = self._parked(keys)
         if arrival.binding and self.settings.act:
             self.books.park(message, keys, Place.PROMISED, now=now)
-        return self._parked(keys)
+            place = (message.instance, message.queue_id)
+            self.telling.answered(place, parked, state=str(subs[0].machine.state), now=now)
+        return parked
 
     def _over(self, arrival: Arrival, *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues over a message of which nothing but its arrival is known."""
@@ -411,7 +414,10 @@ class Engine:
         for message in sorted(waiting, key=by_arrival):
             message.exempt = True
             self.books.free[message] = None
-        self.telling.tell("released", "by hand", now=now, key=str(key or ""), by_whom=by_whom, messages=len(waiting))
+        ids = [(message.instance, message.queue_id) for message in waiting]
+        self.telling.tell(
+            "released", "by hand", now=now, key=str(key or ""), by_whom=by_whom, messages=len(ids), ids=ids
+        )
         for each in self.fail_fast.let_go(key, by_whom=by_whom):  # nor is its new mail held
             self.close(each, by_whom=by_whom, now=now)
         return len(waiting)

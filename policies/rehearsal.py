@@ -92,8 +92,7 @@ class Rehearsal:
         telling = self._telling
         if not telling.changes:
             return ()
-        changes, telling.changes = telling.changes, []
-        return changes
+        return telling.take_changes()
 
     def attempts(self) -> Sequence[Attempt]:
         """Take the attempts of the facts since the last look."""

@@ -169,19 +169,20 @@ class Releasing:
     def _capped(self, *, now: float) -> list[Command]:
         """Release mail at hold_max, oldest first and paced; it is not taken again before one attempt."""
         chosen: dict[str, list[Message]] = {}
-        count = 0
+        capped: list[tuple[str, str]] = []
         for sub in self._subqueues.all():
             oldest = sub.oldest_arrival
             if oldest is None or now - oldest < self.settings.least_hold_max:
                 continue
-            for message in sub.oldest(_CAPPED_AT_ONCE - count):
+            for message in sub.oldest(_CAPPED_AT_ONCE - len(capped)):
                 if now - message.arrival < self.settings.hold_max_of(message):
                     break
                 message.exempt = True
                 self._choose(message, chosen, now=now)
-                count += message.place is Place.RELEASING
-        if count:
-            self._telling.tell("capped", "reached hold_max", now=now, messages=count)
+                if message.place is Place.RELEASING:
+                    capped.append((message.instance, message.queue_id))
+        if capped:
+            self._telling.tell("capped", "reached hold_max", now=now, messages=len(capped), ids=capped)
         return [_release(instance, messages, ROUNDS_EVERY) for instance, messages in chosen.items()]
 
     # The last resort.

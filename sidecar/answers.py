@@ -154,7 +154,7 @@ class Answers:
 
     def changes(self, request: Request) -> Answer:
         rows = self._parts.store.changes(int(request.get("after", 0)), min(int(request.get("limit", 500)), 5_000))
-        return {"changes": [{"id": number, **change._asdict()} for number, change in rows]}
+        return {"changes": [{"id": number, **change.told()} for number, change in rows]}
 
     def ask(self, request: Request) -> Answer:
         asked = request.get("request")

@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, Entry] = {
     "incident": Entry("sidecar.alerts_command:incident", "Incidents: look, take on, close."),
     "delist": Entry("sidecar.delist:delist", "How an address comes off lists; a request filled in."),
     "password": Entry("sidecar.page.passwords:password", "Who may see the status page.", configured=False),
+    "audit": Entry("sidecar.audit_command:audit", "What was done to mail, why and by whom."),
     "ask": Entry("sidecar.ask:ask", "What the policy daemon would answer now."),
     "check": Entry("sidecar.check:check", "Configuration, wiring, what is missing."),
     "postfix": Entry("sidecar.wiring:postfix_command", "The wiring in main.cf and master.cf: show, apply, remove."),

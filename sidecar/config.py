@@ -44,6 +44,8 @@ class StoreConfig:
     clickhouse: str = ""
     retention_days: int = 30
     """How long single events stay."""
+    audit_days: int = 90
+    """How long it stays known what was done to the queue, to which messages, why and by whom; at least 2."""
     hourly_days: int = 60
     """How long sums by the hour stay."""
     daily_days: int = 730

@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from parsers.log import LogReader
+from policies import audit
 from policies.access import Access
 from policies.engine import Engine
 from policies.listing import Listing, Queued
@@ -51,6 +52,8 @@ COMMIT_EVERY = 0.5
 HEARTBEAT_EVERY = 2.0
 RECONCILE_EVERY = 60.0
 PRUNE_EVERY = 600.0
+ANSWERS_TOLD_EVERY = 60.0
+"""Seconds of routes and refusals in one row of the audit."""
 
 
 async def run(config: Config, source: Source) -> None:
@@ -76,6 +79,7 @@ async def run(config: Config, source: Source) -> None:
             _reconcile(parts, wake.set),
             _heartbeat(config),
             _prune(parts),
+            _tell_answers(parts),
             *([parts.suppression.run()] if parts.suppression else []),
         )
         try:
@@ -269,6 +273,20 @@ async def _heartbeat(config: Config) -> None:
         await asyncio.sleep(interval)
 
 
+async def _tell_answers(parts: Parts) -> None:
+    """Have what smtpd was answered in the last minute in the audit; at a stop, too, but not after kill -9."""
+    try:
+        while True:
+            await asyncio.sleep(ANSWERS_TOLD_EVERY)
+            tell_answers(parts, now=time.time())
+    finally:
+        tell_answers(parts, now=time.time())
+
+
+def tell_answers(parts: Parts, *, now: float) -> None:
+    parts.engine.telling.add(audit.of_answers(parts.access.take_acted(), now=now))
+
+
 async def _prune(parts: Parts) -> None:
     loop = asyncio.get_running_loop()
     while True:
@@ -282,6 +300,9 @@ def _prune_store(store: Store, kept: StoreConfig) -> None:
     hours, days = now - kept.hourly_days * 86_400, now - kept.daily_days * 86_400
     with contextlib.suppress(StoreUnavailable):  # a full disk; commits say so already
         while store.prune(before=now - kept.retention_days * 86_400, limit=5_000):
+            pass
+        audit_before = now - max(kept.audit_days, 2) * 86_400
+        while store.prune_audit(before=audit_before, limit=5_000):
             pass
         while store.prune_history(hours_before=hours, days_before=days, limit=5_000):
             pass

@@ -49,7 +49,7 @@ class Explainer:
                 "line": line.decode("utf-8", "backslashreplace"),
                 "facts": [fact_json(fact, self._zone) for fact in stated],
                 "attempts": [attempt._asdict() for attempt in attempts],
-                "changes": [change._asdict() for change in changes],
+                "changes": [change.told() for change in changes],
             }
 
     def _observe(self, fact: Fact) -> Rehearsal:

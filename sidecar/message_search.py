@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from policies.commands import Attempt, Change
+from policies.commands import CHANGE_COLUMNS, Attempt, Change
 from policies.stored_address import AddressForm, hash_of
 from sidecar.database import Database
 
@@ -42,7 +42,7 @@ class Life(NamedTuple):
     attempts: tuple[Attempt, ...] = ()
     """By time. Of an attempt before it `passed_on` names the queue id under which it goes on."""
     changes: tuple[Change, ...] = ()
-    """What the sidecar did whose log line or reason names the message."""
+    """What the sidecar did to the message, or for a log line that names it."""
     held_under: tuple[str, ...] = ()
     """Keys of the sub-queues that it waits in now."""
 
@@ -167,7 +167,7 @@ def _changes(database: Database, life: Life, until: float) -> tuple[Change, ...]
     if not since:
         return ()
     end = min(until, life.removed or life.latest + _LATE)
-    parameters = (since - _SLACK, end + _SLACK, f"%{life.queue_id}%", _CHANGES)
+    parameters = (since - _SLACK, end + _SLACK, f"%{life.queue_id}%", _CHANGES, life.queue_id, life.instance)
     return tuple(Change(*row) for row in database.rows(_CHANGES_NAMING, parameters))
 
 
@@ -195,6 +195,8 @@ _MESSAGES = """
 """
 _HELD = "SELECT keys FROM hold WHERE instance = ? AND queue_id = ?"
 _CHANGES_NAMING = f"""
-    SELECT {", ".join(Change._fields)} FROM change WHERE time BETWEEN ?1 AND ?2 AND (line LIKE ?3 OR why LIKE ?3)
-    ORDER BY id LIMIT ?4
+    SELECT {", ".join(CHANGE_COLUMNS)} FROM change WHERE time BETWEEN ?1 AND ?2 AND (
+        line LIKE ?3 OR why LIKE ?3
+        OR id IN (SELECT change FROM change_message WHERE queue_id = ?5 AND instance = ?6)
+    ) ORDER BY id LIMIT ?4
 """

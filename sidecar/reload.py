@@ -35,6 +35,7 @@ LIVE: Final = frozenset(
         "rules.directory",
         "policy.milters_quarantine",
         "store.retention_days",
+        "store.audit_days",
         "subqueues.hold_max_hours",
     }
 )
@@ -176,7 +177,7 @@ def in_force(old: Config, new: Config) -> Config:
         route=new.route,
         rules=new.rules,
         policy=dataclasses.replace(old.policy, milters_quarantine=new.policy.milters_quarantine),
-        store=dataclasses.replace(old.store, retention_days=new.store.retention_days),
+        store=dataclasses.replace(old.store, retention_days=new.store.retention_days, audit_days=new.store.audit_days),
         subqueues=dataclasses.replace(old.subqueues, hold_max_hours=new.subqueues.hold_max_hours),
     )
 

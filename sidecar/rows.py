@@ -2,6 +2,7 @@
 
 import json
 
+from policies import audit
 from policies.engine import Engine
 from policies.fail_fast import Broken
 from policies.key import Key
@@ -21,7 +22,6 @@ def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit
     """Take all that the engine has to store since the last time; None where there is nothing."""
     telling, subqueues = engine.telling, engine.subqueues
     attempts, telling.attempts = telling.attempts, []
-    changes, telling.changes = telling.changes, []
     received, telling.received = telling.received, []
     removed, telling.removed = telling.removed, []
     books, engine.books.changed = engine.books.changed, {}
@@ -30,6 +30,7 @@ def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit
     moves: list[Move] = []
     if engine.suppressing is not None:
         moves, engine.suppressing.moves = engine.suppressing.moves, moves
+    changes = [*telling.take_changes(), *audit.of_moves(moves, now=now)]
     commit = Commit(
         checkpoint=checkpoint,
         attempts=attempts,

@@ -106,12 +106,22 @@ class Store:
         return [Attempt(*row) for row in self._database.rows(statements.ATTEMPTS_SINCE, (time,))]
 
     def prune(self, *, before: float, limit: int) -> int:
-        """Delete attempts, messages and changes older than `before`, at most `limit` of each; the number deleted, 0 when done.
+        """Delete attempts and messages older than `before`, at most `limit` of each; the number deleted, 0 when done.
 
         Raises StoreUnavailable.
         """
         with self._database.transaction():
             return sum(self.connection.execute(prune, (before, limit)).rowcount for prune in statements.PRUNE)
+
+    def prune_audit(self, *, before: float, limit: int) -> int:
+        """Delete changes older than `before`, with the messages they name, at most `limit`; the number deleted.
+
+        Raises StoreUnavailable. Those of the last day stay, whatever is asked for.
+        """
+        with self._database.transaction():
+            for statement in statements.PRUNE_AUDIT:
+                deleted = self.connection.execute(statement, (before, limit)[: statement.count("?")]).rowcount
+            return deleted
 
     def forget_sent_as(self, *, before_hour: int) -> None:
         """Delete counts of how mail was sent, of hours before this one. Raises StoreUnavailable."""
@@ -139,7 +149,9 @@ class Store:
             attempts = self._history.settled(commit.attempts)
             write(statements.ADD_ATTEMPT, attempts)
             self._history.add(attempts)
-            write(statements.ADD_CHANGE, commit.changes)
+            for change in commit.changes:
+                number = self.connection.execute(statements.ADD_CHANGE, change[:-1]).lastrowid
+                write(statements.ADD_CHANGE_MESSAGE, ((number, *message) for message in change.ids))
             write(statements.DROP_SUBQUEUE, ((key,) for key in commit.subqueues_gone))
             write(statements.PUT_SUBQUEUE, commit.subqueues)
             write(statements.DROP_HOLD, commit.holds_gone)

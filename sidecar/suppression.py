@@ -300,6 +300,9 @@ class Suppression:
             raise ValueError("the store takes no writes now; nothing was erased")
         found = await asyncio.to_thread(self._find, address)
         rows = await self._in_store(lambda: self._tables.erase(address, who, found, forget=forget))
+        said = f"one person, out of {rows} rows of core{' and off the lists' if forget else ''}"
+        self._engine.telling.tell("erased", said, now=time.time(), by_whom=_name(request))
+        await self._ledger.commit()
         return {"address": address, "rows": rows, "listed": [each._asdict() for each in self._book.listed(who)]}
 
     def _find(self, address: str) -> list[erasure.Found]:

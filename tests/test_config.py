@@ -47,6 +47,7 @@ path = "/srv/sidecar"
 redis = "redis://127.0.0.1:6379/0"
 clickhouse = "http://127.0.0.1:8123"
 retention_days = 7
+audit_days = 400
 hourly_days = 14
 daily_days = 90
 addresses = "hash"

@@ -51,7 +51,7 @@ def test_every_setting_of_core_is_known_and_those_that_change_do() -> None:
         runtime_directory="/elsewhere",
         log=LogConfig("journal", ("mta",)),
         policy=PolicyConfig(("inet:127.0.0.1:1",), milters_quarantine=True),
-        store=StoreConfig("/elsewhere", "redis:", "click:", 7),
+        store=StoreConfig("/elsewhere", "redis:", "click:", 7, 400),
         rules=RulesConfig("/rules"),
         subqueues=SubqueuesConfig(1.0, 2.0, 3.0),
         route=(Route("yahoo", "lane-01"),),

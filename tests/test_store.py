@@ -200,16 +200,18 @@ def test_a_mistake_in_a_row_is_an_error_and_leaves_nothing(store: Store) -> None
 
 def test_old_rows_are_pruned_in_slices(store: Store) -> None:
     store.commit(Commit(attempts=[attempt(number) for number in range(10)], changes=[change(0), change(20)]))
-    assert store.prune(before=attempt(5).time, limit=3) == 4
+    assert store.prune(before=attempt(5).time, limit=3) == 3
     assert store.prune(before=attempt(5).time, limit=3) == 2
     assert store.prune(before=attempt(5).time, limit=3) == 0
+    assert store.prune_audit(before=attempt(5).time, limit=3) == 1
+    assert store.prune_audit(before=attempt(5).time, limit=3) == 0
     assert [row.time for row in store.attempts_since(0)] == [attempt(number).time for number in range(5, 10)]
     assert [number for number, _ in store.changes(0, 10)] == [2]
 
 
 def test_ids_are_not_used_again_when_all_was_pruned(store: Store) -> None:
     store.commit(Commit(changes=[change(1), change(2)]))
-    store.prune(before=change(3).time, limit=10)
+    store.prune_audit(before=change(3).time, limit=10)
     store.commit(Commit(changes=[change(4)]))
     assert [number for number, _ in store.changes(2, 10)] == [3]
 

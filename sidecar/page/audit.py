@@ -5,15 +5,11 @@ Goes back from the newest by number, so that a page costs the same in a store of
 
 from typing import Any, NamedTuple
 
+from policies.audit import KINDS
 from sidecar.own_log import printable
 from sidecar.page.listing import PER_PAGE, Wish
 from sidecar.page.scene import Scene
 from sidecar.page.subqueues import url_of
-
-KINDS = (
-    *("opened", "probing", "ramping", "paused", "closed", "answered", "held", "released", "adopted", "forgotten"),
-    *("refused", "capped", "reload", "gap", "unaccounted", "hold-failed", "release-failed"),
-)
 
 
 class Deed(NamedTuple):
@@ -34,7 +30,7 @@ class Deed(NamedTuple):
 
     @property
     def by_hand(self) -> bool:
-        return self.by_whom != "engine"
+        return self.by_whom not in {"engine", "policy"}
 
 
 def deed(row: tuple[Any, ...]) -> Deed:
@@ -62,7 +58,7 @@ def view(scene: Scene) -> Audit:
         where.append("kind = ?")
         parameters.append(wish.filter("kind"))
     if wish.filter("by") == "hand":
-        where.append("by_whom != 'engine'")
+        where.append("by_whom NOT IN ('engine', 'policy')")
     if wish.filter("q"):
         where.append("(instr(lower(key), lower(?)) > 0 OR instr(line, ?) > 0)")
         parameters += [wish.filter("q"), wish.filter("q")]
