@@ -57,6 +57,8 @@ COMMANDS: Mapping[str, Entry] = {
         "Release what is held when core is silent for too long.",
         recover="sidecar.in_force:recover",
     ),
+    "backup": Entry("sidecar.backup_command:backup", "A copy of both stores and what belongs to them, while running."),
+    "restore": Entry("sidecar.backup_command:restore", "Put a backup in place."),
     "lab": Entry("sidecar.lab.command:lab", "A private Postfix, simulated providers, a fleet.", configured=False),
 }
 
@@ -64,6 +66,7 @@ EXIT_STATUSES: Mapping[str, int] = {
     "sidecar.toml_table.ConfigError": 2,
     "sidecar.postfix.PostfixError": 2,
     "sidecar.database.StoreError": 2,
+    "sidecar.backup.BackupError": 2,
     "policies.rules.RuleError": 2,
     "sidecar.control.CoreRefused": 2,
     "sidecar.control.CoreUnreachable": 3,
