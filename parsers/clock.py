@@ -78,6 +78,10 @@ class Clock:
         """The last line's time, or the one that is near; for lines that have none of their own (RFC 5424's `-`)."""
         return self._last if self._last is not None else self._reference
 
+    def refer_to(self, reference: float) -> None:
+        """Take another time near the newest lines: while a log is followed it goes on, however long no line came."""
+        self._reference = reference
+
     def read(self, stamp: str) -> float | None:
         """Seconds since the epoch, UTC; None for what is no stamp."""
         # Most lines share their minute with the line before: then only seconds are read.

@@ -106,6 +106,10 @@ class LogReader:
         """Facts by name."""
         return Counter({kind.__name__: count for kind, count in self._known.items()})
 
+    def refer_to(self, reference: float) -> None:
+        """Take another `reference`: that of the lines that come next, where a log is followed."""
+        self._syslog.clock.refer_to(reference)
+
     def facts(self, line: bytes) -> Sequence[Fact]:
         """What one line states, with or without its line end: usually one fact or none; N for `message repeated N
         times`. Never raises.

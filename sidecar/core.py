@@ -187,6 +187,7 @@ def _take(batch: Batch, parts: Parts, lag: Lag) -> None:
     have no fractions, so it may be up to a second later than it says.
     """
     now = time.time()
+    parts.reader.refer_to(batch.reference)
     lines = parts.reader.block_facts(b"\n".join(batch.lines)) if batch.lines else ()
     entries = itertools.chain.from_iterable(map(parts.reader.journal_facts, batch.entries))
     for fact in itertools.chain(lines, entries):

@@ -8,12 +8,19 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+import sidecar.core
+from parsers.log import LogReader
+from parsers.postfix.facts import Fact
 from policies.repeats import Repeated
 from sidecar.control import ask_core
+from sidecar.core_parts import Lag, Parts
 from sidecar.lab.private_postfix import PrivatePostfix
+from sidecar.log_batch import Batch, Position
 from sidecar.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -153,3 +160,20 @@ def test_what_it_notices_is_asked_on_the_control_socket(config: Path, tmp_path: 
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+def test_the_first_line_may_come_long_after_the_start() -> None:
+    """Its stamp has no year, and core's own time is what it is read by."""
+    seen: list[float] = []
+
+    def observe(fact: Fact, *, now: float) -> None:
+        del now
+        seen.append(fact.record.time)
+
+    observer = SimpleNamespace(observe=observe)
+    reader = LogReader(zone=UTC, reference=time.time() - 3_600)
+    parts = SimpleNamespace(reader=reader, engine=observer, watching=observer)
+    stamp = datetime.now(UTC)
+    line = f"{stamp:%b %d %H:%M:%S} mx1 postfix/smtpd[1]: connect from a[192.0.2.1]".encode()
+    sidecar.core._take(Batch((line,), Position("mail.log", "{}"), time.time(), gap=False), cast("Parts", parts), Lag())
+    assert [abs(at - stamp.timestamp()) < 1.0 for at in seen] == [True, True]

@@ -188,6 +188,16 @@ def test_the_year_goes_on_as_long_as_lines_come() -> None:
     assert years == [2021] * 4 + [2022] * 4 + [2023] * 4 + [2024] * 4
 
 
+def test_the_first_line_of_a_log_that_is_followed_may_come_late() -> None:
+    started = datetime(2026, 11, 22, 3, 0, 0, tzinfo=UTC).timestamp()
+    for seconds in (1, 10, 3_600):
+        reader = LogReader(zone=UTC, reference=started)
+        reader.refer_to(started + seconds)
+        written = datetime.fromtimestamp(started + seconds, UTC)
+        (fact,) = reader.facts(f"{written:%b %d %H:%M:%S} mx1 postfix/smtpd[1]: connect from a[192.0.2.1]".encode())
+        assert fact.record.time == written.timestamp()
+
+
 def test_a_month_in_another_language() -> None:
     """The month that is nearest to what is known, and that no other word means."""
     stamps = ("Απρ 28 12:00:00", "Μαϊ  2 12:00:00", "Ιουν  1 12:00:00")
