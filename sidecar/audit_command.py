@@ -90,7 +90,7 @@ def show(config: Config, queue_id: str, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-@audit.command(epilog="Example: sidecar audit export --since 30d --format csv > audit.csv")
+@audit.command(epilog="Example: sidecar audit export --since 30d --format csv")
 @_key
 @_queue_id
 @_kind

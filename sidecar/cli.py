@@ -57,7 +57,7 @@ COMMANDS: Mapping[str, Entry] = {
         "Release what is held when core is silent for too long.",
         recover="sidecar.in_force:recover",
     ),
-    "backup": Entry("sidecar.backup_command:backup", "A copy of both stores and what belongs to them, while running."),
+    "backup": Entry("sidecar.backup_command:backup", "A copy of both stores, made while they are written."),
     "restore": Entry("sidecar.backup_command:restore", "Put a backup in place."),
     "lab": Entry("sidecar.lab.command:lab", "A private Postfix, simulated providers, a fleet.", configured=False),
 }
