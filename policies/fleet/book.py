@@ -1,0 +1,187 @@
+"""The book of one key, as all hosts share it: the row, who leads, and what of the budget is lent to whom.
+
+Every decision is a function of the book as read: the store only swaps the text it was read from for the new one, if
+no other host was quicker. Times are the store's.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
+
+from policies.fleet.roll import Standing
+from policies.fleet.row import Row
+from policies.fleet.terms import GRACE, LEASE
+from policies.subqueue import State
+
+
+class Lead(NamedTuple):
+    """One host sends the probe, and sets the pace of the ramp that follows it."""
+
+    host: str
+    token: int
+    """The fencing token: each lead has a higher one, and only the last one's word counts."""
+    expires: float
+
+
+class Share(NamedTuple):
+    """What of the ceiling a host was lent, for its need."""
+
+    rate: float
+    """Messages/s."""
+    need: int
+    """Messages that it holds."""
+    expires: float
+
+
+class Word(NamedTuple):
+    """What the lead says: that the key ramps and up to which ceiling, or is closed. A probe that fails is a refusal."""
+
+    token: int
+    state: State
+    ceiling: float
+    """Messages/s."""
+
+
+class Wish(NamedTuple):
+    """What a host brings when it comes to the book, and wants of it."""
+
+    host: str
+    known: Row
+    """The row as it knows it: the store may have lost it."""
+    need: int = 0
+    """Messages that it holds; 0 gives back what it was lent."""
+    refused_in: int | None = None
+    """The era in which an attempt began that was refused; None: there was no refusal."""
+    pause: float = 0.0
+    """Seconds to pause for, after that refusal."""
+    word: Word | None = None
+    rule: str = ""
+    line: str = ""
+    """Of the refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    server: str
+    """The life of the store that lent what is lent."""
+    settled: float
+    """Until then nothing is lent."""
+    row: Row
+    token: int = 0
+    """The highest fencing token that was given out."""
+    lead: Lead | None = None
+    shares: Mapping[str, Share] | None = None
+
+    def lent(self) -> Mapping[str, Share]:
+        return self.shares or {}
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read what `text` wrote, by this version or a newer one. Raises ValueError."""
+        try:
+            values = json.loads(text)
+            lead, shares = values["lead"], values["shares"]
+            return cls(
+                str(values["server"]),
+                float(values["settled"]),
+                Row.of(values["row"]),
+                int(values["token"]),
+                Lead(str(lead[0]), int(lead[1]), float(lead[2])) if lead else None,
+                {str(host): Share(float(s[0]), int(s[1]), float(s[2])) for host, s in shares.items()},
+            )
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"{text[:40]!r} is no book of the fleet: {error!r}") from error
+
+    def text(self) -> str:
+        values: dict[str, Any] = {
+            "server": self.server,
+            "settled": self.settled,
+            "row": self.row.values(),
+            "token": self.token,
+            "lead": self.lead,
+            "shares": self.lent(),
+        }
+        return json.dumps(values, separators=(",", ":"), sort_keys=True)
+
+
+def attend(book: Book | None, wish: Wish, standing: Standing, *, server: str, at: float) -> Book:
+    """Give the book after a host came to it, at `at` of the clock of `server`.
+
+    What it knows, a refusal and the lead's word are taken always; a lead and a share of the budget only in a store
+    that has settled, where a majority of the hosts is.
+    """
+    book = _of_this_store(book, wish.known, server=server, at=at)
+    if wish.known.supersedes(book.row):
+        book = replace(book, row=_by_this_clock(wish.known, at), lead=None)
+    book = _refused(book, wish, at=at)
+    book = _said(book, wish, at=at)
+    book = replace(book, shares={host: share for host, share in book.lent().items() if share.expires > at})
+    if standing.quorate and at >= book.settled:
+        book = _lead(book, wish, at=at)
+        return _share(book, wish, standing, at=at)
+    return book
+
+
+def _of_this_store(book: Book | None, known: Row, *, server: str, at: float) -> Book:
+    """Begin anew where the store lived another life when the book was written: what that lent runs out meanwhile."""
+    if book is None:
+        return Book(server, at + GRACE, _by_this_clock(known, at), token=known.serial)
+    if book.server != server:
+        return Book(server, at + GRACE, _by_this_clock(book.row, at), token=book.token)
+    return book
+
+
+def _by_this_clock(row: Row, at: float) -> Row:
+    """Rebase the clock of a row that another store's clock wrote: how long its pause was is all that it says for sure."""
+    length = max(0.0, row.until - row.since)
+    return row._replace(since=min(row.since, at), until=min(row.until, at + length))
+
+
+def _refused(book: Book, wish: Wish, *, at: float) -> Book:
+    """A refusal pauses for all, whoever leads; one of an attempt from before the pause says nothing new."""
+    if wish.refused_in != book.row.era or book.row.state is State.PAUSED:
+        return book
+    row = book.row.changed(State.PAUSED, host=wish.host, at=at, pause=wish.pause)
+    return replace(book, row=row._replace(rule=wish.rule or row.rule, line=wish.line or row.line), lead=None)
+
+
+def _said(book: Book, wish: Wish, *, at: float) -> Book:
+    """Take the lead's word, if it is still the lead's."""
+    word, lead = wish.word, book.lead
+    if word is None or lead is None or lead.host != wish.host or lead.token != word.token or lead.expires <= at:
+        return book
+    if (word.state, word.ceiling) == (book.row.state, book.row.ceiling):
+        return book
+    row = book.row.changed(word.state, host=wish.host, at=at, ceiling=word.ceiling)
+    return replace(book, row=row)
+
+
+def _lead(book: Book, wish: Wish, *, at: float) -> Book:
+    """Lend the lead for once the pause is over: to one with held mail where there is one, for it can probe."""
+    row, lead = book.row, book.lead
+    if row.state is State.CLOSED or (row.state is State.PAUSED and at < row.until):
+        return replace(book, lead=None)
+    if lead is not None and lead.expires > at and lead.host != wish.host:
+        return book
+    others = any(share.need for host, share in book.lent().items() if host != wish.host)
+    if not wish.need and others:
+        return replace(book, lead=None)
+    if lead is not None and lead.expires > at:
+        return replace(book, lead=lead._replace(expires=at + LEASE))
+    token = max(book.token, row.serial) + 1
+    if row.state is State.PAUSED:
+        row = row.changed(State.PROBING, host=wish.host, at=at)
+    return replace(book, row=row, token=token, lead=Lead(wish.host, token, at + LEASE))
+
+
+def _share(book: Book, wish: Wish, standing: Standing, *, at: float) -> Book:
+    """Lend of the ceiling by need, but never more than is not lent: the others' shares shrink as they come."""
+    others = {host: share for host, share in book.lent().items() if host != wish.host}
+    if not wish.need:
+        return replace(book, shares=others)
+    pool = book.row.ceiling * (1 - standing.reserved) if book.row.state is State.RAMPING else 0.0
+    fair = pool * wish.need / (wish.need + sum(share.need for share in others.values()))
+    free = pool - sum(share.rate for share in others.values())
+    rate = max(0.0, min(fair, free))
+    return replace(book, shares={**others, wish.host: Share(rate, wish.need, at + LEASE)})

@@ -1,0 +1,107 @@
+"""Who is of the fleet, who has been heard of lately, and what each may take of any budget if it is cut off.
+
+A host proves with each request which answer it had last; that one arrived is known, and not hoped. Times are the
+store's.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from policies.fleet.terms import GRACE, NEVER, REDUCED, SILENT_AFTER
+
+
+class Member(NamedTuple):
+    met: float
+    """When the latest answer was given that this host is known to have had."""
+    agreed: float
+    """As `met`, of the answers that told of a majority."""
+    alone: float
+    """The part of each budget that it takes when it is on its own; what it was told last, or more."""
+
+
+class Standing(NamedTuple):
+    """What the roll says about lending."""
+
+    quorate: bool
+    """More than half of the hosts are here, so nowhere else are as many."""
+    reserved: float
+    """The part of each budget that hosts on their own may be taking."""
+
+
+class Asking(NamedTuple):
+    """What a host says of itself when it asks."""
+
+    host: str
+    server: str
+    """The store that gave the last answer, "" where there was none."""
+    met: float
+    agreed: float
+    alone: float
+    known: Mapping[str, Member]
+    """The members as it heard of them last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    server: str
+    """The life of the store: another one after each restart and failover."""
+    settled: float
+    """Until then hosts tell a store that is new who else there is."""
+    members: Mapping[str, Member]
+
+    def standing(self, *, at: float) -> Standing:
+        here = sum(at - member.met < SILENT_AFTER for member in self.members.values())
+        cut_off = sum(member.alone for member in self.members.values() if at - member.agreed >= SILENT_AFTER)
+        return Standing(2 * here > len(self.members), min(1.0, cut_off))
+
+    def without(self, host: str) -> Self:
+        """Give the roll after a host has left for good."""
+        return type(self)(self.server, self.settled, {k: v for k, v in self.members.items() if k != host})
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read what `text` wrote. Raises ValueError."""
+        try:
+            values = json.loads(text)
+            members = {str(host): Member(*map(float, member[:3])) for host, member in values["members"].items()}
+            return cls(str(values["server"]), float(values["settled"]), members)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{text[:40]!r} is no roll of the fleet: {error!r}") from error
+
+    def text(self) -> str:
+        values = {"server": self.server, "settled": self.settled, "members": self.members}
+        return json.dumps(values, separators=(",", ":"), sort_keys=True)
+
+
+def enrol(roll: Roll | None, asking: Asking, *, server: str, at: float) -> Roll:
+    """Give the roll after a host asked, at `at` of the clock of `server`.
+
+    A store that lost its memory learns from those who come who else there was: those count as on their own.
+    """
+    if roll is None or roll.server != server:
+        roll = Roll(server, at + GRACE, _unheard(roll.members if roll else {}))
+    members = dict(roll.members)
+    if at < roll.settled:
+        members = {**_unheard(asking.known), **members}
+    mine = members.pop(asking.host, Member(NEVER, NEVER, 0.0))
+    same = asking.server == server
+    share = max(0.0, min(REDUCED / (len(members) + 1), 1 - sum(other.alone for other in members.values())))
+    members[asking.host] = Member(
+        max(mine.met, asking.met) if same else NEVER,
+        max(mine.agreed, asking.agreed) if same else NEVER,
+        max(share, asking.alone),  # should the answer be lost, it goes on with what it has
+    )
+    return Roll(server, roll.settled, members)
+
+
+def offered(roll: Roll, host: str) -> float:
+    """Tell which part of a budget a host may take on its own, from the answer that says so."""
+    others = sum(member.alone for name, member in roll.members.items() if name != host)
+    return max(0.0, min(REDUCED / len(roll.members), 1 - others))
+
+
+def _unheard(members: Mapping[str, Member]) -> dict[str, Member]:
+    """Take those whom another store, by another clock, had answered."""
+    return {host: Member(NEVER, NEVER, member.alone) for host, member in members.items()}

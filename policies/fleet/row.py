@@ -1,0 +1,102 @@
+"""What a fleet knows of one sub-queue: its state, its ceiling and its clock, and who says so, because of which line.
+
+A row is one JSON object. Fields that a newer version added are ignored, so that hosts of two versions work together.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+from policies.key import Key
+from policies.subqueue import State
+
+VERSION = 1
+"""Of the fields. It grows when a field is added; none changes its meaning."""
+
+
+class Row(NamedTuple):
+    key: Key
+    state: State
+    ceiling: float
+    """Messages/s that the fleet lets out while it ramps; while it is paused, with which the next ramp may begin."""
+    era: int
+    """The pauses so far: a refusal counts in the era in which its attempt began."""
+    serial: int
+    """The changes so far; the higher one is the later one."""
+    since: float
+    """When the state was entered, by the store's clock."""
+    until: float
+    """When the pause ends, by the store's clock."""
+    rule: str
+    line: str
+    """The log line of that host that caused it."""
+    host: str
+    """Who changed it last."""
+    version: int = VERSION
+
+    def changed(self, state: State, *, host: str, at: float, pause: float = 0.0, ceiling: float = 0.0) -> Self:
+        """Give the row after a change at `at` (store's clock); `pause` seconds long; a `ceiling` of 0 leaves it."""
+        return self._replace(
+            state=state,
+            ceiling=ceiling or self.ceiling,
+            era=self.era + (state is State.PAUSED),
+            serial=self.serial + 1,
+            since=at if state is not self.state else self.since,
+            until=at + pause if state is State.PAUSED else self.until,
+            host=host,
+            version=VERSION,
+        )
+
+    def supersedes(self, other: Self) -> bool:
+        """Whether this is the one to believe: the later one; of two as late (two stores were written) the careful one."""
+        return self._rank() > other._rank()
+
+    def _rank(self) -> tuple[int, int, float, int, str]:
+        return (self.serial, -_CAUTION.index(self.state), -self.ceiling, self.era, self.host)
+
+    def values(self) -> dict[str, Any]:
+        """Give the fields in JSON's types."""
+        return {**self._asdict(), "key": str(self.key), "state": str(self.state)}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Take the fields that we know.
+
+        Raises ValueError, naming the field that is missing or no good: another program wrote it.
+        """
+        missing = [name for name in cls._fields if name not in values]
+        if missing:
+            raise ValueError(f"a row of the fleet has no {', '.join(missing)}")
+        for name in ("ceiling", "since", "until"):
+            if not _number(values[name]):
+                raise ValueError(f"a row of the fleet has the {name} {values[name]!r}; wanted a number")
+        for name in ("era", "serial", "version"):
+            if not isinstance(values[name], int) or isinstance(values[name], bool) or values[name] < 0:
+                raise ValueError(f"a row of the fleet has the {name} {values[name]!r}; wanted a whole number from 0 up")
+        for name in ("key", "state", "rule", "line", "host"):
+            if not isinstance(values[name], str):
+                raise ValueError(f"a row of the fleet has the {name} {values[name]!r}; wanted a text")  # noqa: TRY004  # bad text
+        if not values["ceiling"] > 0:
+            raise ValueError(f"a row of the fleet has the ceiling {values['ceiling']!r}; wanted messages/s above 0")
+        known = {name: values[name] for name in cls._fields}
+        return cls(**{**known, "key": Key.read(values["key"]), "state": State(values["state"])})
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read a row as it was sent. Raises ValueError, as `of` does."""
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"{text[:40]!r} is no row of the fleet; wanted a JSON object")  # noqa: TRY004  # bad text
+        return cls.of(values)
+
+    def text(self) -> str:
+        return json.dumps(self.values(), separators=(",", ":"))
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_CAUTION = (State.PAUSED, State.PROBING, State.RAMPING, State.CLOSED)
+"""The most careful first."""

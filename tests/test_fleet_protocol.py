@@ -1,0 +1,234 @@
+"""What the hosts of a fleet agree on, case by case; tests/test_fleet_model.py searches for what no case foresees."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from policies.fleet.book import Book, Lead, Share, Wish, Word, attend
+from policies.fleet.replica import Contact, Replica
+from policies.fleet.roll import Asking, Member, Roll, Standing, enrol
+from policies.fleet.row import Row
+from policies.fleet.terms import ALONE_AFTER, LEASE, NEVER, REDUCED
+from policies.key import Key
+from policies.subqueue import State
+
+ROW = Row(
+    Key("dkim-domain", "example.com", "google"), State.RAMPING, 10.0, 1, 5, 0.0, 0.0, "google/rate", "a line", "one"
+)
+ALL_HERE = Standing(quorate=True, reserved=0.0)
+BOOK = Book("store", 0.0, ROW, token=7)
+
+
+def come(book: Book | None, host: str, at: float, standing: Standing = ALL_HERE, **wish: object) -> Book:
+    known = ROW if book is None else book.row
+    return attend(book, Wish(host, known)._replace(**wish), standing, server="store", at=at)  # type: ignore[arg-type]
+
+
+def test_a_row_is_read_as_it_was_written() -> None:
+    assert Row.read(ROW.text()) == ROW
+
+
+def test_fields_of_a_newer_version_are_ignored() -> None:
+    newer = json.dumps({**ROW.values(), "version": 2, "colour": "green"})
+    assert Row.read(newer) == ROW._replace(version=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"ceiling": "fast"}, "ceiling 'fast'; wanted a number"),
+        ({"ceiling": 0}, "wanted messages/s above 0"),
+        ({"until": float("nan")}, "until nan; wanted a number"),
+        ({"serial": -1}, "serial -1; wanted a whole number from 0 up"),
+        ({"era": True}, "era True; wanted a whole number"),
+        ({"host": 3}, "host 3; wanted a text"),
+        ({"key": "nobody"}, "'nobody' is no sub-queue key"),
+        ({"state": "resting"}, "'resting' is not a valid State"),
+    ],
+)
+def test_a_row_that_is_no_good_says_what_is_wrong(change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Row.of({**ROW.values(), **change})
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "not json"])
+def test_what_is_no_row_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no row|has no key|Expecting value"):
+        Row.read(text)
+
+
+def test_a_book_and_a_roll_are_read_as_they_were_written() -> None:
+    book = Book("s", 3.0, ROW, 9, Lead("one", 9, 4.0), {"two": Share(1.5, 3, 8.0)})
+    assert Book.read(book.text()) == book
+    roll = Roll("s", 1.0, {"one": Member(NEVER, 2.0, 0.5)})
+    assert Roll.read(roll.text()) == roll
+    assert Book.read(json.dumps({**json.loads(book.text()), "newer": 1})) == book
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"server": 1, "settled": 2, "row": 3, "members": 4}'])
+def test_what_is_no_book_or_roll_is_refused(text: str) -> None:
+    for reader in (Book.read, Roll.read):
+        with pytest.raises(ValueError, match=r"of the fleet"):
+            reader(text)
+
+
+def test_of_two_rows_as_late_the_careful_one_holds() -> None:
+    paused = ROW._replace(state=State.PAUSED, host="two")
+    assert paused.supersedes(ROW)
+    assert not ROW.supersedes(paused)
+    assert ROW._replace(serial=6).supersedes(paused)
+
+
+def test_a_refusal_pauses_for_all_and_ends_the_lead() -> None:
+    book = come(replace(BOOK, lead=Lead("one", 7, 50.0)), "two", 40.0, refused_in=1, pause=30.0, rule="r", line="l")
+    assert (book.row.state, book.row.until, book.row.host, book.row.line) == (State.PAUSED, 70.0, "two", "l")
+    assert (book.row.era, book.lead) == (2, None)
+    late = come(book, "one", 41.0, refused_in=1, pause=30.0)
+    assert late.row == book.row  # began before the pause
+
+
+def test_one_leads_and_each_lead_has_a_higher_token() -> None:
+    probing = come(replace(BOOK, row=ROW._replace(state=State.PAUSED, until=10.0)), "one", 10.0, need=1)
+    assert probing.row.state is State.PROBING
+    assert probing.lead == Lead("one", 8, 10.0 + LEASE)
+    assert come(probing, "two", 11.0, need=1).lead == probing.lead
+    assert come(probing, "one", 12.0, need=1).lead == Lead("one", 8, 12.0 + LEASE)
+    assert come(probing, "two", 16.0, need=1).lead == Lead("two", 9, 16.0 + LEASE)
+
+
+def test_no_lead_before_the_pause_is_over() -> None:
+    assert come(replace(BOOK, row=ROW._replace(state=State.PAUSED, until=10.0)), "one", 9.9, need=1).lead is None
+
+
+def test_only_the_last_lead_has_a_say() -> None:
+    book = replace(BOOK, lead=Lead("one", 7, 50.0))
+    assert come(book, "one", 40.0, word=Word(7, State.RAMPING, 20.0)).row.ceiling == 20.0
+    assert come(book, "one", 40.0, word=Word(6, State.RAMPING, 20.0)).row == ROW
+    assert come(book, "two", 40.0, word=Word(7, State.RAMPING, 20.0)).row == ROW
+    assert come(book, "one", 50.0, word=Word(7, State.RAMPING, 20.0)).row == ROW
+
+
+def test_the_lead_goes_to_who_has_mail_to_probe_with() -> None:
+    book = come(come(BOOK, "one", 1.0), "two", 2.0, need=5)
+    assert book.lead is not None
+    assert book.lead.host == "one"  # nobody had any
+    assert come(book, "one", 3.0).lead is None
+    assert come(replace(book, lead=None), "three", 3.0).lead is None
+
+
+def test_the_budget_is_lent_by_need_and_never_more_than_there_is() -> None:
+    first = come(BOOK, "one", 1.0, need=30)
+    assert first.lent()["one"].rate == pytest.approx(10.0)
+    second = come(first, "two", 2.0, need=10)
+    assert second.lent()["two"].rate == pytest.approx(0.0)  # all is lent until `one` comes again
+    third = come(come(second, "one", 3.0, need=30), "two", 4.0, need=10)
+    assert third.lent()["one"].rate == pytest.approx(7.5)
+    assert third.lent()["two"].rate == pytest.approx(2.5)
+    fourth = come(come(third, "one", 5.0), "two", 6.0, need=10)  # gives back what it does not need
+    assert fourth.lent()["two"].rate == pytest.approx(10.0)
+
+
+def test_what_hosts_on_their_own_may_take_is_not_lent() -> None:
+    book = come(BOOK, "one", 1.0, standing=Standing(quorate=True, reserved=0.2), need=1)
+    assert book.lent()["one"].rate == pytest.approx(8.0)
+
+
+def test_a_minority_lends_nothing() -> None:
+    book = come(BOOK, "one", 1.0, standing=Standing(quorate=False, reserved=0.5), need=1)
+    assert (book.lead, book.lent()) == (None, {})
+
+
+def test_an_empty_store_learns_from_who_comes_and_lends_when_all_is_run_out() -> None:
+    book = come(None, "one", 100.0, need=1)
+    assert (book.row.serial, book.lead, book.lent()) == (ROW.serial, None, {})
+    newer = attend(book, Wish("two", ROW._replace(serial=6, ceiling=3.0), need=1), ALL_HERE, server="store", at=101.0)
+    assert newer.row.ceiling == 3.0
+    settled = come(newer, "one", 100.0 + ALONE_AFTER, need=1)
+    assert settled.lead is not None
+    assert settled.lead.token > ROW.serial
+
+
+def test_another_store_keeps_the_rest_of_a_pause_by_its_own_clock() -> None:
+    paused = replace(BOOK, row=ROW._replace(state=State.PAUSED, since=9_000.0, until=9_060.0))
+    assert attend(paused, Wish("one", paused.row), ALL_HERE, server="new", at=50.0).row.until == 110.0
+
+
+def asking(host: str, met: float = NEVER, alone: float = 0.0, server: str = "store") -> Asking:
+    return Asking(host, server, met, met, alone, {})
+
+
+def test_the_parts_of_hosts_on_their_own_are_one_budget_at_most() -> None:
+    roll = None
+    for host in ("one", "two", "three", "four", "five"):
+        roll = enrol(roll, asking(host), server="store", at=1.0)
+    assert roll is not None
+    assert sum(member.alone for member in roll.members.values()) <= 1.0
+    for host in ("one", "two", "three", "four", "five"):
+        roll = enrol(roll, asking(host), server="store", at=2.0)
+    assert sum(member.alone for member in roll.members.values()) == pytest.approx(REDUCED)
+
+
+def test_a_part_that_a_host_may_still_take_stays_on_the_roll() -> None:
+    roll = enrol(enrol(None, asking("one"), server="store", at=1.0), asking("two"), server="store", at=1.0)
+    assert enrol(roll, asking("one", alone=REDUCED), server="store", at=2.0).members["one"].alone == REDUCED
+
+
+def test_who_does_not_prove_an_answer_is_counted_as_cut_off() -> None:
+    roll = Roll("store", 0.0, {"one": Member(100.0, 100.0, 0.25), "two": Member(100.0, 94.0, 0.25)})
+    assert roll.standing(at=100.0) == Standing(quorate=True, reserved=0.25)
+    assert roll.standing(at=106.0) == Standing(quorate=False, reserved=0.5)
+    assert roll.without("two").standing(at=100.0) == Standing(quorate=True, reserved=0.0)
+
+
+def on_its_own(state: State) -> tuple[Replica, Contact]:
+    contact = Contact("one", alone=0.25, alone_at=100.0)
+    return Replica(ROW._replace(state=state), pause_ends=90.0), contact
+
+
+def test_a_host_that_hears_nothing_goes_on_at_its_part_but_not_before_the_rest_is_run_out() -> None:
+    replica, contact = on_its_own(State.RAMPING)
+    assert replica.rate(contact, now=99.9) == 0.0
+    assert replica.rate(contact, now=100.0) == pytest.approx(2.5)
+
+
+def test_a_host_on_its_own_probes_before_it_ramps_and_pauses_when_refused() -> None:
+    replica, contact = on_its_own(State.PAUSED)
+    assert not replica.may_probe(contact, now=99.9)
+    assert replica.may_probe(contact, now=100.0)
+    assert replica.rate(contact, now=100.0) == 0.0
+    replica.probed_alone()
+    assert replica.rate(contact, now=100.0) == pytest.approx(2.5)
+    replica.refused(1, 60.0, rule="r", line="l", now=110.0)
+    assert replica.rate(contact, now=110.0) == 0.0
+    assert not replica.may_probe(contact, now=169.9)
+    assert replica.may_probe(contact, now=170.0)
+
+
+def test_a_pause_that_is_heard_of_ends_what_was_lent() -> None:
+    replica = Replica(ROW, pause_ends=0.0)
+    contact = Contact("one")
+    book = come(BOOK, "one", 1_000.0, need=1)
+    replica.came_from(book, "one", at=1_000.0, sent=5.0, now=6.0)
+    assert replica.rate(contact, now=6.0) == pytest.approx(10.0)
+    assert replica.token(now=6.0) == 8
+    paused = book.row.changed(State.PAUSED, host="two", at=1_001.0, pause=30.0)
+    assert replica.heard(paused, at=1_002.0, now=9.0)
+    assert replica.rate(contact, now=9.0) == 0.0
+    assert replica.token(now=9.0) is None
+    assert replica.pause_ends == 9.0 + 29.0
+
+
+def test_a_lease_runs_from_when_it_was_asked_for() -> None:
+    replica = Replica(ROW, pause_ends=0.0)
+    replica.came_from(come(BOOK, "one", 1_000.0, need=1), "one", at=1_000.0, sent=5.0, now=10.0)
+    assert replica.token(now=5.0 + LEASE - 0.1) == 8
+    assert replica.token(now=5.0 + LEASE) is None
+    assert replica.rate(Contact("one"), now=5.0 + LEASE) == 0.0
+
+
+def test_a_roll_that_is_old_writes_no_book() -> None:
+    contact = Contact("one")
+    contact.answered(enrol(None, asking("one"), server="store", at=1.0), at=1.0, sent=50.0, now=50.4)
+    assert contact.is_fresh(now=51.0)
+    assert not contact.is_fresh(now=51.1)
