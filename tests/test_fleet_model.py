@@ -154,6 +154,22 @@ class Fleet(RuleBasedStateMachine):
             late = self.now + host.clock - question.sent > 3 * ROUND
             self.swap(host, question, heard=heard and host.alive and host.linked and not late)
 
+    @rule(number=st.integers(0, 4), wait=st.sampled_from([1.0, 5.0]), heard=st.booleans(), cut=st.booleans())
+    def slow_round(self, number: int, wait: float, *, heard: bool, cut: bool) -> None:
+        """All that is asked takes a while; the answers are lost, or the last thing that is heard for some time."""
+        host = self.of(number)
+        if not host.alive or not host.linked:
+            return
+        for about in ("roll", "book"):
+            if about == "book":
+                self.round(host)  # the roll must be fresh
+            known = len(host.questions)
+            self.ask(host, about)
+            self.silence(wait)
+            if len(host.questions) > known:
+                self.swap(host, host.questions[-1], heard=heard)
+        host.linked = not cut
+
     @rule(number=st.integers(0, 4))
     def lost(self, number: int) -> None:
         self.of(number).questions.clear()
