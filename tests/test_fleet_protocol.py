@@ -232,3 +232,9 @@ def test_a_roll_that_is_old_writes_no_book() -> None:
     contact.answered(enrol(None, asking("one"), server="store", at=1.0), at=1.0, sent=50.0, now=50.4)
     assert contact.is_fresh(now=51.0)
     assert not contact.is_fresh(now=51.1)
+
+
+def test_who_was_never_told_of_a_majority_may_be_going_on_alone() -> None:
+    roll = Roll("store", 0.0, {"one": Member(NEVER, NEVER, 0.5)})
+    met = enrol(roll, Asking("one", "store", 99.0, NEVER, 0.5, {}), server="store", at=100.0)
+    assert met.standing(at=100.0) == Standing(quorate=True, reserved=0.5)
