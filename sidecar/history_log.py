@@ -179,7 +179,9 @@ def _joined(counts: Iterable[Counted], number: int, told: Callable[[int, int], N
             del carried[next(iter(carried))]
         with database.transaction():
             history.write(join((counted.rolled, late), names))
-            database.connection.executemany(statements.ADD_CHANGE, counted.changes)
+            database.connection.executemany(
+                statements.ADD_CHANGE, (change[:-1] for change in counted.changes)
+            )  # less their ids
         lines, unknown = lines + counted.lines, unknown + counted.unknown
         first = min(filter(None, (first, counted.first)), default=0.0)
         last = max(last, counted.last)

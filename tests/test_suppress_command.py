@@ -171,7 +171,7 @@ def test_erase(tmp_path: Path) -> None:
         said = run("erase", "a@x.example").output
         assert (
             said
-            == "a@x.example: erased from 1 rows of core and 11 of the outside process; a digest stays on the list\n"
+            == "a@x.example: erased from 2 rows of core and 11 of the outside process; a digest stays on the list\n"
         )
         assert run("check", "a@x.example").exit_code == 1
         (tmp_path / "list.csv").write_text(run("export").output)
