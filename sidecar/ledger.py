@@ -65,6 +65,7 @@ class Ledger:
         if surplus > 0:
             self.rows_dropped += surplus
             commit = commit._replace(attempts=commit.attempts[surplus:])
+        self.rows_dropped += sum(max(0, len(rows) - MOST_KEPT) for rows in (commit.received, commit.removed))
         commit = commit._replace(received=commit.received[-MOST_KEPT:], removed=commit.removed[-MOST_KEPT:])
         if len(commit.suppression) > MOST_KEPT:  # what is a decision stays
             decided = [move for move in commit.suppression if not isinstance(move, Delivered)]
@@ -74,4 +75,4 @@ class Ledger:
 
 
 MOST_KEPT = 500_000
-"""Attempts kept while the store is unavailable, some 300 MB; the oldest beyond are dropped and counted."""
+"""Rows of a kind kept while the store is unavailable, some 300 MB of attempts; the oldest beyond are dropped and counted."""

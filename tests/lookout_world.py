@@ -1,15 +1,18 @@
 """A lookout with a store of core, one of its own, and a clock: for stories of alerts."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from parsers.feeds.asking import Trouble
 from parsers.observation import Observation
 from policies.cadence import Standing
 from policies.incidents import Incident
-from sidecar import channels
+from sidecar import channels, own_log
 from sidecar.config import (
     AlertsConfig,
     ChannelConfig,
@@ -117,3 +120,13 @@ class World:
     def close(self) -> None:
         self.store.close()
         self.core.close()
+
+
+def sound_world(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A world for one test, in which no look may fail: what a fixture yields."""
+    broken: list[Exception] = []
+    monkeypatch.setattr(own_log, "look_failed", broken.append)
+    world = World(directory)
+    yield world
+    world.close()
+    assert broken == []

@@ -16,13 +16,12 @@ from policies.figures import Kind
 from policies.incidents import Incident, Phase
 from policies.note import Note, NoteKind, headline, paragraphs
 from policies.windows import Counts
-from sidecar import own_log
 from sidecar.channels import KINDS, Channel
 from sidecar.config import ChannelConfig, ChannelKind, Config, ConfigError
 from sidecar.database import StoreUnavailable
 from sidecar.lookout import digest_at
 from tests.alert_world import slack_fault
-from tests.lookout_world import World
+from tests.lookout_world import World, sound_world
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -118,12 +117,7 @@ def test_a_day_begins_at_its_minute() -> None:
 
 @pytest.fixture(name="world")
 def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    broken: list[Exception] = []
-    monkeypatch.setattr(own_log, "look_failed", broken.append)
-    world = World(tmp_path)
-    yield world
-    world.close()
-    assert broken == []
+    yield from sound_world(tmp_path, monkeypatch)
 
 
 def test_it_leaves_once_a_day_also_across_restarts(world: World) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from policies.access import Arrival
-from policies.commands import Hold
+from policies.commands import Hold, Removed
 from policies.engine import Engine
 from policies.key import Key
 from policies.site import Settings
+from sidecar import ledger as ledger_module
 from sidecar import rules
 from sidecar.ledger import Ledger
 from sidecar.log_batch import Position
@@ -77,6 +78,19 @@ def test_a_full_disk_loses_and_doubles_nothing(store: SometimesFull, thread: Thr
     assert len(attempts) == world.deferrals
     assert len({(row.queue_id, row.time) for row in attempts}) == len(attempts)
     assert store.checkpoint("mail.log") == Position("mail.log", "2")
+
+
+def test_what_is_dropped_while_the_disk_is_full_is_counted(
+    store: SometimesFull, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each kind of row the youngest stay."""
+    monkeypatch.setattr(ledger_module, "MOST_KEPT", 2)
+    engine = World(refuse).engine
+    ledger = Ledger(engine, store, thread)
+    engine.telling.removed += [Removed(float(number), "postfix", f"4Wz{number}") for number in range(5)]
+    store.full = True
+    assert asyncio.run(ledger.commit()) is False
+    assert ledger.rows_dropped == 3
 
 
 def test_nothing_new_is_held_while_intent_cannot_be_stored(store: SometimesFull, thread: ThreadPoolExecutor) -> None:

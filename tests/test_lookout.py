@@ -18,7 +18,7 @@ from parsers.observation import Observation, Outcome
 from policies.cadence import Standing
 from policies.conditions import CONDITIONS
 from policies.incidents import CALM, Phase
-from sidecar import channels, outside, own_log
+from sidecar import channels, outside
 from sidecar.cli import sidecar
 from sidecar.config import (
     AlertsConfig,
@@ -35,18 +35,13 @@ from sidecar.lookout import Lookout, conditions_of, runbook
 from sidecar.metrics import OutsideFigures
 from sidecar.outside_store import OutsideStore
 from tests.alert_world import TOKEN, PagerDuty, Slack
-from tests.lookout_world import CHANGE, NOW, World
+from tests.lookout_world import CHANGE, NOW, World, sound_world
 from tests.outside_world import http_server
 
 
 @pytest.fixture(name="world")
 def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    broken: list[Exception] = []
-    monkeypatch.setattr(own_log, "look_failed", broken.append)
-    world = World(tmp_path)
-    yield world
-    world.close()
-    assert broken == []
+    yield from sound_world(tmp_path, monkeypatch)
 
 
 def test_a_deferral_spike_from_the_log_to_the_end(world: World) -> None:

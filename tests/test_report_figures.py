@@ -10,10 +10,10 @@ from parsers.feeds.dnsbl import Severity
 from policies import reported
 from policies.incidents import Phase
 from policies.reported import Sent, Sessions
-from sidecar import outside, own_log
+from sidecar import outside
 from sidecar.metrics import OutsideFigures
 from sidecar.report_store import EventRow, MailRow, ReportStore
-from tests.lookout_world import World
+from tests.lookout_world import World, sound_world
 
 DAY = 86_400.0
 OURS, NAT, STRANGER = "192.0.2.10", "198.51.100.7", "203.0.113.9"
@@ -21,12 +21,7 @@ OURS, NAT, STRANGER = "192.0.2.10", "198.51.100.7", "203.0.113.9"
 
 @pytest.fixture(name="world")
 def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    broken: list[Exception] = []
-    monkeypatch.setattr(own_log, "look_failed", broken.append)
-    world = World(tmp_path)
-    yield world
-    world.close()
-    assert broken == []
+    yield from sound_world(tmp_path, monkeypatch)
 
 
 def event(number: int, kind: str = "complaint", *, time: float, trusted: bool = True, provider: str = "yahoo",

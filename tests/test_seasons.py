@@ -23,8 +23,7 @@ from policies.seasons import (
     usual,
 )
 from policies.windows import ALL, DAY, HOUR, Counts, expected
-from sidecar import own_log
-from tests.lookout_world import World
+from tests.lookout_world import World, sound_world
 
 NOW = 1_800_000_000.0
 HERE = ("domain", "a.example")
@@ -132,12 +131,7 @@ def test_when_many_stop_together_it_is_told_once() -> None:
 
 @pytest.fixture(name="world")
 def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    broken: list[Exception] = []
-    monkeypatch.setattr(own_log, "look_failed", broken.append)
-    world = World(tmp_path)
-    yield world
-    world.close()
-    assert broken == []
+    yield from sound_world(tmp_path, monkeypatch)
 
 
 def weeks_of(world: World, number: int, **more: Any) -> None:

@@ -15,8 +15,7 @@ from policies.mx_hosts import HOSTS_MAX, Answered, MxHost, MxHosts
 from policies.repeats import IDS_MAX, MESSAGES_MAX, Repeated, Repeats
 from policies.watched import figures
 from policies.watching import TOLD_MAX, Watching
-from sidecar import own_log
-from tests.lookout_world import World
+from tests.lookout_world import World, sound_world
 
 NOW = 1_800_000_000.0
 Heard = Callable[..., None]
@@ -160,12 +159,7 @@ def test_nothing_is_known_until_core_has_watched_for_an_hour() -> None:
 
 @pytest.fixture(name="world")
 def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    broken: list[Exception] = []
-    monkeypatch.setattr(own_log, "look_failed", broken.append)
-    world = World(tmp_path)
-    yield world
-    world.close()
-    assert broken == []
+    yield from sound_world(tmp_path, monkeypatch)
 
 
 def minutes(world: World, number: int) -> None:
