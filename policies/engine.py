@@ -94,7 +94,7 @@ class Engine:
         Open sub-queues keep the pauses that they were opened with, also where their rule is no more.
         """
         self.settings = settings._replace(scale=self.settings.scale)
-        for part in (self._taking, self._releasing, self._outcomes):
+        for part in (self._taking, self._releasing, self._outcomes, self._entries):
             part.settings = self.settings
         self.recipients.use(rules.providers)
         self.subqueues.rules = self._outcomes.rules = rules

@@ -20,7 +20,7 @@ class Entries:
     def __init__(self, messages: Messages, telling: Telling, settings: Settings) -> None:
         self._messages = messages
         self._telling = telling
-        self._settings = settings
+        self.settings = settings
 
     def submitted(self, fact: facts.ClientIdentified, *, now: float) -> None:
         """Note who submitted a message; one that comes back from a content filter is of the stream that went in."""
@@ -47,7 +47,7 @@ class Entries:
             return
         client, message_id = message.entry
         message.entry = IDENTIFIED if client is None else ENTERED
-        sender = stored(fact.sender, self._settings.addresses)
+        sender = stored(fact.sender, self.settings.addresses)
         self._telling.received.append(
             Received(
                 now,
@@ -65,14 +65,14 @@ class Entries:
 
     def header(self, fact: facts.HeaderLogged, name: str, *, now: float) -> None:
         """Take a header that may name the campaign or the segment; the first one that the message has."""
-        if name not in self._settings.campaign_headers and name not in self._settings.segment_headers:
+        if name not in self.settings.campaign_headers and name not in self.settings.segment_headers:
             return
         message = self._messages.obtain(fact.record.instance, fact.queue_id, now=now)
         word = header_word(name, fact.value)
         tenant, campaign, segment = message.stream
-        if name in self._settings.campaign_headers:
+        if name in self.settings.campaign_headers:
             campaign = campaign or word
-        if name in self._settings.segment_headers:
+        if name in self.settings.segment_headers:
             segment = segment or word
         message.stream = stream(tenant, campaign, segment)
 
@@ -89,6 +89,6 @@ class Entries:
             return queue_id
         if alias:
             return queue_id
-        relayed = self._settings.instance(message.instance).relayhost  # which may be on the loopback
+        relayed = self.settings.instance(message.instance).relayhost  # which may be on the loopback
         filtered = fact.relay_port is not None and fact.relay_host in LOOPBACK_NAMES and not relayed
         return (queue_id or ("-" if fact.record.daemon == "smtp" else "")) if filtered else ""

@@ -139,7 +139,7 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
             access=access,
             policy=policy,
             watching=Watching(since=time.time()),
-            suppression=Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine, rules=read)
+            suppression=Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine)
             if opened
             else None,
         )

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from parsers.address import domain_of
-from policies.classify import RuleSet, Said
+from policies.classify import Said
 from policies.engine import Engine
 from policies.refusals import Refusals
 from policies.suppression import (
@@ -104,7 +104,6 @@ class Suppression:
         thread: ThreadPoolExecutor,
         ledger: Ledger,
         engine: Engine,
-        rules: RuleSet,
     ) -> None:
         self.opened = opened
         self._config = config
@@ -115,7 +114,6 @@ class Suppression:
         self._thread = thread
         self._ledger = ledger
         self._engine = engine
-        self._rules = rules
         self._outages: set[str] = set()
 
     async def run(self) -> None:
@@ -279,8 +277,9 @@ class Suppression:
             listed = Listed(GLOBAL if everywhere else f"domain:{domain}", Reason(kind))
             self._suppressing.add(Add(who, recipient, listed, evidence, at, str(event.get("by", "ingest"))))
         elif kind == "bounce":
-            verdict = self._rules.classify(Said(str(event.get("reply", "")), "", domain_of(recipient)))
-            provider = str(event.get("provider") or self._rules.providers.of_domain(domain_of(recipient)) or "")
+            rules = self._engine.subqueues.rules  # a reload brings others
+            verdict = rules.classify(Said(str(event.get("reply", "")), "", domain_of(recipient)))
+            provider = str(event.get("provider") or rules.providers.of_domain(domain_of(recipient)) or "")
             outcome = Outcome(
                 who, recipient, provider or domain_of(recipient), remote=True, verdict=verdict, line=evidence
             )

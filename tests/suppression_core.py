@@ -58,7 +58,7 @@ async def core(directory: Path, **settings: Any) -> AsyncIterator[Core]:
     assert opened is not None
     engine = Engine(RULES, organizational_domain, Settings(act=True), suppressing=opened.suppressing)
     ledger = Ledger(engine, store, thread)
-    part = Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine, rules=RULES)
+    part = Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine)
     try:
         yield Core(opened, part, ledger, store)
     finally:

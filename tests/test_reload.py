@@ -121,6 +121,17 @@ def test_rules_providers_and_mode_are_the_new_ones() -> None:
     assert at_work.parking
 
 
+def test_every_part_of_the_engine_goes_by_the_new_settings() -> None:
+    at_work, new = engine(rule_set("10m")), Settings(act=False, host="elsewhere")
+    at_work.take_over(rule_set("10m"), new)
+    known = [vars(part)["settings"] for part in vars(at_work).values() if "settings" in getattr(part, "__dict__", {})]
+    known += [
+        vars(part)["_settings"] for part in vars(at_work).values() if "_settings" in getattr(part, "__dict__", {})
+    ]
+    assert len(known) >= 4
+    assert set(map(id, known)) == {id(at_work.settings)}
+
+
 def test_what_the_store_forbids_a_reload_does_not_allow() -> None:
     at_work = engine(rule_set("10m"))
     at_work.allow_parking(allowed=False)

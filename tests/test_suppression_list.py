@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from policies.classify import RuleSet
 from policies.key import Key
+from policies.site import Settings
 from policies.suppression import Delivered, Listed, Reason
 from sidecar import suppression, suppression_book, suppression_index
 from sidecar.config import Config, StoreConfig, SuppressionStorage, WishesList
@@ -303,6 +305,20 @@ def test_a_bounce_that_came_by_mail_is_judged_as_any_other(tmp_path: Path, reply
         async with core(tmp_path) as it:
             await it.ask("take", source="outside", events=[event(1, "bounce", reply=reply)])
             assert it.listed("a@gmail.com") == ((DEAD,) if suppressed else ())
+
+    asyncio.run(story())
+
+
+def test_a_bounce_that_came_by_mail_is_judged_by_the_rules_of_the_last_reload(tmp_path: Path) -> None:
+    rule = '[[rule]]\nname = "mine"\nany = ["no such user"]\ndetail = "policy.other"\nscope = "message"\nbounce = "block"\n'
+    rule += 'reaction = "nothing"\nexamples = ["550 5.1.1 No such user"]\n'
+    mine = RuleSet.read([("providers/google.toml", f'mx = [".google.com"]\ndomains = ["gmail.com"]\n{rule}')])
+
+    async def story() -> None:
+        async with core(tmp_path) as it:
+            it.part._engine.take_over(mine, Settings(act=True))
+            await it.ask("take", source="outside", events=[event(1, "bounce", reply="550 5.1.1 No such user")])
+            assert it.listed("a@gmail.com") == ()
 
     asyncio.run(story())
 
