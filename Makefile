@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What the lab and the tests start for real; installed by name when it is missing and we are root.
-PACKAGES := postfix iproute2 python3-venv procps rbldnsd zstd util-linux systemd dovecot-imapd openssl pflogsumm chromium fonts-liberation
-BENCH_PACKAGES := postfwd gcc libc6-dev
+PACKAGES := postfix iproute2 python3-venv procps rbldnsd zstd util-linux systemd dovecot-imapd openssl pflogsumm chromium fonts-liberation gcc libc6-dev python3-dev
+BENCH_PACKAGES := postfwd
 
 .PHONY: venv run test lint bench screenshots soak system clean
 
@@ -14,7 +14,14 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
 
-venv: $(VENV)/installed $(BIN)/promtool ## the package and its test extra, in .venv
+# What hatch_build.py compiles, and what is compiled into it from beside it.
+COMPILED_FROM := pyproject.toml hatch_build.py $(wildcard parsers/*.py parsers/postfix/*.py policies/*.py) \
+  $(shell sed -n '/^modules = \[/,/^\]/s/^ *"\(sidecar.*\)",/\1/p' pyproject.toml)
+$(VENV)/compiled: $(VENV)/installed $(COMPILED_FROM)
+	$(BIN)/python hatch_build.py
+	touch $@
+
+venv: $(VENV)/compiled $(BIN)/promtool ## the package and its test extra, in .venv; its hot modules compiled
 
 # Prometheus's own check of metrics and rules, taken out of Debian's package: to install that would start a server.
 $(BIN)/promtool: | $(VENV)/installed

@@ -253,7 +253,7 @@ class LogReader:
             start = wall_second(header["iso"])
             if start is None:
                 return
-            offset = round(start + float(header["fraction"] or 0) - record.time)
+            offset = float(round(start + float(header["fraction"] or 0) - record.time))
             self._cut = header.start("origin")
         if len(self._origins) >= _REMEMBERED:
             self._origins.clear()

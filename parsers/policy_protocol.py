@@ -4,16 +4,16 @@ Knows the wire and the few actions we ever answer; does not know why one is answ
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
-MAX_REQUEST = 65_536
+MAX_REQUEST: Final = 65_536
 """Bytes of one request, its empty line included. smtpd's line_length_limit makes 15 KB the honest maximum."""
-MAX_ATTRIBUTES = 100
-MAX_VALUE = 400
+MAX_ATTRIBUTES: Final = 100
+MAX_VALUE: Final = 400
 """Bytes of an action with its text: smtpd cuts SMTP replies at 510."""
 
 
@@ -107,7 +107,7 @@ class PolicyConnection:
         self._received += data
         requests: list[PolicyRequest] = []
         try:
-            requests.extend(self._complete())
+            self._complete(requests)
         except ProtocolError as error:
             error.requests = requests
             raise
@@ -115,14 +115,15 @@ class PolicyConnection:
         self.receive_usual = _read_nothing if self.partial else self._usual
         return requests
 
-    def _complete(self) -> Iterator[PolicyRequest]:
+    def _complete(self, requests: list[PolicyRequest]) -> None:
+        """Add those that are complete. Raises ProtocolError, where those before the breach are added."""
         while (end := self._received.find(b"\n\n", self._searched)) >= 0:
             block = bytes(self._received[: end + 2])
             del self._received[: end + 2]
             self._searched = 0
             attributes = _attributes(block)
             self._usual = _usual_reader(tuple(attributes))
-            yield PolicyRequest.of(attributes)
+            requests.append(PolicyRequest.of(attributes))
         self._searched = max(0, len(self._received) - 1)
         if self._received.startswith(b"\n"):
             raise ProtocolError("an empty request")
@@ -158,7 +159,7 @@ def _number(text: str) -> int:
     return int(text) if _DIGITS.fullmatch(text) else 0
 
 
-_DIGITS = re.compile("[0-9]{1,18}")
+_DIGITS: Final = re.compile("[0-9]{1,18}")
 
 # One smtpd sends the same attributes in the same order each time (smtpd_check.c, check_policy_service), another
 # version or build others. So a request that is read with a dictionary tells what the next ones will look like, and one
@@ -193,7 +194,7 @@ def _usual_reader(names: tuple[str, ...]) -> _Reader:
     return read
 
 
-_new = tuple.__new__  # a third of the time that PolicyRequest(...) takes
+_new: Final = tuple.__new__  # a third of the time that PolicyRequest(...) takes
 
 
 def _expression(names: Iterable[str]) -> str:
@@ -224,7 +225,7 @@ def _beginning(name: str) -> str:
     return next(beginning for beginning in beginnings if not any(known.startswith(beginning) for known in read))
 
 
-_VALUES = {str: "(.*+)", int: "([0-9]{0,18}+)"}
+_VALUES: Final = {str: "(.*+)", int: "([0-9]{0,18}+)"}
 
 
 # What we may answer: access(5), less everything that means "permit". OK, an empty action and bare digits skip
@@ -282,7 +283,7 @@ class Info:
 
 Action = Dunno | Hold | Filter | Reject | DeferIfPermit | Discard | Info
 
-DUNNO = Dunno()
+DUNNO: Final = Dunno()
 
 
 def value_of(action: Action) -> str:
@@ -316,9 +317,9 @@ def encode(action: Action) -> bytes:
     return f"action={value_of(action)}\n\n".encode()
 
 
-_TRANSPORT = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")
-_PERMANENT = re.compile(r"5\.[0-9]{1,3}\.[0-9]{1,3}")
-_TRANSIENT = re.compile(r"4\.[0-9]{1,3}\.[0-9]{1,3}")
+_TRANSPORT: Final = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PERMANENT: Final = re.compile(r"5\.[0-9]{1,3}\.[0-9]{1,3}")
+_TRANSIENT: Final = re.compile(r"4\.[0-9]{1,3}\.[0-9]{1,3}")
 
 
 def _said(text: str) -> str:

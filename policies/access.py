@@ -8,20 +8,20 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from parsers.address import domain_of
 from parsers.policy_protocol import DUNNO, Action, DeferIfPermit, Discard, Filter, Hold, PolicyRequest, Reject, value_of
 from policies.audit import Acted
 from policies.suppression import Listed
 
-MAX_AGE = 600.0
+MAX_AGE: Final = 600.0
 """Seconds that a message is remembered at least after smtpd last asked about it; at most twice as long."""
 MAX_MESSAGES = 50_000
 MAX_RECIPIENTS = 100_000
 """Of a generation. Beyond either limit the older half goes: recipients of its messages are unknown then."""
 
-HOLD_PREFIX = "sidecar "
+HOLD_PREFIX: Final = "sidecar "
 """Every HOLD text of ours begins with this, so that the log tells ours from an admin's."""
 
 
@@ -51,7 +51,7 @@ def held_key(text: str) -> str | None:
 
 # "<END-OF-MESSAGE>: End-of-data TEXT" (smtpd_check.c, log_whatsup). Anchored: the text of another policy
 # service that quotes ours is not ours.
-_HELD = re.compile(rf"(?:<END-OF-MESSAGE>: )?(?:End-of-data )?{HOLD_PREFIX}(?P<key>[^\s@]+@\S+) \(\S+\)")
+_HELD: Final = re.compile(rf"(?:<END-OF-MESSAGE>: )?(?:End-of-data )?{HOLD_PREFIX}(?P<key>[^\s@]+@\S+) \(\S+\)")
 
 
 class Arrival(NamedTuple):
@@ -148,15 +148,17 @@ def _nothing(why: str) -> Decision:
 
 
 # Made once: at RCPT an answer must not cost an allocation.
-_REMEMBERED = _nothing("a recipient is remembered; the message is decided at END-OF-MESSAGE")
-_OTHER_STATE = _nothing("only RCPT and END-OF-MESSAGE say something of use")
-_NO_QUEUE_ID = _nothing("no queue id: smtpd_proxy_filter is set, and the message is not queued here")
-_UNKNOWN = _nothing("recipients unknown: smtpd did not ask at RCPT about each that it accepted, or one was given twice")
-_SOME_REFUSED = _nothing("no route: some recipients were refused after our check, and we cannot tell which")
-_OWN_DOMAIN = _nothing("no route: a recipient's domain is delivered by this Postfix itself")
-_NO_FILTER = _nothing("no route: relayhost, content_filter or another FILTER is set for this Postfix instance")
-_CLEAR = _nothing("no paused sub-queue and no route takes this message")
-_DISAGREE = _nothing("no paused sub-queue takes it, and not all of its recipients share one route")
+_REMEMBERED: Final = _nothing("a recipient is remembered; the message is decided at END-OF-MESSAGE")
+_OTHER_STATE: Final = _nothing("only RCPT and END-OF-MESSAGE say something of use")
+_NO_QUEUE_ID: Final = _nothing("no queue id: smtpd_proxy_filter is set, and the message is not queued here")
+_UNKNOWN: Final = _nothing(
+    "recipients unknown: smtpd did not ask at RCPT about each that it accepted, or one was given twice"
+)
+_SOME_REFUSED: Final = _nothing("no route: some recipients were refused after our check, and we cannot tell which")
+_OWN_DOMAIN: Final = _nothing("no route: a recipient's domain is delivered by this Postfix itself")
+_NO_FILTER: Final = _nothing("no route: relayhost, content_filter or another FILTER is set for this Postfix instance")
+_CLEAR: Final = _nothing("no paused sub-queue and no route takes this message")
+_DISAGREE: Final = _nothing("no paused sub-queue takes it, and not all of its recipients share one route")
 
 
 _Remembered = dict[str, None] | Decision
@@ -408,7 +410,7 @@ _KINDS: dict[type[Action], str] = {
 }
 """Of answers that are counted for the audit."""
 
-_new = tuple.__new__  # a third of the time that Arrival(...) takes
+_new: Final = tuple.__new__  # a third of the time that Arrival(...) takes
 
 
 _STATES: dict[str, Callable[[Access, PolicyRequest, str, float], Decision]] = {

@@ -5,21 +5,22 @@ on hold, or ended. What somebody else holds is never released.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from policies.key import Key
 from policies.messages import Message, Messages, Place
 from policies.subqueues import SubQueues
 from policies.telling import Telling
 
-PROMISE_KEPT = 600.0
+PROMISE_KEPT: Final = 600.0
 """Seconds after which a promised message that never showed up on hold is forgotten."""
-OWN_LINE_WITHIN = 60.0
+OWN_LINE_WITHIN: Final = 60.0
 """Seconds within which our own `hold:` line must follow our answer."""
-LISTING_MARGIN = 5.0
+LISTING_MARGIN: Final = 5.0
 """Seconds that a hold must be older than a listing in which it is missed."""
-RECORD_MARGIN = 5.0
+RECORD_MARGIN: Final = 5.0
 """Seconds within which `placed on hold` follows what the helper writes into its record; a later one is an admin's."""
-TRY_AGAIN = 5.0
+TRY_AGAIN: Final = 5.0
 """Seconds until a release that did not come about is asked for again."""
 
 

@@ -6,6 +6,7 @@ reads the facts and joins them.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
 from parsers.address import domain_of
 from parsers.postfix import facts
@@ -33,7 +34,7 @@ from policies.suppression import Suppressing
 from policies.taking import Taking
 from policies.telling import Telling
 
-IDLE = 60.0
+IDLE: Final = 60.0
 """Seconds until `step` should be called again where nothing waits."""
 
 
@@ -541,10 +542,10 @@ class Engine:
                 self.books.gone(message)
 
 
-_HEADERS = frozenset({"from", "dkim-signature", "list-id", "list-unsubscribe", "list-unsubscribe-post"})
-_RESTARTS = ("reload -- ", "daemon started -- ", "terminating on signal ")
-BY_HAND = "by-hand"
+_HEADERS: Final = frozenset({"from", "dkim-signature", "list-id", "list-unsubscribe", "list-unsubscribe-post"})
+_RESTARTS: Final = ("reload -- ", "daemon started -- ", "terminating on signal ")
+BY_HAND: Final = "by-hand"
 """Stands for a rule where an admin opened a sub-queue."""
-_OUTCOMES = frozenset({"sent", "deferred", "bounced", "SOFTBOUNCE", "expired"})
-_FINAL = frozenset({"sent", "bounced", "expired"})
-_ENDS = frozenset({"reject", "milter-reject", "discard", "milter-discard"})
+_OUTCOMES: Final = frozenset({"sent", "deferred", "bounced", "SOFTBOUNCE", "expired"})
+_FINAL: Final = frozenset({"sent", "bounced", "expired"})
+_ENDS: Final = frozenset({"reject", "milter-reject", "discard", "milter-discard"})

@@ -18,7 +18,7 @@ another queue id. Whom a reply concerns or what should be done about it is not i
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from parsers.postfix.facts import (
     ClientDisconnected,
@@ -106,6 +106,25 @@ class Lifecycle:
         self._swept_every = min(_SWEEP, most // 8 + 1)
         self.late = 0
         """Lines of messages that were already through: copies, or later than the window allows."""
+        self._handlers: Final[Mapping[type, Callable[[_Place, Any], OpenMessage | None]]] = {
+            ClientIdentified: self._client,
+            PickedUp: self._picked_up,
+            MessageIdentified: self._identified,
+            QueueActive: self._active,
+            DeliveryAttempt: self._attempted,
+            QueueRemoved: self._removed,
+            MessageExpired: self._expired,
+            Requeued: self._requeued,
+            NonDeliveryNotification: self._notification,
+            HeaderLogged: self._header,
+            Rejected: self._refused,
+            ConnectionLost: self._connection_lost,
+            ClientDisconnected: self._disconnected,
+            DkimSigned: self._signed_by,
+            Held: self._mentioned,
+            Released: self._mentioned,
+        }
+        """What is done with each kind of fact; the others speak of no message."""
 
     def see(self, fact: Fact) -> list[tuple[Fact, OpenMessage | None]]:
         """Take one fact, in the order of the log.
@@ -113,7 +132,7 @@ class Lifecycle:
         Gives the facts that no earlier one can overtake any more, by time, each with its message as it is known at
         that point; None where the message is through. Facts that speak of no message are not given.
         """
-        if type(fact) not in self._HANDLERS:
+        if type(fact) not in self._handlers:
             return []
         return [(due, self._tell(due)) for due in self._order.put(fact)]
 
@@ -134,7 +153,7 @@ class Lifecycle:
         self._since += 1
         if self._since >= self._swept_every:
             self._sweep(time)
-        return self._HANDLERS[type(fact)](self, place, fact)
+        return self._handlers[type(fact)](place, fact)
 
     def finished(self) -> list[MessageRecord]:
         """The messages that came through since the last call, in the order of their ends."""
@@ -422,7 +441,7 @@ class Lifecycle:
         if never is not None and message.end is None and not message.activations:
             self._ended(place, message, record.time, never)
 
-    def _signed(self, place: _Place, fact: DkimSigned) -> OpenMessage | None:
+    def _signed_by(self, place: _Place, fact: DkimSigned) -> OpenMessage | None:
         """A milter's line: its program is no instance of Postfix, so any on its host may be meant."""
         found = [other for other in self._named(fact.queue_id) if other.host == place.host]
         if len(found) != 1:
@@ -501,26 +520,6 @@ class Lifecycle:
             everything = [(one.last_line, place, one) for place in self._places.values() for one in place.open.values()]
             for _, place, message in islice(sorted(everything, key=lambda entry: entry[0]), surplus):
                 self._give_up(place, message)
-
-    _HANDLERS: ClassVar[Mapping[type, Callable[[Any, _Place, Any], OpenMessage | None]]] = {
-        ClientIdentified: _client,
-        PickedUp: _picked_up,
-        MessageIdentified: _identified,
-        QueueActive: _active,
-        DeliveryAttempt: _attempted,
-        QueueRemoved: _removed,
-        MessageExpired: _expired,
-        Requeued: _requeued,
-        NonDeliveryNotification: _notification,
-        HeaderLogged: _header,
-        Rejected: _refused,
-        ConnectionLost: _connection_lost,
-        ClientDisconnected: _disconnected,
-        DkimSigned: _signed,
-        Held: _mentioned,
-        Released: _mentioned,
-    }
-    """What is done with each kind of fact; the others speak of no message."""
 
 
 def _fits(parent: OpenMessage, message: OpenMessage, *, certain: bool) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from itertools import islice
 from sys import intern
+from typing import Final
 
 from parsers.address import domain_of
 from policies.key import Key
@@ -33,7 +34,7 @@ class Place(IntEnum):
     """On hold by somebody else: an admin, a header check, a milter. Never last_line."""
 
 
-_QUEUED = Place.QUEUED
+_QUEUED: Final = Place.QUEUED
 """In Python 3.11 a member costs a call each time that one asks its class for it."""
 
 
@@ -213,10 +214,10 @@ message-id. Once it is active both are forgotten."""
 ENTERED: Entry = ("", "")
 IDENTIFIED: Entry = (None, "")
 
-_BEFORE_OURS = -1
+_BEFORE_OURS: Final = -1
 """An outcome in an activation whose `(queue active)` line we did not see."""
 
-_OURS = frozenset({Place.PROMISED, Place.TAKING, Place.HELD, Place.RELEASING})
+_OURS: Final = frozenset({Place.PROMISED, Place.TAKING, Place.HELD, Place.RELEASING})
 
 
 def by_arrival(message: Message) -> tuple[float, str]:

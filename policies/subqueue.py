@@ -4,16 +4,16 @@ comes of it; which messages leave, and how, is the engine's."""
 import math
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from policies.limit import finite, or_infinite
 from policies.pace import Pace, Pacing
 
 __all__ = ["Pacing", "State", "SubQueue"]
 
-_CATCH_UP = 3.0
+_CATCH_UP: Final = 3.0
 """Seconds' worth of unspent budget that is kept: releases go about once a second, and now and then one is late."""
-_EVEN = 1e-9
+_EVEN: Final = 1e-9
 """A budget that is whole but for rounding is whole."""
 
 
@@ -342,7 +342,7 @@ class SubQueue:
         return restored
 
 
-_PLAIN = (
+_PLAIN: Final = (
     "now",
     "until",
     "length",

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from policies.classify import RuleSet
 from policies.key import EVERYWHERE, Key
@@ -14,12 +14,12 @@ from policies.senders import SenderHabits
 from policies.subqueue import Pacing, State, SubQueue
 from policies.telling import Telling
 
-IP_TYPES = frozenset({"ip", "netblock", "host"})
+IP_TYPES: Final = frozenset({"ip", "netblock", "host"})
 """Keys that concern all mail of this host to the provider."""
-STOPPED = frozenset({State.PAUSED, State.PROBING})
+STOPPED: Final = frozenset({State.PAUSED, State.PROBING})
 """States in which queued mail is taken."""
 _NONE: Mapping[str, dict[str, OpenSubQueue]] = {}
-_MOST_CLOSED = 20_000
+_MOST_CLOSED: Final = 20_000
 """Closed sub-queues whose learned pace is remembered."""
 
 
@@ -79,7 +79,7 @@ class SubQueues:
         if key.type not in IP_TYPES:
             return self.get(key)
         types = self._index.get(key.provider, _NONE)
-        return next((sub for type_ in IP_TYPES & types.keys() for sub in types[type_].values()), None)
+        return next((sub for type_ in IP_TYPES.intersection(types) for sub in types[type_].values()), None)
 
     def open(self, key: Key, *, rule: str, line: str, by_whom: str, accepted: Accepted, now: float) -> OpenSubQueue:
         """Open one that is not open; what an earlier episode learned is remembered."""

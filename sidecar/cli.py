@@ -5,6 +5,7 @@ Imports a command's module only when that command runs: core must not carry pand
 
 import importlib
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +111,15 @@ class Program(click.Group):
             raise
 
 
+def _version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:  # noqa: FBT001  # click's signature
+    if asked:
+        compiled = not (_imported("parsers.log:__file__")).endswith(".py")
+        click.echo(f"sidecar {version('postfix-sidecar')}, {'compiled' if compiled else 'not compiled'}")
+        context.exit()
+
+
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Say the version.")
 @click.option(
     "--config",
     "config_path",

@@ -5,17 +5,17 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from parsers.policy_protocol import Action, DeferIfPermit, Discard, Dunno, Filter, Hold, Info, Reject
 
-_LOG = logging.getLogger("sidecar.policyd")
+_LOG: Final = logging.getLogger("sidecar.policyd")
 
-LATENCY_BOUNDS = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 1.0)
+LATENCY_BOUNDS: Final = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 1.0)
 """Upper bounds of the histogram, in seconds from the wake-up to the write; one more bucket is above them."""
 
-OTHER = "other"
-_STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")
+OTHER: Final = "other"
+_STATES: Final = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")
 _WORDS: dict[type[Action], str] = {
     Dunno: "DUNNO",
     Hold: "HOLD",
@@ -25,7 +25,7 @@ _WORDS: dict[type[Action], str] = {
     Discard: "DISCARD",
     Info: "INFO",
 }
-_TELL_EVERY = 10.0  # seconds between two lines about the same trouble
+_TELL_EVERY: Final = 10.0  # seconds between two lines about the same trouble
 _LINES_MAX = 25  # waiting to be written: a line costs more than an answer, and Postfix logs each HOLD with our text
 
 

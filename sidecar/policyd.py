@@ -9,6 +9,7 @@ import select
 import socket
 from collections.abc import Callable, Sequence
 from time import monotonic, time
+from typing import Final
 
 from parsers.policy_protocol import DUNNO, PolicyConnection, PolicyRequest, ProtocolError, encode
 from policies.access import Access
@@ -19,22 +20,22 @@ from sidecar.systemd import Inherited
 
 __all__ = ["LATENCY_BOUNDS", "Figures", "PolicyServer", "serve"]
 
-MAX_CONNECTIONS = 2000
+MAX_CONNECTIONS: Final = 2000
 """Each smtpd process keeps one a check; a hundred processes a service is Postfix's default."""
-UNREAD_MAX = 65_536
+UNREAD_MAX: Final = 65_536
 """Bytes of answers that a client may leave unread, beyond what its socket takes."""
 REQUEST_SECONDS = 60.0
 """How long a request may take to arrive, from its first byte to its last. Silence between requests is
 normal for hours, and closing first would cost smtpd a second."""
 
-_READ_AT_ONCE = 65_536  # bytes; smtpd sends one request and waits
-_ACCEPTED_AT_ONCE = 64  # then the connections that are open get their turn
-_READY_AT_ONCE = 128  # answered together; then the rest of the process gets its turn
+_READ_AT_ONCE: Final = 65_536  # bytes; smtpd sends one request and waits
+_ACCEPTED_AT_ONCE: Final = 64  # then the connections that are open get their turn
+_READY_AT_ONCE: Final = 128  # answered together; then the rest of the process gets its turn
 _LOOK_AWAY = 1.0  # seconds without accept() when there are no descriptors left; the socket stays readable
-_FLUSH_AFTER = 0.1  # seconds that lines of our log wait, to be written together
+_FLUSH_AFTER: Final = 0.1  # seconds that lines of our log wait, to be written together
 
-_READABLE = select.EPOLLIN  # and nothing else
-_SAY_DUNNO = encode(DUNNO)
+_READABLE: Final = select.EPOLLIN  # and nothing else
+_SAY_DUNNO: Final = encode(DUNNO)
 
 
 async def serve(

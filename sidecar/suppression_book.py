@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2s
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from policies.suppression import Add, Counted, End, Listed
 from sidecar import statements
@@ -20,15 +20,15 @@ from sidecar.database import Database, StoreError
 from sidecar.suppression_index import WHO_BYTES, IndexFile, Stamp, build, fold
 from sidecar.suppression_store import Current, Probation, SuppressionTables
 
-_LOG = logging.getLogger("sidecar.suppression")
+_LOG: Final = logging.getLogger("sidecar.suppression")
 T = TypeVar("T")
 
-KEY_BYTES = 16
+KEY_BYTES: Final = 16
 OVERLAY_MAX = 20_000
 """Digests that changed, until a file is made with them: a few MB, and a part of a second when core starts."""
 
 
-_AT_ONCE = 2_000
+_AT_ONCE: Final = 2_000
 
 
 class SuppressionKey:
@@ -152,7 +152,7 @@ class Shelf:
         self._path = path
         self._database = database
         self._tables = tables
-        self._thread = thread
+        self._worker = thread
         self._store = b""
         self.ready = False
         """False: a large list is being read, and nobody is suppressed yet."""
@@ -210,7 +210,7 @@ class Shelf:
             await self._in_store(lambda: self._tables.forget_changes(current.upto))
 
     async def _in_store(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, call)
 
     def _rebuild(self) -> Current:
         database = Database.open_read_only(self._database, statements.SCHEMA)

@@ -11,24 +11,24 @@ import struct
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
-WHO_BYTES = 16
+WHO_BYTES: Final = 16
 """Of a digest: with ten million entries a look-up is wrong once in 10^31."""
-_BUCKETS = 1 << 20
-_TAIL = WHO_BYTES - 2
-_RECORD = _TAIL + 3
+_BUCKETS: Final = 1 << 20
+_TAIL: Final = WHO_BYTES - 2
+_RECORD: Final = _TAIL + 3
 """The digest less its first two bytes, which the bucket says already; then the slot."""
-SLOTS_MAX = 1 << 24
-_MAGIC = b"sidecar suppr. 1"
-_HEADER = struct.Struct("<16s16sQQ")
-_HEADER_SIZE = _HEADER.size
-_FIRST = struct.Struct(">L").unpack_from
-_BOUNDS = struct.Struct("=II").unpack_from
-_DIRECTORY = 4 * (_BUCKETS + 1)
-_BASE = _HEADER.size + _DIRECTORY
-_PIECE = 1 << 20
-_SLICE = 4096
+SLOTS_MAX: Final = 1 << 24
+_MAGIC: Final = b"sidecar suppr. 1"
+_HEADER: Final = struct.Struct("<16s16sQQ")
+_HEADER_SIZE: Final = _HEADER.size
+_FIRST: Final = struct.Struct(">L").unpack_from
+_BOUNDS: Final = struct.Struct("=II").unpack_from
+_DIRECTORY: Final = 4 * (_BUCKETS + 1)
+_BASE: Final = _HEADER.size + _DIRECTORY
+_PIECE: Final = 1 << 20
+_SLICE: Final = 4096
 """Bytes copied, and buckets counted, at a time; others get their turn in between."""
 
 

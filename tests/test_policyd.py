@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parsers.policy_protocol import Action, PolicyConnection, PolicyRequest, ProtocolError, encode
-from policies.access import Access, Decision
+from policies.access import Access, Arrival, Parked
 from sidecar import policy_tally, policyd
 from sidecar.policy_sockets import BACKLOG, Listener, Listening
 from sidecar.policyd import PolicyServer, serve
@@ -672,38 +672,38 @@ def expected(pieces: list[bytes]) -> list[PolicyRequest]:
 
 
 def test_an_error_on_one_connection_is_not_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Forgetful(Access):
-        def forget(self, postfix_instance: str, instance: str) -> None:
-            raise RuntimeError(postfix_instance, instance)
+    class BreaksOnce(dict[str, int]):
+        def __getitem__(self, state: str) -> int:
+            counted.append(state)
+            if len(counted) == 1:
+                raise RuntimeError(state)
+            return 0
 
-    access = Forgetful(World(), routes={}, milters_quarantine=False, act=True, wiring={})
+    counted: list[str] = []
 
     async def story(service: Service) -> None:
         async with service.client() as client, service.client() as other:
             assert await client.ask(RCPT) == await other.ask(RCPT) == DUNNO
-            client.writer.write(RCPT.replace(b"instance=1", b"instance=2"))
+            service.server._requests = BreaksOnce()
+            client.writer.write(RCPT)
             assert await client.closed()
             assert await other.ask(RCPT) == DUNNO
         assert service.server.figures().closed == {"error": 1}
-        assert "closed a connection: an error of ours: RuntimeError('postfix', '1')" in caplog.text
+        assert "closed a connection: an error of ours: RuntimeError('RCPT')" in caplog.text
 
-    played(tmp_path, story, access)
+    played(tmp_path, story)
 
 
-def test_an_error_while_one_answer_is_sent_keeps_back_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    send = policyd._Connection.send_answers
-    broken: list[policyd._Connection] = []
-
-    def breaks_once(connection: policyd._Connection) -> None:
-        if not broken:
-            broken.append(connection)
+def test_an_error_while_one_answer_is_sent_keeps_back_no_other(tmp_path: Path) -> None:
+    class Broken(socket.socket):
+        def send(self, *_: Any) -> int:
             raise RuntimeError("nobody thought of this")
-        send(connection)
 
     async def story(service: Service) -> None:
         async with service.client() as one, service.client() as other:
             assert await one.ask(RCPT) == await other.ask(RCPT) == DUNNO
-            monkeypatch.setattr(policyd._Connection, "send_answers", breaks_once)
+            first = next(iter(service.server._connections.values()))
+            first._socket = Broken(fileno=first._socket.detach())
             for client in (one, other):  # both before the server has its turn: it serves them together
                 client.writer.write(RCPT)
             answers = sorted([await one.reader.read(1000), await other.reader.read(1000)])
@@ -716,17 +716,16 @@ def test_an_error_while_one_answer_is_sent_keeps_back_no_other(tmp_path: Path, m
 def test_another_access_may_take_over(tmp_path: Path) -> None:
     """A reload closes no connection."""
 
-    class Other(Access):
-        def decide(self, request: PolicyRequest, postfix_instance: str, *, now: float) -> Decision:
-            assert request.protocol_state
-            assert postfix_instance
+    class Other(World):
+        def arriving(self, arrival: Arrival, *, now: float) -> Parked | None:
+            assert arrival.queue_id
             assert now
             raise OSError
 
     async def story(service: Service) -> None:
         async with service.client() as client:
             assert await client.ask(ONE) == HOLD
-            service.server.access = Other(World(), routes={}, milters_quarantine=False, act=True, wiring={})
+            service.server.access = Access(Other(), routes={}, milters_quarantine=False, act=True, wiring={})
             assert await client.ask(ONE) == DUNNO
             assert service.server.figures().fail_open == {"OSError": 1}
 

@@ -124,10 +124,8 @@ def test_rules_providers_and_mode_are_the_new_ones() -> None:
 def test_every_part_of_the_engine_goes_by_the_new_settings() -> None:
     at_work, new = engine(rule_set("10m")), Settings(act=False, host="elsewhere")
     at_work.take_over(rule_set("10m"), new)
-    known = [vars(part)["settings"] for part in vars(at_work).values() if "settings" in getattr(part, "__dict__", {})]
-    known += [
-        vars(part)["_settings"] for part in vars(at_work).values() if "_settings" in getattr(part, "__dict__", {})
-    ]
+    parts = [getattr(at_work, name) for name in dir(at_work) if not name.startswith("__")]
+    known = [getattr(part, name) for part in parts for name in ("settings", "_settings") if name in dir(part)]
     assert len(known) >= 4
     assert set(map(id, known)) == {id(at_work.settings)}
 
