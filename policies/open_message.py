@@ -78,9 +78,9 @@ class OpenMessage:
     """One queue id's message, from its first line on. Only the tracker changes it."""
 
     __slots__ = (
-        "activations", "arrival", "begun_at", "client_address", "client_host", "closed", "dkim_domains", "end", "ended",
+        "_first", "activations", "arrival", "begun_at", "client_address", "client_host", "closed", "dkim_domains", "end", "ended",
         "expired", "fate", "first_line", "headers", "host", "identified_at", "index", "instance", "last_line", "message_id", "notification_of",
-        "notifications", "nrcpt", "parent", "parts", "previous", "queue_id", "recipients", "root",
+        "notifications", "nrcpt", "parent", "parts", "previous", "queue_id", "recipients",
         "sasl_username", "sender", "size", "told",
     )  # fmt: skip
 
@@ -125,9 +125,15 @@ class OpenMessage:
         """The one that had this queue id before, while lines may still come of it."""
         self.parent: OpenMessage | None = None
         """The hop before."""
-        self.root = self
+        self._first: OpenMessage | None = None
+        """The root, unless it is this one: with a reference to itself only the garbage collector could free it."""
         self.parts: list[OpenMessage] | None = None
         """Of a root: all hops, itself the first; None while it is the only one."""
+
+    @property
+    def root(self) -> "OpenMessage":
+        """The first hop, by which all are known."""
+        return self if self._first is None else self._first
 
     @property
     def hop(self) -> Hop:
@@ -156,8 +162,8 @@ class OpenMessage:
         self.parent = parent
         first.parts = [*(first.parts or [first]), *(root.parts or [root])]
         root.parts = None
-        for part in first.parts:
-            part.root = first
+        for part in first.parts[1:]:
+            part._first = first  # noqa: SLF001  # of its own kind
 
     def header_logged(self, name: str, value: str) -> None:
         if len(self.headers) < _HEADERS and (name, value) not in self.headers:
