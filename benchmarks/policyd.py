@@ -5,7 +5,7 @@ connections, first as fast as they can, then 2,000 a second. Ours decides with t
 and 10,000 open sub-queues, as many at each provider, and looks every recipient up among 100,000 suppressed ones. Rounds alternate between the servers. Of CPU time the
 lowest of a server's rounds counts, for whatever else the machine does can only add to it; of a latency the median.
 
-    python benchmarks/policyd.py [--json] [--seconds 2] [--rounds 5] [--suppressed 100000] [--stand-in] [--only NAME ...]
+    python benchmarks/policyd.py [--json] [--seconds 2] [--rounds 5] [--suppressed 100000] [--routes 500] [--stand-in] [--only NAME ...]
     python benchmarks/policyd.py --reload [--json]
 
 --reload asks core itself 2,000 questions a second, first in quiet, then while it reads 600 rules again ten times, and
@@ -42,6 +42,7 @@ from policies.access import Access, Arrival, Arrivals, Parked, Wiring  # noqa: E
 from policies.engine import Engine  # noqa: E402  # as above
 from policies.key import Key  # noqa: E402  # as above
 from policies.refusals import Refusals  # noqa: E402  # as above
+from policies.routing import Routing, read_route, to_provider  # noqa: E402  # as above
 from policies.site import Settings  # noqa: E402  # as above
 from policies.suppression import GLOBAL, Listed, Reason  # noqa: E402  # as above
 from sidecar import rules  # noqa: E402  # as above
@@ -50,6 +51,7 @@ from sidecar.core import spare_the_collector  # noqa: E402  # as above
 from sidecar.lab.private_postfix import PrivatePostfix  # noqa: E402  # as above
 from sidecar.policy_sockets import Listener  # noqa: E402  # as above
 from sidecar.policyd import serve  # noqa: E402  # as above
+from sidecar.routes import routing_of  # noqa: E402  # as above
 from sidecar.suppression_book import SuppressionBook, SuppressionKey  # noqa: E402  # as above
 from sidecar.suppression_index import IndexFile, Stamp, build  # noqa: E402  # as above
 
@@ -190,13 +192,28 @@ def _refusals(index: Path) -> Refusals | None:
     return Refusals(book, rules.organizational_domain)
 
 
-async def _serve(path: Path, index: Path, *, stand_in: bool) -> None:
+def _routing(count: int) -> Routing:
+    """Routes as a large site writes them, by tenant, sending domain and provider; some hold for some of the senders."""
+    by_tenant = [f"tenant = shop{i} and provider in (google, yahoo)" for i in range(count // 4)]
+    by_sender = [f"sender_domain in (news.shop{i}.example, shop{i}.example)" for i in range(count // 4)]
+    by_size = [f"recipient_domain = dom{i}.example and size > 1m" for i in range(count // 4)]
+    by_domain = [f"sending_domain = x{i}.example or client = 192.0.2.{i % 250}" for i in range(count // 4)]
+    written = [*by_tenant, *by_sender, *by_size, *by_domain]
+    read = [read_route(f"out-{i % 20}", when) for i, when in enumerate(written)]
+    return routing_of([*read, to_provider("yahoo", "lane-01"), to_provider("apple", "lane-02")])
+
+
+async def _serve(path: Path, index: Path, *, stand_in: bool, routes: int) -> None:
     engine = None if stand_in else _engine(time.time())
     arrivals: Arrivals = StandIn() if engine is None else engine
     wiring = {"postfix": Wiring(filter_allowed=True, own_domains=frozenset({"corp.example"}))}
-    routes = {"yahoo": "lane-01", "apple": "lane-02"}
     access = Access(
-        arrivals, routes=routes, milters_quarantine=False, act=True, wiring=wiring, refusing=_refusals(index)
+        arrivals,
+        routing=_routing(routes),
+        milters_quarantine=False,
+        act=True,
+        wiring=wiring,
+        refusing=_refusals(index),
     )
     await serve(access, [Listener(f"unix:{path}")])
     spare_the_collector()  # as core does
@@ -283,7 +300,9 @@ def measured(closed: Sequence[Load], at_rate: Sequence[Load]) -> Measured:
     )
 
 
-def run(*, seconds: float, rounds: int, suppressed: int, stand_in: bool, only: Sequence[str]) -> dict[str, Measured]:
+def run(
+    *, seconds: float, rounds: int, suppressed: int, routes: int, stand_in: bool, only: Sequence[str]
+) -> dict[str, Measured]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         directory.chmod(0o755)
@@ -300,7 +319,7 @@ def run(*, seconds: float, rounds: int, suppressed: int, stand_in: bool, only: S
             if suppressed:
                 build(strangers(suppressed, random.Random(1)), index, Stamp(bytes(16), 0))
             command = [sys.executable, __file__, "--serve", str(path), "--index", str(index)]
-            command += ["--stand-in"] if stand_in else []
+            command += ["--routes", str(routes), *(["--stand-in"] if stand_in else [])]
             servers.append(stack.enter_context(started("sidecar", command, path)))
         if "postfwd" in only and shutil.which("postfwd1"):
             servers.append(stack.enter_context(started_postfwd(directory)))
@@ -407,6 +426,7 @@ def main() -> None:
     parser.add_argument(
         "--suppressed", type=int, default=100_000, help="addresses on the suppression list; 0: no look-up"
     )
+    parser.add_argument("--routes", type=int, default=0, help="routes beside those to two providers")
     parser.add_argument("--stand-in", action="store_true", help="a dictionary in the place of the engine")
     parser.add_argument("--only", nargs="+", choices=["c", "sidecar", "postfwd"], default=["c", "sidecar", "postfwd"])
     parser.add_argument("--reload", action="store_true", help="the slowest answer while core reloads")
@@ -416,7 +436,7 @@ def main() -> None:
     if given.serve:
         # As in core: a line for each HOLD, to a stream that somebody else reads.
         logging.basicConfig(level=logging.INFO, stream=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
-        asyncio.run(_serve(given.serve, given.index, stand_in=given.stand_in))
+        asyncio.run(_serve(given.serve, given.index, stand_in=given.stand_in, routes=given.routes))
         return
     if given.reload:
         reloads = run_reloads()
@@ -431,6 +451,7 @@ def main() -> None:
         seconds=given.seconds,
         rounds=given.rounds,
         suppressed=given.suppressed,
+        routes=given.routes,
         stand_in=given.stand_in,
         only=given.only,
     )

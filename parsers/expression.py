@@ -159,6 +159,17 @@ def unparse(expression: Expression) -> str:
             return field
 
 
+def fields_of(expression: Expression) -> set[str]:
+    """Name the fields that an expression asks of an event."""
+    match expression:
+        case AllOf(terms) | AnyOf(terms):
+            return set().union(*map(fields_of, terms))
+        case Not(term):
+            return fields_of(term)
+        case Comparison(field) | Among(field) | Matching(field) | Flag(field):
+            return {field}
+
+
 def _in_brackets(term: Expression) -> str:
     return f"({unparse(term)})" if isinstance(term, AllOf | AnyOf) else unparse(term)
 

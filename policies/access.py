@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 from parsers.address import domain_of
 from parsers.policy_protocol import DUNNO, Action, DeferIfPermit, Discard, Filter, Hold, PolicyRequest, Reject, value_of
 from policies.audit import Acted
+from policies.routing import Mail, Route, Routing
 from policies.suppression import Listed
 
 MAX_AGE: Final = 600.0
@@ -119,6 +120,17 @@ class Refusing(Protocol):
         ...
 
 
+class Pools(Protocol):
+    """Which transport of a pool takes a message; implemented by `policies.pools`. Memory only, never a wait."""
+
+    def choose(self, pool: str, mail: Mail, *, now: float) -> str:
+        """Give a transport; "" where the pool has none for this mail, which then goes as ever.
+
+        Changes nothing: it is also asked for what is only explained.
+        """
+        ...
+
+
 class Wiring(NamedTuple):
     """What one Postfix instance allows."""
 
@@ -127,6 +139,9 @@ class Wiring(NamedTuple):
     no automatic BCC (it would take the same transport)."""
     own_domains: frozenset[str]
     """Lower-case domains this instance delivers or aliases itself: FILTER would send them away."""
+    tables: bool = False
+    """Tables that we do not look into (transport_maps, virtual_mailbox_domains = hash:...) say of some domains where
+    their mail goes: no route is answered then that does not say whom it leads to."""
 
 
 class Decision(NamedTuple):
@@ -151,11 +166,14 @@ def _nothing(why: str) -> Decision:
 _REMEMBERED: Final = _nothing("a recipient is remembered; the message is decided at END-OF-MESSAGE")
 _OTHER_STATE: Final = _nothing("only RCPT and END-OF-MESSAGE say something of use")
 _NO_QUEUE_ID: Final = _nothing("no queue id: smtpd_proxy_filter is set, and the message is not queued here")
-_UNKNOWN: Final = _nothing(
-    "recipients unknown: smtpd did not ask at RCPT about each that it accepted, or one was given twice"
-)
+_UNKNOWN: Final = _nothing("recipients unknown: smtpd did not ask at RCPT about each that it accepted, or one was given twice")
 _SOME_REFUSED: Final = _nothing("no route: some recipients were refused after our check, and we cannot tell which")
 _OWN_DOMAIN: Final = _nothing("no route: a recipient's domain is delivered by this Postfix itself")
+_TABLES: Final = _nothing(
+    "no route: tables of this Postfix (check names them) say where mail of some domains goes, and the route does not "
+    "name the recipients' provider or domain"
+)
+_NO_MEMBER: Final = _nothing("no route: no member of the pool takes this mail now")
 _NO_FILTER: Final = _nothing("no route: relayhost, content_filter or another FILTER is set for this Postfix instance")
 _CLEAR: Final = _nothing("no paused sub-queue and no route takes this message")
 _DISAGREE: Final = _nothing("no paused sub-queue takes it, and not all of its recipients share one route")
@@ -176,14 +194,16 @@ class Access:
         self,
         arrivals: Arrivals,
         *,
-        routes: Mapping[str, str],
+        routing: Routing,
         milters_quarantine: bool,
         act: bool,
         wiring: Mapping[str, Wiring],
         refusing: Refusing | None = None,
+        pools: Pools | None = None,
     ) -> None:
-        """`routes`: provider -> transport. `wiring`: by Postfix instance; one that is missing gets no FILTER."""
+        """`wiring`: by Postfix instance; one that is missing gets no FILTER. `pools`: None where no route names one."""
         self._arrivals = arrivals
+        self._pools = pools
         self._refusing = refusing
         self._listed = refusing.find if refusing else _nobody_is
         self._discard = refusing.discard if refusing else frozenset[str]()
@@ -196,25 +216,13 @@ class Access:
         """When the young generation began."""
         self._acted: Counter[Decision] = Counter()
         """What smtpd was told that changes mail, but for HOLD."""
-        self.configure(routes=routes, milters_quarantine=milters_quarantine, act=act, wiring=wiring)
+        self.configure(routing=routing, milters_quarantine=milters_quarantine, act=act, wiring=wiring)
 
-    def configure(
-        self, *, routes: Mapping[str, str], milters_quarantine: bool, act: bool, wiring: Mapping[str, Wiring]
-    ) -> None:
-        """Take other settings; what is remembered stays.
-
-        Raises ValueError for a route that FILTER cannot name, and keeps the old ones.
-        """
-        for provider, transport in routes.items():
-            try:
-                value_of(Filter(transport))
-            except ValueError as error:
-                raise ValueError(f"route for {provider}: transport {error}") from None
-        self._routes = dict(routes)
-        self._over = {
-            transport: Decision(Filter(transport), "", f"route/{transport}", f"all its recipients go over {transport}")
-            for transport in routes.values()
-        }
+    def configure(self, *, routing: Routing, milters_quarantine: bool, act: bool, wiring: Mapping[str, Wiring]) -> None:
+        """Take other settings; what is remembered stays."""
+        self._routing = routing
+        self._over: dict[tuple[str, str], Decision] = {}
+        """By route and transport."""
         self._milters_quarantine = milters_quarantine
         self._act = act
         self._wiring = dict(wiring)
@@ -346,36 +354,69 @@ class Access:
         if not arrival.recipients:
             return _UNKNOWN
         if parked is None:
-            return self._routed(arrival)
+            return self._routed(arrival, now)
         key, rule, why = parked
         hold = _new(Decision, (_hold(key, rule), key, rule, why))
         if not self._milters_quarantine:
             return self._acting(hold)
-        routed = self._routed(arrival)
+        routed = self._routed(arrival, now)
         if routed.action is not DUNNO:
             return routed
         return hold._replace(action=DUNNO, why=f"not held on arrival, for a milter may quarantine it: {why}")
 
-    def _routed(self, arrival: Arrival) -> Decision:
-        if not self._routes:
+    def _routed(self, arrival: Arrival, now: float) -> Decision:
+        if not self._routing:
             return _CLEAR
         if not arrival.complete:
             return _SOME_REFUSED
         wiring = self._wiring.get(arrival.postfix_instance)
         if wiring is None or not wiring.filter_allowed:
             return _NO_FILTER
-        agreed = None
+        agreed: tuple[Route, str] | None = None
+        looked_at = set()
         for recipient in arrival.recipients:
             domain = domain_of(recipient)
-            if domain in wiring.own_domains:
+            if domain in wiring.own_domains or not domain or domain.startswith("["):
                 return _OWN_DOMAIN
-            transport = self._routes.get(self._arrivals.provider_of(domain) or "")
-            if transport is None:
-                return _CLEAR
-            if agreed not in {None, transport}:
+            if domain in looked_at and not self._routing.by_recipient:
+                continue
+            looked_at.add(domain)
+            found = self._route(arrival, recipient, domain, now)
+            if isinstance(found, Decision):
+                return found
+            route, transport = found
+            if wiring.tables and not route.names_recipients:
+                return _TABLES
+            if agreed is not None and agreed[1] != transport:
                 return _DISAGREE
-            agreed = transport
-        return self._acting(self._over[agreed]) if agreed else _CLEAR
+            agreed = agreed or found
+        return self._acting(self._goes_over(*agreed)) if agreed else _CLEAR
+
+    def _route(self, arrival: Arrival, recipient: str, domain: str, now: float) -> tuple[Route, str] | Decision:
+        """Find the route to one recipient, and the transport that it comes to now."""
+        instance, _, sender, recipients, _, size, client, login, _ = arrival
+        provider = self._arrivals.provider_of(domain)
+        sends = domain_of(sender)
+        sending = self._routing.organizational(sends)
+        count = len(recipients)
+        values = (provider, recipient, domain, sender, sends, sending, login, client, instance, size, count)
+        mail = _new(Mail, values)
+        route = self._routing.transport_for(mail)
+        if route is None:
+            return _CLEAR
+        if not route.pool:
+            return route, route.transport
+        transport = self._pools.choose(route.pool, mail, now=now) if self._pools else ""
+        return (route, transport) if transport else _NO_MEMBER
+
+    def _goes_over(self, route: Route, transport: str) -> Decision:
+        """Give the same object for the same, which is found again at once where its bytes are kept."""
+        key = route.name, transport
+        decision = self._over.get(key)
+        if decision is None:
+            why = f"all its recipients go over {transport}"
+            decision = self._over[key] = Decision(Filter(transport), "", f"route/{route.name}", why)
+        return decision
 
     def _acting(self, decision: Decision) -> Decision:
         if self._act:

@@ -446,11 +446,16 @@ class ConditionConfig:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    provider: str
     transport: str
     """Name of a transport in master.cf."""
+    provider: str = ""
+    """Whose mail goes over it; or say it with `when`."""
+    when: str = ""
+    """An expression over a message: provider, tenant, sender and the like; the first route that holds wins."""
+    name: str = ""
+    """What the log and `sidecar ask` call it; empty: as the transport."""
     maxproc: int = 20
-    """Cap on connections: process limit of the transport."""
+    """Cap on connections: process limit of the transport. Where [[transport]] has the transport, that counts."""
     options: tuple[str, ...] = ()
     """`-o` overrides of smtp(8), as "smtp_bind_address=192.0.2.7"."""
 
@@ -484,7 +489,7 @@ class Config:
     condition: tuple[ConditionConfig, ...] = ()
     """[[condition]]: conditions of the site's own."""
     route: tuple[Route, ...] = ()
-    """[[route]]: provider -> transport."""
+    """[[route]]: which mail goes over which transport, in order."""
 
     @property
     def control_socket(self) -> Path:

@@ -39,6 +39,7 @@ from sidecar.log_source import follow
 from sidecar.policyd import serve
 from sidecar.queue_client import HelperUnavailable, QueueClient
 from sidecar.reload import Reload, Source
+from sidecar.routes import routes_of, routing_of
 from sidecar.rows import restore
 from sidecar.site import engine_settings, listeners, wiring
 from sidecar.store import Store, StoreUnavailable
@@ -117,7 +118,7 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
     ledger = Ledger(engine, store, thread)
     access = Access(
         engine,
-        routes={route.provider: route.transport for route in config.route},
+        routing=routing_of(routes_of(config)),
         milters_quarantine=config.policy.milters_quarantine,
         act=config.mode is Mode.ACT,
         wiring=wiring(instances),

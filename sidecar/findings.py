@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidecar import other_filters, restrictions, wiring_plan
-from sidecar.config import Config, Mode
+from sidecar.config import Config, ConfigError, Mode
 from sidecar.postfix import seconds
 from sidecar.postfix_configuration import Configuration, Service
 from sidecar.restrictions import Element, PolicyService
+from sidecar.routes import routes_of
+from sidecar.site import domain_tables, relays
 
 
 class Severity(StrEnum):
@@ -340,21 +342,29 @@ def _log(host: Host) -> Iterator[Finding]:
 
 def _routes(host: Host) -> Iterator[Finding]:
     expanded = host.site.expanded
-    for route in host.config.route:
-        if host.site.service(route.transport, "unix") is None:
+    try:
+        routes = routes_of(host.config)
+    except ConfigError as error:
+        key, _, wrong = str(error).partition(": ")
+        yield host.ours("route-wrong", key, "not usable; core does not start with it", wrong)
+        return
+    for route in routes:
+        if not route.pool and host.site.service(route.transport, "unix") is None:
             yield host.ours("route-transport", "route.transport", route.transport,
                             "an entry of master.cf of that name: mail routed there would wait", host.apply)  # fmt: skip
-    if not host.config.route:
+    if not routes:
         return
-    for name in ("relayhost", "sender_dependent_relayhost_maps"):
-        if expanded.get(name):
-            yield host.main("route-relayhost", Severity.ERROR, name, "empty, or no [[route]]: FILTER bypasses a relay")
+    for name in relays(expanded):
+        yield host.main("route-relayhost", Severity.ERROR, name, "empty, or no [[route]]: FILTER bypasses a relay")
     for name in ("content_filter", "always_bcc", "sender_bcc_maps", "recipient_bcc_maps"):
         if expanded.get(name):
             yield host.main("route-off", Severity.WARNING, name, "empty: routes are not answered while it is set")
     for name in other_filters.find(host.site):
         wanted = "no FILTER of the site's own: the last one wins, and so routes are not answered beside it"
         yield host.main("route-off", Severity.WARNING, name, wanted)
+    for name in domain_tables(expanded) if any(not route.names_recipients for route in routes) else ():
+        wanted = "no table, or routes that say whom they lead to (provider, recipient_domain): others are not answered"
+        yield host.main("route-tables", Severity.WARNING, name, wanted)
 
 
 def _copies(host: Host) -> Iterator[Finding]:

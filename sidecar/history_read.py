@@ -10,20 +10,7 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from parsers.condition import Condition, by_key, compile_expression
-from parsers.expression import (
-    AllOf,
-    Among,
-    AnyOf,
-    Comparison,
-    Expression,
-    Field,
-    Fields,
-    FieldType,
-    Flag,
-    Matching,
-    Not,
-    parse,
-)
+from parsers.expression import Expression, Field, Fields, FieldType, fields_of, parse
 from policies.rollup import ALL, DAY, HOUR, MEASURES
 from policies.stream import header_word
 from sidecar.database import Database
@@ -92,16 +79,6 @@ class Selection(NamedTuple):
 def where(text: str) -> Expression:
     """Read a condition on the mail. Raises ExpressionError."""
     return parse(text, FIELDS)
-
-
-def fields_of(expression: Expression) -> set[str]:
-    match expression:
-        case AllOf(terms) | AnyOf(terms):
-            return set().union(*map(fields_of, terms))
-        case Not(term):
-            return fields_of(term)
-        case Comparison(field) | Among(field) | Matching(field) | Flag(field):
-            return {field}
 
 
 def span(last: int, *, now: float) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from policies import routing
 from policies.access import Wiring
 from policies.classify import RuleSet
 from policies.rule import Provider
@@ -23,6 +24,7 @@ from policies.rules import RuleError
 from sidecar import postfix, rules
 from sidecar.config import Config, ConfigError, Mode, SuppressionConfig, load
 from sidecar.core_parts import Parts
+from sidecar.routes import routes_of, routing_in_turns
 from sidecar.site import engine_settings, listeners, wiring
 from sidecar.systemd import notify
 
@@ -96,6 +98,7 @@ class Reading(NamedTuple):
     config: Config
     instances: tuple[postfix.Instance, ...]
     wiring: Mapping[str, Wiring]
+    routes: tuple[routing.Route, ...]
     own: tuple[Packed, ...]
     """The admin's files of rules."""
 
@@ -109,7 +112,7 @@ def read(source: Source, postfix_directory: str) -> Reading:
     packed = tuple(
         Packed(dataclasses.replace(provider, rules=()), tuple(map(pickle.dumps, provider.rules))) for provider in own
     )
-    return Reading(config, instances, wiring(instances), packed)
+    return Reading(config, instances, wiring(instances), routes_of(config), packed)
 
 
 def main() -> None:
@@ -211,7 +214,7 @@ class Reload:
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 reading = await read_again(self._source, self._parts.config.postfix.config_directory)
-                self._take_over(reading, await unpacked(reading.own))
+                self._take_over(reading, await unpacked(reading.own), await routing_in_turns(reading.routes))
                 self.error = ""
             except ReloadError as error:
                 self.error = str(error)
@@ -221,19 +224,16 @@ class Reload:
                 self.at = time.time()
                 notify("READY=1")
 
-    def _take_over(self, reading: Reading, rule_set: RuleSet) -> None:
-        """From one policy answer to the next. Raises ReloadError before anything has changed."""
+    def _take_over(self, reading: Reading, rule_set: RuleSet, routes: routing.Routing) -> None:
+        """From one policy answer to the next."""
         parts = self._parts
         config = in_force(parts.config, reading.config)
-        try:
-            parts.access.configure(
-                routes={route.provider: route.transport for route in config.route},
-                milters_quarantine=config.policy.milters_quarantine,
-                act=config.mode is Mode.ACT,
-                wiring=reading.wiring,
-            )
-        except ValueError as error:
-            raise ReloadError(str(error)) from error
+        parts.access.configure(
+            routing=routes,
+            milters_quarantine=config.policy.milters_quarantine,
+            act=config.mode is Mode.ACT,
+            wiring=reading.wiring,
+        )
         parts.engine.take_over(rule_set, engine_settings(config, reading.instances))
         different = set(changed(config, reading.config))
         if listeners(config, reading.instances) != listeners(config, parts.instances):

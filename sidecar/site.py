@@ -1,7 +1,7 @@
 """What the site's Postfix configuration means for the engine and the policy service."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from policies.access import Wiring
@@ -12,14 +12,14 @@ from sidecar.config import Config, Mode
 from sidecar.policy_sockets import Listener
 
 _DIVERTING = (
-    "relayhost",
-    "sender_dependent_relayhost_maps",
     "content_filter",
     "always_bcc",
     "sender_bcc_maps",
     "recipient_bcc_maps",
 )
 """With any of these set, or a FILTER of the site's own, FILTER is not answered: design rule 7."""
+_NOWHERE = frozenset({"discard", "error", "retry"})
+"""Transports that lead nowhere: of a default_transport that is one, routes are the exceptions."""
 _OWN_DOMAINS = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
 
 
@@ -56,21 +56,43 @@ def _verify_sender(instance: postfix.Instance) -> str:
 
 def wiring(instances: Sequence[postfix.Instance]) -> dict[str, Wiring]:
     """Tell, by instance, whether FILTER may be answered and which domains are its own."""
-    return {
-        instance.syslog_name: Wiring(
-            filter_allowed=not any(instance.parameters[name] for name in _DIVERTING)
-            and next(other_filters.find(postfix_configuration.read(instance)), None) is None,
-            own_domains=_own_domains(instance),
-        )
-        for instance in instances
-    }
+    return {instance.syslog_name: _wiring(postfix_configuration.read(instance)) for instance in instances}
 
 
-def _own_domains(instance: postfix.Instance) -> frozenset[str]:
+def _wiring(site: postfix_configuration.Configuration) -> Wiring:
+    values = site.expanded
+    diverted = relays(values) or any(values.get(name) for name in _DIVERTING)
+    return Wiring(
+        filter_allowed=not diverted and next(other_filters.find(site), None) is None,
+        own_domains=_own_domains(values),
+        tables=bool(domain_tables(values)),
+    )
+
+
+def relays(values: Mapping[str, str]) -> list[str]:
+    """Name the parameters by which mail goes through a relay; FILTER would go past it."""
+    names = [name for name in ("relayhost", "sender_dependent_relayhost_maps") if values.get(name)]
+    transport, _, next_hop = values.get("default_transport", "").partition(":")
+    return [*names, "default_transport"] if next_hop and transport not in _NOWHERE else names
+
+
+def domain_tables(values: Mapping[str, str]) -> list[str]:
+    """Name the parameters whose tables say where mail of domains goes; our policy answers know nothing of them."""
+    return [name for name in (*_OWN_DOMAINS, "transport_maps") if any(map(_is_table, _words(values.get(name, ""))))]
+
+
+def _own_domains(values: Mapping[str, str]) -> frozenset[str]:
     """List the domains written out in the configuration; those in tables are not looked into."""
-    values = postfix.parameters(instance.config_directory, *_OWN_DOMAINS)
-    words = " ".join(values.values()).replace(",", " ").split()
-    return frozenset(word.lower() for word in words if ":" not in word and "/" not in word)
+    words = _words(" ".join(values.get(name, "") for name in _OWN_DOMAINS))
+    return frozenset(word.lower() for word in words if not _is_table(word))
+
+
+def _words(value: str) -> list[str]:
+    return value.replace(",", " ").split()
+
+
+def _is_table(word: str) -> bool:
+    return ":" in word or "/" in word
 
 
 def listeners(config: Config, instances: Sequence[postfix.Instance]) -> list[Listener]:

@@ -13,6 +13,7 @@ from sidecar import restrictions
 from sidecar.config import Config, Route
 from sidecar.postfix_configuration import Configuration, Service
 from sidecar.restrictions import Element
+from sidecar.site import relays
 
 POLICY = "sidecar_policy"
 """Our parameter in main.cf; every list refers to it, so that smtpd keeps one connection for all of them."""
@@ -41,7 +42,6 @@ LANE_PROCESSES = 2
 
 _RECIPIENT = "smtpd_recipient_restrictions"
 _END_OF_DATA = "smtpd_end_of_data_restrictions"
-_RELAYS = ("relayhost", "sender_dependent_relayhost_maps")
 _COPIES = ("always_bcc", "sender_bcc_maps", "recipient_bcc_maps")
 _TRANSPORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _OPTION = re.compile(r"[A-Za-z0-9_-]+=[^\s{}]*")
@@ -249,8 +249,7 @@ def _transports(
     if routes:
         refused += [
             f"[[route]]: {name} = {site.expanded[name]}: an answer FILTER would bypass it; take out the routes or the relay"
-            for name in _RELAYS
-            if site.expanded.get(name)
+            for name in relays(site.expanded)
         ]
         notes += [
             f"{name} = {site.expanded[name]}: routes are not answered while it is set"
@@ -260,7 +259,7 @@ def _transports(
     wanted: dict[str, tuple[int, tuple[str, ...]]] = {}
     for route in routes:
         if problem := _problem(route, wanted):
-            refused.append(f"[[route]] provider = {route.provider}: {problem}")
+            refused.append(f"[[route]] {route.name or route.provider or route.when[:60]}: {problem}")
         else:
             wanted[route.transport] = (route.maxproc, route.options)
     wanted |= {f"lane-{i:02}": (LANE_PROCESSES, ()) for i in range(1, lanes + 1) if f"lane-{i:02}" not in wanted}

@@ -4,9 +4,11 @@ gmail.com and workspace.example are at google, yahoo.com and aol.com at yahoo, g
 home.example is delivered by this Postfix itself. Dialogs in tests/policyd play in it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from policies.access import Access, Arrival, Parked, Wiring
+from policies.routing import Routing, compiled, to_provider
 
 PROVIDERS = {
     "gmail.com": "google",
@@ -39,10 +41,15 @@ class World:
         return PROVIDERS.get(recipient_domain)
 
 
+def routing_to(routes: Mapping[str, str]) -> Routing:
+    """Routes by provider."""
+    return Routing(compiled(to_provider(provider, transport)) for provider, transport in routes.items())
+
+
 def access_in(world: World | None = None, **settings: Any) -> Access:
     """Access to this world, acting; `settings` go over its own."""
     given: dict[str, Any] = {
-        "routes": {"yahoo": "lane-02"},
+        "routing": routing_to({"yahoo": "lane-02"}),
         "milters_quarantine": False,
         "act": True,
         "wiring": {"postfix": OPEN},

@@ -26,7 +26,8 @@ GOOD = {
     "smtpd_end_of_data_restrictions": f"{ASK}, permit",
     "header_checks": wiring_plan.HEADER_TABLE,
 }
-ROUTED = Config(route=(Route("google", "out-google"),))
+ROUTED = Config(route=(Route("out-google", "google"),))
+BY_TENANT = Config(route=(Route("out-google", when="tenant = newsletter"),))
 OUT = "out-google unix - - n - - smtp\n"
 
 
@@ -119,6 +120,10 @@ CASES: list[tuple[str, str, str, dict[str, str], str, Config | None]] = [
     ("route-off", "warning", "always_bcc", {"always_bcc": "archive@one.example"}, OUT, ROUTED),
     ("route-off", "warning", "smtpd_sender_restrictions", {"smtpd_sender_restrictions": "check_sender_access inline:{ { news.example = FILTER out-news: } }"}, OUT, ROUTED),
     ("route-off", "warning", "header_checks", {"header_checks": f"regexp:{{{{/^List-Id:/ FILTER out-news:}}}}, {wiring_plan.HEADER_TABLE}"}, OUT, ROUTED),
+    ("route-relayhost", "error", "default_transport", {"default_transport": "smtp:[relay.example]"}, OUT, ROUTED),
+    ("route-tables", "warning", "transport_maps", {"transport_maps": "inline:{one.example=local:}"}, OUT, BY_TENANT),
+    ("route-tables", "warning", "virtual_mailbox_domains", {"virtual_mailbox_domains": "inline:{one.example=x}"}, OUT, BY_TENANT),
+    ("route-wrong", "error", "route[0].when", {}, "", Config(route=(Route("out-google", when="tennant = a"),))),
     ("always-bcc", "info", "always_bcc", {"always_bcc": "archive@one.example"}, "", None),
     ("always-bcc", "info", "recipient_bcc_maps", {"recipient_bcc_maps": "inline:{a=b}"}, "", None),
     ("milters", "warning", "smtpd_milters", {"smtpd_milters": "inet:127.0.0.1:8891"}, "", None),
@@ -162,6 +167,9 @@ _ALSO = {
         ({"smtpd_milters": "inet:127.0.0.1:8891"}, "", Config(policy=PolicyConfig(milters_quarantine=True))),
         ({"delay_warning_time": "4h"}, "", Config(subqueues=SubqueuesConfig(hold_max_hours=2.0))),
         ({}, OUT, ROUTED),
+        ({"transport_maps": "inline:{one.example=local:}"}, OUT, ROUTED),
+        ({"default_transport": "smtp"}, OUT, ROUTED),
+        ({"default_transport": "error:no mail leaves"}, OUT, ROUTED),
         ({"syslog_name": "mta"}, "", Config(log=LogConfig(source="-", syslog_names=("mta",)))),
         ({"relayhost": "[relay.example]"}, "", None),
         ({"content_filter": "smtp:[127.0.0.1]:10024", "smtpd_recipient_restrictions": "", "smtpd_end_of_data_restrictions": ""},

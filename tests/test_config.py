@@ -232,6 +232,11 @@ provider = "yahoo"
 transport = "lane-02"
 maxproc = 5
 options = ["smtp_bind_address=192.0.2.7"]
+
+[[route]]
+name = "bulk"
+when = "tenant = newsletter and size > 100k"
+transport = "lane-02"
 """
 
 
@@ -245,8 +250,9 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert read.policy.listen == ("unix:private/sidecar", "inet:127.0.0.1:10040")
     assert (read.subqueues.hold_max_hours, type(read.subqueues.hold_max_hours)) == (12.0, float)
     assert read.route == (
-        Route("google", "lane-01"),
-        Route("yahoo", "lane-02", maxproc=5, options=("smtp_bind_address=192.0.2.7",)),
+        Route("lane-01", "google"),
+        Route("lane-02", "yahoo", maxproc=5, options=("smtp_bind_address=192.0.2.7",)),
+        Route("lane-02", when="tenant = newsletter and size > 100k", name="bulk"),
     )
     default = flat(dataclasses.asdict(Config()))
     assert [name for name, value in flat(dataclasses.asdict(read)) if (name, value) in default] == []

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from parsers.policy_protocol import Action, PolicyConnection, PolicyRequest, ProtocolError, encode
 from policies.access import Access, Arrival, Parked
+from policies.routing import Routing
 from sidecar import policy_tally, policyd
 from sidecar.policy_sockets import BACKLOG, Listener, Listening
 from sidecar.policyd import PolicyServer, serve
@@ -725,7 +726,7 @@ def test_another_access_may_take_over(tmp_path: Path) -> None:
     async def story(service: Service) -> None:
         async with service.client() as client:
             assert await client.ask(ONE) == HOLD
-            service.server.access = Access(Other(), routes={}, milters_quarantine=False, act=True, wiring={})
+            service.server.access = Access(Other(), routing=Routing(()), milters_quarantine=False, act=True, wiring={})
             assert await client.ask(ONE) == DUNNO
             assert service.server.figures().fail_open == {"OSError": 1}
 

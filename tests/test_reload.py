@@ -54,7 +54,7 @@ def test_every_setting_of_core_is_known_and_those_that_change_do() -> None:
         store=StoreConfig("/elsewhere", "redis:", "click:", 7, 400),
         rules=RulesConfig("/rules"),
         subqueues=SubqueuesConfig(1.0, 2.0, 3.0),
-        route=(Route("yahoo", "lane-01"),),
+        route=(Route("lane-01", "yahoo"),),
     )
     different = set(changed(Config(), new))
     assert different >= LIVE

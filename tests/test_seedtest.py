@@ -745,7 +745,7 @@ def test_by_hand(world: World, tmp_path: Path, folder: str, status: int) -> None
 
 def test_names_of_what_is_wired() -> None:
     config = Config(
-        route=(Route("google", "lane-01"),), seedtest=SeedTestConfig(sender=SENDER, transports=("lane-02",))
+        route=(Route("lane-01", "google"),), seedtest=SeedTestConfig(sender=SENDER, transports=("lane-02",))
     )
     assert wiring_plan.chosen_transports(config) == ["lane-01", "lane-02"]
     assert wiring_plan.sender_on(SENDER, "lane-01") == "seedtest+lane-01@example.com"

@@ -262,12 +262,12 @@ def test_the_sites_own_header_checks_come_first_and_alone_see_attachments(privat
     assert found["nested_header_checks"] == found["mime_header_checks"] == "regexp:/a regexp:/b"
 
 
-GOOGLE = Route("google", "out-google", maxproc=5, options=("smtp_bind_address=192.0.2.7", "smtp_helo_name=a.example"))
+GOOGLE = Route("out-google", "google", maxproc=5, options=("smtp_bind_address=192.0.2.7", "smtp_helo_name=a.example"))
 
 
 def test_routes_become_transports(private: Maker) -> None:
     one = private({"syslog_name": "postfix-out"}, "mine unix - - n - 7 smtp\n",
-                  [GOOGLE, dataclasses.replace(GOOGLE, provider="other"), Route("yahoo", "mine")])  # fmt: skip
+                  [GOOGLE, dataclasses.replace(GOOGLE, provider="other"), Route("mine", "yahoo")])  # fmt: skip
     made = wiring_plan.plan(one.site(), one.config, lanes=0, headers=False)
     line = "out-google unix - - n - 5 smtp -o syslog_name=postfix-out/out-google"
     line += " -o smtp_bind_address=192.0.2.7 -o smtp_helo_name=a.example"
@@ -282,12 +282,12 @@ def test_routes_become_transports(private: Maker) -> None:
         ({"sender_dependent_relayhost_maps": "inline:{a=b}"}, [GOOGLE], (), "sender_dependent_relayhost_maps = inline:{a=b}"),
         ({"smtpd_proxy_filter": "127.0.0.1:10024"}, [], (), "every smtpd of master.cf hands its mail to a filter"),
         ({"content_filter": "smtp:[127.0.0.1]:10024"}, [], (), "-o content_filter= and -o smtpd_proxy_filter="),
-        ({}, [Route("google", "smtp")], (), "transport = 'smtp': wanted a name of your own"),
-        ({}, [Route("google", "a b")], (), "transport = 'a b': wanted a name"),
-        ({}, [Route("google", "a", maxproc=0)], (), "maxproc = 0: wanted 1 or more"),
-        ({}, [Route("google", "a", options=("x y=z",))], (), "options: 'x y=z': wanted NAME=VALUE"),
-        ({}, [Route("google", "a", options=("x=y z",))], (), "options: 'x=y z': wanted NAME=VALUE"),
-        ({}, [Route("google", "a"), Route("yahoo", "a", maxproc=3)], (), "another route gives it other settings"),
+        ({}, [Route("smtp", "google")], (), "transport = 'smtp': wanted a name of your own"),
+        ({}, [Route("a b", "google")], (), "transport = 'a b': wanted a name"),
+        ({}, [Route("a", "google", maxproc=0)], (), "maxproc = 0: wanted 1 or more"),
+        ({}, [Route("a", "google", options=("x y=z",))], (), "options: 'x y=z': wanted NAME=VALUE"),
+        ({}, [Route("a", "google", options=("x=y z",))], (), "options: 'x=y z': wanted NAME=VALUE"),
+        ({}, [Route("a", "google"), Route("a", "yahoo", maxproc=3)], (), "another route gives it other settings"),
         ({}, [], ("unix:/run/policy",), "smtpd/pass are chrooted and cannot reach /run/policy"),
         ({}, [], ("",), "policy.listen: empty"),
     ],
@@ -399,7 +399,7 @@ def test_with_the_undo_lost_what_is_plainly_ours_goes(private: Maker) -> None:
 
 
 def test_a_complaint_of_postfix_stops_it_on_the_copy(private: Maker) -> None:
-    one = private(routes=[Route("google", "out", options=("smtp_no_such_thing=$no_such_thing",))])
+    one = private(routes=[Route("out", "google", options=("smtp_no_such_thing=$no_such_thing",))])
     before = one.files()
     done = one.run("apply")
     assert done.exit_code == 1
@@ -431,7 +431,7 @@ def test_a_second_apply_keeps_the_first_ones_undo(private: Maker) -> None:
     one = private({"enable_long_queue_ids": "no"}, routes=[GOOGLE])
     before = one.files()
     one.run("apply", "--lanes", "1")
-    faster = Private(one.mail, dataclasses.replace(one.config, route=(Route("google", "out-google", maxproc=50),)))
+    faster = Private(one.mail, dataclasses.replace(one.config, route=(Route("out-google", "google", maxproc=50),)))
     assert "out-google unix - - n - 50 smtp" in faster.run("apply", "--lanes", "1").output
     faster.run("remove")
     assert one.files() == before
