@@ -5,14 +5,17 @@ replaying the same log at the same times gives the same states. The parts have o
 reads the facts and joins them.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from parsers.address import domain_of
+from parsers.expression import ExpressionError
 from parsers.postfix import facts
 from policies import listing as listings
 from policies.access import Arrival, Parked, held_key
 from policies.books import Books
+from policies.by_hand import STREAM, stream_key
 from policies.classify import RuleSet
 from policies.commands import Adopt, Command, Hold, Removed
 from policies.entries import Entries
@@ -28,8 +31,9 @@ from policies.releasing import Releasing
 from policies.senders import SenderHabits
 from policies.sent_as import SentMail, list_headers
 from policies.site import Settings
+from policies.stream import stream
 from policies.subqueue import State
-from policies.subqueues import SubQueues, Unsigned
+from policies.subqueues import BY_HAND, SubQueues, Unsigned
 from policies.suppression import Suppressing
 from policies.taking import Taking
 from policies.telling import Telling
@@ -310,6 +314,8 @@ class Engine:
             message.recipients = tuple(map(Recipient, recipients))
             message.nrcpt = len(message.recipients)
         if known is not None and self.subqueues and not known.let_out and known.place is Place.QUEUED:
+            if arrival.sasl_username and not known.stream.tenant:
+                known.stream = stream(arrival.sasl_username, *known.stream[1:])
             subs = self.subqueues.covering(known, map(domain_of, recipients), now=now)  # its lines say more
         if subs is None or self.settings.is_verification(message):
             return None
@@ -340,7 +346,7 @@ class Engine:
 
     def _over(self, arrival: Arrival, *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues over a message of which nothing but its arrival is known."""
-        mail = Unsigned(domain_of(arrival.sender))
+        mail = Unsigned(domain_of(arrival.sender), arrival.sender, arrival.sasl_username, arrival.postfix_instance)
         return self.subqueues.covering(mail, map(domain_of, arrival.recipients), now=now)
 
     def _would_park(self, arrival: Arrival, *, now: float) -> Parked | None:
@@ -361,8 +367,27 @@ class Engine:
         """Open a sub-queue, or find it open, and begin to take its queued mail."""
         sub = self.subqueues.get(key)
         if sub is None:
+            if key.type == STREAM:
+                raise ValueError(f"{key}: not open; a stream is opened by a condition, with --where")
             accepted = self._outcomes.accepted_lately(key, now=now)
             sub = self.subqueues.open(key, rule=rule, line=line, by_whom=by_whom, accepted=accepted, now=now)
+            self._taking.sweep(key)
+        return sub
+
+    def open_stream(
+        self, where: str, *, name: str, rate: float, seconds: float | None, by_whom: str, now: float
+    ) -> OpenSubQueue:
+        """Take the mail for which a condition holds out of the lane: paused, or at `rate` messages a second.
+
+        For so many seconds, or (None) until it is closed. The same condition again changes the pace. Raises ValueError.
+        """
+        until = math.inf if seconds is None else now + seconds
+        try:
+            key = stream_key(where, name)
+            sub = self.subqueues.open_stream(key, where, rate=rate, until=until, by_whom=by_whom, now=now)
+        except ExpressionError as error:
+            raise ValueError(f"where: {error}") from error
+        if sub.machine.state is State.PAUSED:
             self._taking.sweep(key)
         return sub
 
@@ -544,8 +569,6 @@ class Engine:
 
 _HEADERS: Final = frozenset({"from", "dkim-signature", "list-id", "list-unsubscribe", "list-unsubscribe-post"})
 _RESTARTS: Final = ("reload -- ", "daemon started -- ", "terminating on signal ")
-BY_HAND: Final = "by-hand"
-"""Stands for a rule where an admin opened a sub-queue."""
 _OUTCOMES: Final = frozenset({"sent", "deferred", "bounced", "SOFTBOUNCE", "expired"})
 _FINAL: Final = frozenset({"sent", "bounced", "expired"})
 _ENDS: Final = frozenset({"reject", "milter-reject", "discard", "milter-discard"})

@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterator
 
+from policies.by_hand import ByHand
 from policies.key import Key
 from policies.messages import Message
 from policies.subqueue import SubQueue
@@ -32,7 +33,7 @@ class OpenSubQueue:
         "unheld_attempts",
     )
 
-    def __init__(self, key: Key, machine: SubQueue, *, rule: str, line: str, now: float) -> None:
+    def __init__(self, key: Key, machine: SubQueue | ByHand, *, rule: str, line: str, now: float) -> None:
         self.key = key
         self.machine = machine
         self.rule = rule

@@ -1,9 +1,13 @@
 """The open sub-queues, and which of them a message falls under."""
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from parsers.condition import Condition
+from parsers.expression import ExpressionError
+from policies.by_hand import STREAM, ByHand, ChosenMail, read_condition
 from policies.classify import RuleSet
 from policies.key import EVERYWHERE, Key
 from policies.messages import Message, Messages
@@ -18,20 +22,26 @@ IP_TYPES: Final = frozenset({"ip", "netblock", "host"})
 """Keys that concern all mail of this host to the provider."""
 STOPPED: Final = frozenset({State.PAUSED, State.PROBING})
 """States in which queued mail is taken."""
+BY_HAND: Final = "by-hand"
+"""Stands for a rule where an admin opened a sub-queue."""
+MOST_STREAMS: Final = 50
 _NONE: Mapping[str, dict[str, OpenSubQueue]] = {}
 _MOST_CLOSED: Final = 20_000
 """Closed sub-queues whose learned pace is remembered."""
 
 
 class Unsigned:
-    """Mail of which only the envelope is known."""
+    """Mail of which only the envelope is known, and who submitted it."""
 
-    __slots__ = ("sender_domain",)
+    __slots__ = ("instance", "sender", "sender_domain", "tenant")
     dkim_domains: tuple[str, ...] = ()
     from_domain = ""
 
-    def __init__(self, sender_domain: str) -> None:
+    def __init__(self, sender_domain: str, sender: str, tenant: str, instance: str) -> None:
         self.sender_domain = sender_domain
+        self.sender = sender
+        self.tenant = tenant
+        self.instance = instance
 
 
 class SubQueues:
@@ -57,6 +67,8 @@ class SubQueues:
         self._closed: dict[Key, SubQueue] = {}
         self._index: dict[str, dict[str, dict[str, OpenSubQueue]]] = {}
         """The open ones once more: provider -> type -> value."""
+        self._streams: dict[Key, tuple[OpenSubQueue, Condition[ChosenMail]]] = {}
+        """The open ones that an admin opened with a condition."""
         self._in_order: list[OpenSubQueue] | None = None
         self._due: list[tuple[float, int, OpenSubQueue]] = []
         self._sequence = 0
@@ -104,25 +116,55 @@ class SubQueues:
         )
         return sub
 
+    def open_stream(self, key: Key, where: str, *, rate: float, until: float, by_whom: str, now: float) -> OpenSubQueue:
+        """Open one over mail for which a condition holds, or give the open one another pace; all as in ByHand.
+
+        Raises ExpressionError for the condition, ValueError where the key is open with another one.
+        """
+        sub = self.get(key)
+        if sub is None:
+            condition = read_condition(where)
+            if len(self._streams) >= MOST_STREAMS:
+                raise ValueError(f"{MOST_STREAMS} are open; each is asked of each message, so close one first")
+            sub = OpenSubQueue(key, ByHand(where, rate=rate, until=until, now=now), rule=BY_HAND, line=where, now=now)
+            self._streams[key] = sub, condition
+            self._add(sub)
+        elif not isinstance(sub.machine, ByHand) or sub.machine.where != where:
+            raise ValueError(f"{key} is open with another condition: {sub.line}; give this one another name")
+        else:
+            sub.machine.set_pace(rate, until=until, now=now)
+            sub.said, sub.dirty = sub.machine.state, True
+        pace = f"{rate:g} messages/s" if rate else "paused"
+        why = f"where {where}: {pace}{f' for {until - now:.0f} s' if until < math.inf else ''}"
+        state = str(sub.machine.state)
+        self._telling.tell("opened", why, now=now, key=str(key), state=state, rule=BY_HAND, by_whom=by_whom)
+        self.schedule(sub, now=now)
+        return sub
+
     def retire(self, sub: OpenSubQueue) -> None:
         """Put away one that has closed."""
         self._in_order = None
         sub.due_at = 0.0
         del self._open[sub.key.provider][sub.key]
+        if not self._open[sub.key.provider]:
+            del self._open[sub.key.provider]
+        self.gone.append(sub.key)
+        if isinstance(sub.machine, ByHand):
+            del self._streams[sub.key]
+            return
         types = self._index[sub.key.provider]
         del types[sub.key.type][sub.key.value]
         if not types[sub.key.type]:
             del types[sub.key.type]
-        if not self._open[sub.key.provider]:
-            del self._open[sub.key.provider]
         self._closed[sub.key] = sub.machine
         if len(self._closed) > _MOST_CLOSED:
             del self._closed[next(iter(self._closed))]
-        self.gone.append(sub.key)
 
     def _add(self, sub: OpenSubQueue) -> None:
         self._in_order = None
         self._open.setdefault(sub.key.provider, {})[sub.key] = sub
+        if isinstance(sub.machine, ByHand):
+            return
         self._index.setdefault(sub.key.provider, {}).setdefault(sub.key.type, {})[sub.key.value] = sub
 
     # When to look at which: with thousands of them, most have nothing to do.
@@ -215,14 +257,36 @@ class SubQueues:
             provider = self._recipients.of_domain(domain, now=now)
             types = self._index.get(provider) if provider else None
             matching = self._matching(types, message) + always if types else always
+            if self._streams and message.sender_domain:  # the null sender's is never parked (rule 4)
+                matching = [*matching, *self._streams_over(message, domain, provider)]
             if not matching:
                 return None
             covering += [sub for sub in matching if sub not in covering] if covering else matching
         return covering or None
 
+    def _streams_over(self, message: Message | Unsigned, domain: str, provider: str | None) -> Iterator[OpenSubQueue]:
+        sender_domain = message.sender_domain
+        if isinstance(message, Unsigned):
+            tenant, campaign, segment = message.tenant, None, None
+        else:
+            tenant, campaign, segment = message.stream
+        sending, sender = self.organizational(sender_domain), message.sender or ""
+        mail = ChosenMail(
+            provider,
+            domain,
+            sender,
+            sender_domain,
+            sending,
+            tenant,
+            campaign or None,
+            segment or None,
+            message.instance,
+        )
+        return (sub for sub, holds in self._streams.values() if holds(mail))
+
     def candidates(self, key: Key, messages: Messages) -> Iterable[Message]:
         """List live messages that may be of this key; each is looked at again before it is taken."""
-        if key.type in IP_TYPES:
+        if key.type in IP_TYPES or key.type == STREAM:
             return list(messages)
         if key.type == "sender-domain":
             domains = [d for d in messages.sender_domains() if d and self.organizational(d) == key.value]
@@ -245,12 +309,31 @@ class SubQueues:
 
     def restore(self, key: Key, snapshot: Mapping[str, Any], *, rule: str, line: str, opened: float) -> None:
         """Take back a sub-queue as stored; a closed one is remembered for what it learned."""
+        if key.type == STREAM:
+            self._restore_stream(key, snapshot, opened=opened)
+            return
         machine = SubQueue.restore(self._pacing(rule), snapshot)
         if machine.state is State.CLOSED:
             self._closed[key] = machine
             return
         sub = OpenSubQueue(key, machine, rule=rule, line=line, now=opened)
         sub.dirty = False
+        self._add(sub)
+        self.schedule(sub, now=0.0)
+
+    def _restore_stream(self, key: Key, snapshot: Mapping[str, Any], *, opened: float) -> None:
+        """Take back one that was opened with a condition; one that cannot be read any more lets its mail go."""
+        machine = ByHand.restore(snapshot)
+        try:
+            condition = read_condition(machine.where)
+        except ExpressionError as error:
+            self.gone.append(key)
+            why = f"its condition cannot be read any more: {error}"
+            self._telling.tell("closed", why, now=opened, key=str(key), state=str(State.CLOSED), rule=BY_HAND)
+            return
+        sub = OpenSubQueue(key, machine, rule=BY_HAND, line=machine.where, now=opened)
+        sub.dirty = False
+        self._streams[key] = sub, condition
         self._add(sub)
         self.schedule(sub, now=0.0)
 

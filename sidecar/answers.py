@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from parsers.policy_protocol import PolicyRequest, value_of
-from policies.engine import BY_HAND
 from policies.key import Key
+from policies.limit import finite
 from policies.parked import OpenSubQueue
 from policies.queue_age import queue_age
+from policies.subqueues import BY_HAND
 from sidecar.control import Handler
 from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
@@ -106,7 +107,7 @@ class Answers:
             "let_out": sub.let_out,
             "probe": sub.probe.queue_id if sub.probe else "",
             "budget_per_s": round(machine.budget_per_s, 4),
-            "next_step_at": machine.next_step_at,
+            "next_step_at": finite(machine.next_step_at),
             "opened_by": {"line": sub.line, "rule": sub.rule},
             "unheld_attempts": sub.unheld_attempts,
         }
@@ -117,6 +118,8 @@ class Answers:
             count = self._engine.release(None, by_whom=who, now=now)
             self._wake()
             return {"released": count}
+        if do == "open" and "where" in request:
+            return self._open_stream(request, by_whom=who, now=now)
         key = Key.read(str(request.get("key", "")))
         match do:
             case "show":
@@ -140,6 +143,19 @@ class Answers:
         if sub is None and do == "show":
             raise ValueError(f"{key}: no such sub-queue is open")
         return {"subqueue": self._said(sub)} if sub else {"key": str(key), "state": "closed"}
+
+    def _open_stream(self, request: Request, *, by_whom: str, now: float) -> Answer:
+        seconds = request.get("seconds")
+        sub = self._engine.open_stream(
+            str(request["where"]),
+            name=str(request.get("name", "")),
+            rate=float(request.get("rate", 0.0)),
+            seconds=float(seconds) if seconds is not None else None,
+            by_whom=by_whom,
+            now=now,
+        )
+        self._wake()
+        return {"subqueue": self._said(sub)}
 
     def authentication(self, request: Request) -> Answer:
         """Take what was found broken, or well again, in the DNS; tell what is held and why the rest is not."""

@@ -7,6 +7,7 @@ import functools
 import getpass
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -166,6 +167,18 @@ def subqueue() -> None:
     """
 
 
+class Rate(click.ParamType[float]):
+    """A pace as people write it; messages a second."""
+
+    name = "number/s|m|h"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)/([smh])", str(value))
+        if found is None or not float(found[1]):
+            self.fail(f"found {value!r}, wanted a number above 0 and a time, as 5/s, 30/m or 1000/h", param, ctx)
+        return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 def _checked(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     try:
         return None if value is None else str(Key.read(value))
@@ -199,13 +212,41 @@ def show(config: Config, key: str, *, as_json: bool) -> None:
     _do(config, "show", key, as_json=as_json)
 
 
-@subqueue.command("open", epilog="Example: sidecar subqueue open sender-domain:example.com@yahoo")
-@_key
+@subqueue.command("open", epilog="Example: sidecar subqueue open --where 'campaign = summer-sale' --rate 30/m")
+@click.argument("key", callback=_checked, required=False)
+@click.option("--where", help="Of the mail for which this holds (docs/expressions.md), and not of a KEY.")
+@click.option("--name", default="", help="With --where: of the key stream:NAME@*; else made of the condition.")
+@click.option("--rate", type=Rate(), help="With --where: let so much through, as 30/m; else nothing.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), help="With --where: close after so long; else by hand."
+)
 @as_json
 @click.pass_obj
-def open_(config: Config, key: str, *, as_json: bool) -> None:
-    """Open a sub-queue as if a refusal had: pause, probe, ramp."""
-    _do(config, "open", key, as_json=as_json)
+def open_(
+    config: Config,
+    key: str | None,
+    *,
+    where: str | None,
+    name: str,
+    rate: float | None,
+    seconds: float | None,
+    as_json: bool,
+) -> None:
+    """Open a sub-queue.
+
+    Of a KEY as if a refusal had: pause, probe, ramp. With --where over a campaign, a tenant, a segment, wherever it goes:
+    paused or slowed until it is closed. The same again with another --rate changes the pace.
+
+    --where may ask: provider, recipient_domain, sender, sender_domain, sending_domain, tenant, campaign, segment, instance.
+    """
+    if (key is None) is (where is None):
+        raise click.UsageError("wanted either a KEY or --where")
+    if key is not None:
+        if name or rate is not None or seconds is not None:
+            raise click.UsageError("--name, --rate and --seconds go with --where; `subqueue pause` takes a KEY")
+        _do(config, "open", key, as_json=as_json)
+    else:
+        _do(config, "open", None, as_json=as_json, where=where, name=name, rate=rate, seconds=seconds)
 
 
 @subqueue.command(epilog="Example: sidecar subqueue close dkim-domain:example.com@google")
@@ -239,7 +280,7 @@ def release(config: Config, key: str | None, *, everything: bool, as_json: bool)
     _do(config, "release", key or "all", as_json=as_json)
 
 
-def _do(config: Config, what: str, key: str, *, as_json: bool, **more: float | None) -> None:
+def _do(config: Config, what: str, key: str | None, *, as_json: bool, **more: float | str | None) -> None:
     """Have core do `what`, and show what came of it.
 
     Raises CoreUnreachable, CoreRefused.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from policies.by_hand import STREAM
 from policies.conditions import Alert
 from policies.figures import Kind
 from policies.incidents import LINES_MAX, Surroundings
@@ -63,10 +64,14 @@ def _where(alert: Alert) -> tuple[str, str, str] | None:
             return "provider", alert.object, "sender_domain"
         case Kind.DOMAIN:
             return "sender_domain", alert.object, "provider"
-        case Kind.SUBQUEUE if (key := _key(alert.object)) is not None and key.type not in {"ip", "netblock", "host"}:
+        case Kind.SUBQUEUE if (key := _key(alert.object)) is not None and key.type not in _NO_DOMAIN:
             return "sender_domain", key.value, "provider"
         case _:
             return None
+
+
+_NO_DOMAIN = frozenset({"ip", "netblock", "host", STREAM})
+"""Types of keys whose value is no sending domain."""
 
 
 def _key(text: str) -> Key | None:

@@ -65,7 +65,8 @@ class World:
         hold_broken: HoldBroken = HoldBroken(),  # noqa: B008  # frozen
     ) -> None:
         self.now = 1_000_000.0
-        settings = Settings(act=True, scale=scale, hold_broken=hold_broken)
+        campaigns = frozenset({"x-campaign"})
+        settings = Settings(act=True, scale=scale, hold_broken=hold_broken, campaign_headers=campaigns)
         self.engine = Engine(RULES, rules.organizational_domain, settings)
         self.judge = judge
         self.slots = slots
@@ -116,11 +117,25 @@ class World:
 
     # --- mail ---
 
-    def submit(self, sender: str, recipients: Iterable[str], *, policy: bool = True, line: bool = True) -> str:
-        """A message arrives; `line`: a HOLD of ours is logged."""
+    def submit(
+        self,
+        sender: str,
+        recipients: Iterable[str],
+        *,
+        policy: bool = True,
+        line: bool = True,
+        tenant: str = "",
+        campaign: str = "",
+        late: bool = False,
+    ) -> str:
+        """A message arrives; `line`: a HOLD of ours is logged; `late`: its header is read after we were asked."""
         queue_id = f"4Wz{next(self._ids):08d}".translate(str.maketrans("0123456789", "BCDFGHJKLM")) + "zB"
         file = File(queue_id, sender, list(recipients), "incoming", self.now)
         self.files[queue_id] = file
+        if tenant:
+            self.say(lambda r: facts.ClientIdentified(r, queue_id, "app", "192.0.2.9", "PLAIN", tenant, ""), "smtpd")
+        if campaign and not late:
+            self._say_campaign(file, campaign)
         parked = None
         if policy:
             arrival = Arrival(
@@ -131,9 +146,11 @@ class World:
                 complete=True,
                 size=1000,
                 client_address="192.0.2.9",
-                sasl_username="",
+                sasl_username=tenant,
             )
             parked = self.engine.arriving(arrival, now=self.now)
+        if campaign and late:
+            self._say_campaign(file, campaign)
         if parked:
             file.queue = "hold"
             text = f"<END-OF-MESSAGE>: End-of-data {hold_text(parked.key, parked.rule)}"
@@ -142,6 +159,10 @@ class World:
         else:
             self._activate(file)
         return queue_id
+
+    def _say_campaign(self, file: File, campaign: str) -> None:
+        header = facts.HeaderLogged
+        self.say(lambda r: header(r, file.queue_id, "X-Campaign", campaign, "info", file.sender, ""), "cleanup")
 
     def _activate(self, file: File) -> None:
         """qmgr_active.c: the file comes into memory; an id that is there already swallows the new one."""
