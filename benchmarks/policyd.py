@@ -155,6 +155,12 @@ class StandIn:
                 return None
         return Parked(f"spf-domain:{sender}@here", "benchmark/rate", "paused") if arrival.recipients else None
 
+    pushing_back = 0
+
+    def pushed_back(self, *_: object, now: float) -> None:
+        """Nobody asks, for nothing is pushed back here."""
+        raise AssertionError(now)
+
     def provider_of(self, recipient_domain: str) -> str | None:
         return PROVIDERS.get(recipient_domain)
 

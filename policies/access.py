@@ -44,6 +44,17 @@ def _hold(key: str, rule: str) -> Hold:
     return Hold(hold_text(key, rule))
 
 
+@lru_cache(maxsize=8_192)
+def _push_back(key: str) -> DeferIfPermit:
+    """Name whom the limit is on and by whom, for that is what a sender can do something about (RFC 3463, X.4.5)."""
+    identity, _, provider = key.rpartition("@")
+    return DeferIfPermit("4.4.5", f"{provider} limits mail of {identity.partition(':')[2]} at present, try again later")
+
+
+_POSTMASTER = "postmaster"
+"""Mail to and from it is taken whatever happens (RFC 5321 section 4.5.1)."""
+
+
 def held_key(text: str) -> str | None:
     """Read the key out of a HOLD text, also as smtpd logs it ("End-of-data sidecar ..."); None if it is not ours."""
     ours = _HELD.fullmatch(text)
@@ -85,11 +96,31 @@ class Parked(NamedTuple):
     why: str
 
 
+class Slowed(NamedTuple):
+    """Send this message over a slow lane."""
+
+    key: str
+    rule: str
+    why: str
+    transport: str
+
+
 class Arrivals(Protocol):
     """What decisions need to know of sub-queues; implemented by the engine. Memory only, never a wait."""
 
-    def arriving(self, arrival: Arrival, *, now: float) -> Parked | None:
-        """Say under which paused sub-queue the message belongs, if any.
+    @property
+    def pushing_back(self) -> int:
+        """How many sub-queues want their clients told to try again later; `pushed_back` is asked where there are some."""
+        ...
+
+    def pushed_back(
+        self, sender: str, recipient: str, login: str, postfix_instance: str, *, now: float
+    ) -> Parked | None:
+        """Say because of which sub-queue a client is to try this recipient again later, if any."""
+        ...
+
+    def arriving(self, arrival: Arrival, *, now: float) -> Parked | Slowed | None:
+        """Say under which paused sub-queue the message belongs, if any, or over which lane it is to go.
 
         Called at END-OF-MESSAGE, once a message even where smtpd asks twice; after a restart of ours the
         second question is a second call with the same queue id, which must get the same answer.
@@ -139,6 +170,8 @@ class Wiring(NamedTuple):
     no automatic BCC (it would take the same transport)."""
     own_domains: frozenset[str]
     """Lower-case domains this instance delivers or aliases itself: FILTER would send them away."""
+    lanes: tuple[str, ...] = ()
+    """Transports of few connections for mail that is slowed, empty where FILTER is not allowed."""
     tables: bool = False
     """Tables that we do not look into (transport_maps, virtual_mailbox_domains = hash:...) say of some domains where
     their mail goes: no route is answered then that does not say whom it leads to."""
@@ -244,6 +277,8 @@ class Access:
         """
         listed = self._listed(request.recipient) if request.protocol_state in {"", "RCPT"} else ()
         refused = self._refused(listed, request) if listed else None
+        if refused is None and self._arrivals.pushing_back and request.protocol_state in {"", "RCPT"}:
+            refused = self._pushed_back(request, postfix_instance, now)
         if refused is not None:
             return refused
         if request.protocol_state == "RCPT":
@@ -284,6 +319,11 @@ class Access:
         if refused is not None and self._act:
             self._acted[refused] += 1
             return refused  # and not remembered: Postfix will not count it among those that it accepted
+        if refused is None and self._arrivals.pushing_back:
+            refused = self._pushed_back(request, postfix_instance, now)
+            if refused is not None and self._act:
+                self._acted[refused] += 1
+                return refused
         answer = refused or _REMEMBERED
         if not instance:
             return answer
@@ -355,6 +395,8 @@ class Access:
             return _UNKNOWN
         if parked is None:
             return self._routed(arrival, now)
+        if isinstance(parked, Slowed):
+            return self._acting(self._laned(parked))
         key, rule, why = parked
         hold = _new(Decision, (_hold(key, rule), key, rule, why))
         if not self._milters_quarantine:
@@ -417,6 +459,22 @@ class Access:
             why = f"all its recipients go over {transport}"
             decision = self._over[key] = Decision(Filter(transport), "", f"route/{route.name}", why)
         return decision
+
+    def _laned(self, slowed: Slowed) -> Decision:
+        """Over a lane of this Postfix, whatever the routes say; only for recipients at providers that are known."""
+        key, rule, why, transport = slowed
+        return Decision(Filter(transport), key, rule, f"{key}: {why}; over {transport}")
+
+    def _pushed_back(self, request: PolicyRequest, postfix_instance: str, now: float) -> Decision | None:
+        """Have the client keep it for now; mail that is not kept by anybody else is never pushed back."""
+        _, _, _, _, sender, recipient, _, _, _, _, login, _ = request
+        if not sender or _POSTMASTER in {sender.partition("@")[0].lower(), recipient.partition("@")[0].lower()}:
+            return None
+        parked = self._arrivals.pushed_back(sender, recipient, login, postfix_instance, now=now)
+        if parked is None:
+            return None
+        key, rule, why = parked
+        return self._acting(Decision(_push_back(key), key, rule, f"{key}: {why}"))
 
     def _acting(self, decision: Decision) -> Decision:
         if self._act:

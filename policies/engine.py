@@ -8,12 +8,13 @@ reads the facts and joins them.
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
+from zlib import crc32
 
 from parsers.address import domain_of
 from parsers.expression import ExpressionError
 from parsers.postfix import facts
 from policies import listing as listings
-from policies.access import Arrival, Parked, held_key
+from policies.access import Arrival, Parked, Slowed, held_key
 from policies.books import Books
 from policies.by_hand import STREAM, stream_key
 from policies.classify import RuleSet
@@ -28,6 +29,7 @@ from policies.outcomes import Outcomes
 from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
 from policies.releasing import Releasing
+from policies.rule import Strategy
 from policies.senders import SenderHabits
 from policies.sent_as import SentMail, list_headers
 from policies.site import Settings
@@ -62,7 +64,13 @@ class Engine:
         self.sent_mail = SentMail()
         self.fail_fast = FailFast(self, settings.hold_broken)
         self.subqueues = SubQueues(
-            rules, organizational, self.recipients, self.habits, self.telling, scale=settings.scale
+            rules,
+            organizational,
+            self.recipients,
+            self.habits,
+            self.telling,
+            scale=settings.scale,
+            strategies=settings.strategies,
         )
         self.books = Books(self.messages, self.subqueues, self.telling)
         self._entries = Entries(self.messages, self.telling, settings)
@@ -103,6 +111,7 @@ class Engine:
             part.settings = self.settings
         self.recipients.use(rules.providers)
         self.subqueues.rules = self._outcomes.rules = rules
+        self.subqueues.strategies = settings.strategies
         self.allow_parking(allowed=self._storable)
 
     # What the log says.
@@ -290,7 +299,25 @@ class Engine:
         """Give the mailbox provider behind a domain, from memory."""
         return self.recipients.of_domain(recipient_domain, now=self._now)
 
-    def arriving(self, arrival: Arrival, *, now: float) -> Parked | None:
+    @property
+    def pushing_back(self) -> int:
+        """How many sub-queues want their clients told to try again later."""
+        return self.subqueues.pushing_back
+
+    def pushed_back(
+        self, sender: str, recipient: str, login: str, postfix_instance: str, *, now: float
+    ) -> Parked | None:
+        """Say because of which sub-queue a client is to try this recipient again later, if any. Changes nothing."""
+        sender_domain = domain_of(sender)
+        if sender.partition("@")[0] == self.settings.instance(postfix_instance).verify_sender:
+            return None
+        mail = Unsigned(sender_domain, sender, login, postfix_instance)
+        for sub in self.subqueues.covering(mail, [domain_of(recipient)], now=now) or ():
+            if sub.strategy is Strategy.PUSHBACK and not sub.machine.passes(now=now, held=sub.held):
+                return self._parked([sub.key])
+        return None
+
+    def arriving(self, arrival: Arrival, *, now: float) -> Parked | Slowed | None:
         """Decide about a message at END-OF-MESSAGE; counted once, however often Postfix asks.
 
         Without a queue id somebody only asks: nothing is changed.
@@ -323,12 +350,19 @@ class Engine:
 
     def _park_or_pass(
         self, message: Message, subs: list[OpenSubQueue], arrival: Arrival, *, now: float
-    ) -> Parked | None:
-        if all(sub.machine.passes(now=now, held=sub.held) for sub in subs):
+    ) -> Parked | Slowed | None:
+        full = [sub for sub in subs if not sub.machine.passes(now=now, held=sub.held)]
+        slowed = self._slowed(full, arrival)
+        if slowed is not None and arrival.binding:
+            message.let_out = now
+            message.paid = True  # by the lane, which has few connections: no budget is spent on it
+        if slowed is not None:
+            return slowed
+        if not any(sub.parks for sub in full):
             message.let_out = now
             message.paid = True
             for sub in subs:
-                if sub.machine.state is State.PROBING:
+                if sub.machine.state is State.PROBING and not full:
                     sub.probes_with(message)
                 sub.machine.spent(1, now=now)
                 sub.dirty = True
@@ -336,7 +370,7 @@ class Engine:
             return None
         if self.settings.act and not self.parking:
             return None
-        keys = [sub.key for sub in subs]
+        keys = [sub.key for sub in subs if sub.parks]
         parked = self._parked(keys)
         if arrival.binding and self.settings.act:
             self.books.park(message, keys, Place.PROMISED, now=now)
@@ -344,16 +378,28 @@ class Engine:
             self.telling.answered(place, parked, state=str(subs[0].machine.state), now=now)
         return parked
 
+    def _slowed(self, full: Sequence[OpenSubQueue], arrival: Arrival) -> Slowed | None:
+        """Choose the lane for mail that may not leave now, and that nothing holds; None where there is no lane for it.
+
+        Each key has one of the lanes, so that a few keys do not share one while others are idle, and comes back to it.
+        """
+        lanes = self.settings.instance(arrival.postfix_instance).lanes
+        sub = next((sub for sub in full if sub.strategy is Strategy.LANE), None)
+        if sub is None or not lanes or not arrival.complete or any(other.parks for other in full):
+            return None
+        lane = lanes[crc32(str(sub.key).encode()) % len(lanes)]
+        return Slowed(str(sub.key), sub.rule, f"{sub.machine.state}", lane)
+
     def _over(self, arrival: Arrival, *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues over a message of which nothing but its arrival is known."""
         mail = Unsigned(domain_of(arrival.sender), arrival.sender, arrival.sasl_username, arrival.postfix_instance)
         return self.subqueues.covering(mail, map(domain_of, arrival.recipients), now=now)
 
-    def _would_park(self, arrival: Arrival, *, now: float) -> Parked | None:
-        subs = self._over(arrival, now=now)
-        if not subs or all(sub.machine.passes(now=now, held=sub.held) for sub in subs):
-            return None
-        return self._parked([sub.key for sub in subs])
+    def _would_park(self, arrival: Arrival, *, now: float) -> Parked | Slowed | None:
+        full = [sub for sub in self._over(arrival, now=now) or () if not sub.machine.passes(now=now, held=sub.held)]
+        if not any(sub.parks for sub in full):
+            return self._slowed(full, arrival)
+        return self._parked([sub.key for sub in full if sub.parks])
 
     def _parked(self, keys: Sequence[Key]) -> Parked:
         sub = self.subqueues.get(keys[0])

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from policies.by_hand import ByHand
 from policies.key import Key
 from policies.messages import Message
+from policies.rule import Strategy
 from policies.subqueue import SubQueue
 
+_PARK = Strategy.PARK
 _MOST_EARLY = 1_000
 """More are not in delivery; one whose outcome never came is forgotten."""
 
@@ -30,15 +32,26 @@ class OpenSubQueue:
         "probe",
         "rule",
         "said",
+        "strategy",
         "unheld_attempts",
     )
 
-    def __init__(self, key: Key, machine: SubQueue | ByHand, *, rule: str, line: str, now: float) -> None:
+    def __init__(
+        self,
+        key: Key,
+        machine: SubQueue | ByHand,
+        *,
+        rule: str,
+        line: str,
+        now: float,
+        strategy: Strategy = Strategy.PARK,
+    ) -> None:
         self.key = key
         self.machine = machine
         self.rule = rule
         self.line = line
         self.opened_at = now
+        self.strategy = strategy
         self.held = 0
         """Messages waiting."""
         self.probe: Message | None = None
@@ -55,6 +68,11 @@ class OpenSubQueue:
         """Refused by one MX host, whose word the machine has; the outcome's own line is still to come."""
         self._heap: list[tuple[float, int, Message]] = []
         self._sequence = 0
+
+    @property
+    def parks(self) -> bool:
+        """Whether mail is held for it."""
+        return self.strategy is _PARK
 
     @property
     def oldest_arrival(self) -> float | None:

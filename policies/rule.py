@@ -5,6 +5,7 @@ Knows the closed vocabulary of causes. How rules are written is `rules`' busines
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from policies.verdict import Bounce, IdentityType, Reaction, Scope
@@ -27,6 +28,17 @@ OPENING_REACTIONS: Final = frozenset({Reaction.PAUSE_DOMAIN, Reaction.SLOW_IP})
 """Those that open a sub-queue."""
 
 
+class Strategy(StrEnum):
+    """What becomes of the mail of a key that may not leave now."""
+
+    PARK = "park"
+    """It waits on hold, new and queued."""
+    LANE = "lane"
+    """New mail goes over a transport with few connections; nothing is held."""
+    PUSHBACK = "pushback"
+    """The client is told to try again later; nothing is held."""
+
+
 class Opening(NamedTuple):
     """When a reply opens a sub-queue, and how it begins."""
 
@@ -44,8 +56,7 @@ class Opening(NamedTuple):
     pause_max: float = 3600.0
     default_identity: str = "sender-domain"
     """What is paused where the reply names nobody: "sender-domain", or "host" (this host's mail) for scope ip."""
-    strategy: str = "park"
-    """park (hold), lane (route new mail) or pushback (defer at the client)."""
+    strategy: Strategy = Strategy.PARK
     configuration: bool = False
     """A repair of ours is asked for (SPF, DKIM, DMARC, PTR, TLS): held only if that is configured."""
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from parsers import linear
-from policies.rule import DETAILS, LEAVES, OPENING_REACTIONS, Opening, Provider, Rule
+from policies.rule import DETAILS, LEAVES, OPENING_REACTIONS, Opening, Provider, Rule, Strategy
 from policies.rule_lines import line_of, line_told
 from policies.said import normalise, one_mail
 from policies.verdict import Bounce, IdentityType, Reaction, Scope
@@ -424,7 +424,7 @@ class _Entry:
             default_identity=self.word(
                 "default_identity", ("sender-domain", "host"), default="host" if scope is Scope.IP else "sender-domain"
             ),
-            strategy=self.word("strategy", ("park", "lane", "pushback"), default="park"),
+            strategy=Strategy(self.word("strategy", tuple(Strategy), default=Strategy.PARK)),
             configuration=repair,
         )
         if not opening.pause_min <= opening.pause <= opening.pause_max:

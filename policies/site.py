@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from policies.fail_fast import HoldBroken
 from policies.messages import Message
+from policies.rule import Opening, Strategy
 from policies.stored_address import AddressForm
 
 
@@ -16,8 +17,31 @@ class InstanceFacts(NamedTuple):
     bounce_lifetime: float = 432_000.0
     relayhost: bool = False
     """Mail goes through a relay: replies are its own, providers come from MX look-ups alone."""
+    lanes: tuple[str, ...] = ()
+    """Transports of few connections that mail may be sent over by FILTER; none where FILTER is not answered."""
     verify_sender: str = "double-bounce"
     """$address_verify_sender, up to the "@"."""
+
+
+class Strategies(NamedTuple):
+    """By which rules mail goes another way than onto hold: ids of rules (google/rate), or of providers (google)."""
+
+    lane: frozenset[str] = frozenset()
+    pushback: frozenset[str] = frozenset()
+    lanes: bool = True
+    """There are lanes that mail can be sent over; else what would go over one waits on hold."""
+
+    def of(self, rule: str, opening: Opening) -> Strategy:
+        """Give the strategy of a rule: the site's, else its own. What waits for a repair of ours waits on hold."""
+        names = {rule, rule.partition("/")[0]}
+        if opening.configuration:
+            return Strategy.PARK
+        wanted = opening.strategy
+        if names & self.lane:
+            wanted = Strategy.LANE
+        elif names & self.pushback:
+            wanted = Strategy.PUSHBACK
+        return wanted if self.lanes or wanted is not Strategy.LANE else Strategy.PARK
 
 
 class Settings(NamedTuple):
@@ -30,6 +54,7 @@ class Settings(NamedTuple):
     scale: float = 1.0
     """Divides the durations that a lab must shorten; never those that Postfix's own pace sets."""
     instances: Mapping[str, InstanceFacts] = {}
+    strategies: Strategies = Strategies()
     hold_broken: HoldBroken = HoldBroken()
     """Whose mail waits while its authentication is broken."""
     campaign_headers: frozenset[str] = frozenset()

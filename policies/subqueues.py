@@ -14,7 +14,9 @@ from policies.messages import Message, Messages
 from policies.openings import Accepted
 from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
+from policies.rule import Strategy
 from policies.senders import SenderHabits
+from policies.site import Strategies
 from policies.subqueue import Pacing, State, SubQueue
 from policies.telling import Telling
 
@@ -54,7 +56,12 @@ class SubQueues:
         telling: Telling,
         *,
         scale: float,
+        strategies: Strategies = Strategies(),  # noqa: B008  # frozen
     ) -> None:
+        self.strategies = strategies
+        """For those that open from now on."""
+        self.pushing_back = 0
+        """How many open ones have clients try again later."""
         self.organizational = organizational
         self.gone: list[Key] = []
         """Keys that closed since the store last looked."""
@@ -101,12 +108,13 @@ class SubQueues:
         else:
             machine = SubQueue.restore(self._pacing(rule), machine.snapshot())  # the rule may pause otherwise now
             machine.reopen(now=now)
-        sub = OpenSubQueue(key, machine, rule=rule, line=line, now=now)
+        strategy = self.strategies.of(rule, self.rules.opening(rule))
+        sub = OpenSubQueue(key, machine, rule=rule, line=line, now=now, strategy=strategy)
         self._add(sub)
         self.schedule(sub, now=now)
         self._telling.tell(
             "opened",
-            f"by {rule}",
+            f"by {rule}" if sub.parks else f"by {rule}, {sub.strategy}",
             now=now,
             key=str(key),
             state=str(machine.state),
@@ -149,6 +157,7 @@ class SubQueues:
         if not self._open[sub.key.provider]:
             del self._open[sub.key.provider]
         self.gone.append(sub.key)
+        self.pushing_back -= sub.strategy is Strategy.PUSHBACK
         if isinstance(sub.machine, ByHand):
             del self._streams[sub.key]
             return
@@ -163,6 +172,7 @@ class SubQueues:
     def _add(self, sub: OpenSubQueue) -> None:
         self._in_order = None
         self._open.setdefault(sub.key.provider, {})[sub.key] = sub
+        self.pushing_back += sub.strategy is Strategy.PUSHBACK
         if isinstance(sub.machine, ByHand):
             return
         self._index.setdefault(sub.key.provider, {}).setdefault(sub.key.type, {})[sub.key.value] = sub
@@ -316,7 +326,8 @@ class SubQueues:
         if machine.state is State.CLOSED:
             self._closed[key] = machine
             return
-        sub = OpenSubQueue(key, machine, rule=rule, line=line, now=opened)
+        strategy = self.strategies.of(rule, self.rules.opening(rule))
+        sub = OpenSubQueue(key, machine, rule=rule, line=line, now=opened, strategy=strategy)
         sub.dirty = False
         self._add(sub)
         self.schedule(sub, now=0.0)

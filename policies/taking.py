@@ -46,7 +46,7 @@ class Taking:
         subs = self._under(message, now=now)
         if subs is None:
             return
-        if any(sub.machine.state in STOPPED for sub in subs):
+        if any(sub.machine.state in STOPPED and sub.parks for sub in subs):
             self._take(message, subs, now=now)
         elif message.in_core and not message.paid:  # Postfix tries it by itself: it goes, and is paid for
             message.paid = True
@@ -77,12 +77,13 @@ class Taking:
     def _look_at(self, message: Message, *, now: float) -> None:
         if message.place is Place.QUEUED:
             subs = None if message.exempt else self._under(message, now=now)
-            if subs and any(sub.machine.state in STOPPED for sub in subs):
+            if subs and any(sub.machine.state in STOPPED and sub.parks for sub in subs):
                 self._take(message, subs, now=now)
         elif message.on_hold:  # it waits in another sub-queue, and now in this one too
             domains = {recipient.domain for recipient in message.open_recipients}
             for sub in self._subqueues.covering(message, domains, now=now) or ():
-                self._books.also_under(message, sub.key)
+                if sub.parks:
+                    self._books.also_under(message, sub.key)
 
     def _under(self, message: Message, *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues that a queued message may be taken under; None where it may not be (rules 1, 4, 8)."""
@@ -101,5 +102,6 @@ class Taking:
     def _take(self, message: Message, subs: list[OpenSubQueue], *, now: float) -> None:
         if not self.allowed:
             return
-        self._books.park(message, [sub.key for sub in subs], Place.TAKING, now=now)
-        self._wanted.setdefault(message.instance, {})[message] = subs[0].key
+        keys = [sub.key for sub in subs if sub.parks]
+        self._books.park(message, keys, Place.TAKING, now=now)
+        self._wanted.setdefault(message.instance, {})[message] = keys[0]

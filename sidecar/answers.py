@@ -102,6 +102,7 @@ class Answers:
         return {
             "key": str(sub.key),
             "state": str(machine.state),
+            "strategy": str(sub.strategy),
             "since": machine.since,
             "held": sub.held,
             "let_out": sub.let_out,

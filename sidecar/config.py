@@ -309,6 +309,10 @@ class SubqueuesConfig:
     """Without a heartbeat of core for so long, `sidecar failsafe` releases everything of ours."""
     scale: float = 1.0
     """Divides every pause, window and step: for labs, where an hour must pass in a minute."""
+    lane: tuple[str, ...] = ()
+    """Rules (google/rate-ip), or providers (google), by which new mail of a key goes over a slow lane instead of hold."""
+    pushback: tuple[str, ...] = ()
+    """Rules, or providers, by which clients are told to try again later instead; for clients that are mail servers."""
 
 
 class SuppressionStorage(StrEnum):

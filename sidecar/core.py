@@ -41,7 +41,7 @@ from sidecar.queue_client import HelperUnavailable, QueueClient
 from sidecar.reload import Reload, Source
 from sidecar.routes import routes_of, routing_of
 from sidecar.rows import restore
-from sidecar.site import engine_settings, listeners, wiring
+from sidecar.site import check_strategies, engine_settings, listeners, wiring
 from sidecar.store import Store, StoreUnavailable
 from sidecar.suppression import Suppression, open_suppression
 from sidecar.systemd import inherited_sockets, notify, watchdog_interval
@@ -108,10 +108,12 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
         _LOG.error("%s", store.recovered)
     opened = await asyncio.get_running_loop().run_in_executor(thread, open_suppression, config, store, thread)
     read = rules.load(config.rules.directory)
+    check_strategies(config, read)
+    wired = wiring(instances)
     engine = Engine(
         read,
         rules.organizational_domain,
-        engine_settings(config, instances),
+        engine_settings(config, instances, wired),
         suppressing=opened.suppressing if opened else None,
     )
     await asyncio.get_running_loop().run_in_executor(thread, restore, engine, store)
@@ -121,7 +123,7 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
         routing=routing_of(routes_of(config)),
         milters_quarantine=config.policy.milters_quarantine,
         act=config.mode is Mode.ACT,
-        wiring=wiring(instances),
+        wiring=wired,
         refusing=opened.refusals if opened else None,
     )
     passed = inherited_sockets(os.environ, pid=os.getpid())

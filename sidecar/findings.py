@@ -18,7 +18,7 @@ from sidecar.postfix import seconds
 from sidecar.postfix_configuration import Configuration, Service
 from sidecar.restrictions import Element, PolicyService
 from sidecar.routes import routes_of
-from sidecar.site import domain_tables, relays
+from sidecar.site import domain_tables, relays, wiring_of
 
 
 class Severity(StrEnum):
@@ -342,6 +342,11 @@ def _log(host: Host) -> Iterator[Finding]:
 
 def _routes(host: Host) -> Iterator[Finding]:
     expanded = host.site.expanded
+    if host.config.subqueues.lane and not wiring_of(host.site).lanes:
+        wanted = (
+            "transports lane-01, ... in master.cf, and nothing that forbids FILTER: without, that mail waits on hold"
+        )
+        yield host.ours("lane-missing", "subqueues.lane", ", ".join(host.config.subqueues.lane), wanted, host.apply)
     try:
         routes = routes_of(host.config)
     except ConfigError as error:

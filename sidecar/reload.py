@@ -25,7 +25,7 @@ from sidecar import postfix, rules
 from sidecar.config import Config, ConfigError, Mode, SuppressionConfig, load
 from sidecar.core_parts import Parts
 from sidecar.routes import routes_of, routing_in_turns
-from sidecar.site import engine_settings, listeners, wiring
+from sidecar.site import check_strategies, engine_settings, listeners, wiring
 from sidecar.systemd import notify
 
 _LOG = logging.getLogger("sidecar.core")
@@ -39,6 +39,8 @@ LIVE: Final = frozenset(
         "store.retention_days",
         "store.audit_days",
         "subqueues.hold_max_hours",
+        "subqueues.lane",
+        "subqueues.pushback",
     }
 )
 """Settings of core that change without a restart."""
@@ -107,7 +109,7 @@ def read(source: Source, postfix_directory: str) -> Reading:
     """Read everything again. Raises ConfigError, PostfixError or RuleError."""
     config = source.applied(load(source.path))
     own = rules.own_providers(config.rules.directory)
-    rules.together(own)
+    check_strategies(config, rules.together(own))
     instances = tuple(postfix.instances(Path(postfix_directory)))
     packed = tuple(
         Packed(dataclasses.replace(provider, rules=()), tuple(map(pickle.dumps, provider.rules))) for provider in own
@@ -181,7 +183,9 @@ def in_force(old: Config, new: Config) -> Config:
         rules=new.rules,
         policy=dataclasses.replace(old.policy, milters_quarantine=new.policy.milters_quarantine),
         store=dataclasses.replace(old.store, retention_days=new.store.retention_days, audit_days=new.store.audit_days),
-        subqueues=dataclasses.replace(old.subqueues, hold_max_hours=new.subqueues.hold_max_hours),
+        subqueues=dataclasses.replace(
+            new.subqueues, scale=old.subqueues.scale, failsafe_after_minutes=old.subqueues.failsafe_after_minutes
+        ),
     )
 
 
@@ -234,7 +238,7 @@ class Reload:
             act=config.mode is Mode.ACT,
             wiring=reading.wiring,
         )
-        parts.engine.take_over(rule_set, engine_settings(config, reading.instances))
+        parts.engine.take_over(rule_set, engine_settings(config, reading.instances, reading.wiring))
         different = set(changed(config, reading.config))
         if listeners(config, reading.instances) != listeners(config, parts.instances):
             different.add("policy.listen")  # Postfix has other instances than before

@@ -1,14 +1,17 @@
 """What the site's Postfix configuration means for the engine and the policy service."""
 
+import difflib
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from policies.access import Wiring
+from policies.classify import RuleSet
 from policies.fail_fast import HoldBroken
-from policies.site import InstanceFacts, Settings
+from policies.site import InstanceFacts, Settings, Strategies
 from sidecar import other_filters, postfix, postfix_configuration
-from sidecar.config import Config, Mode
+from sidecar.config import Config, ConfigError, Mode
 from sidecar.policy_sockets import Listener
 
 _DIVERTING = (
@@ -20,22 +23,43 @@ _DIVERTING = (
 """With any of these set, or a FILTER of the site's own, FILTER is not answered: design rule 7."""
 _NOWHERE = frozenset({"discard", "error", "retry"})
 """Transports that lead nowhere: of a default_transport that is one, routes are the exceptions."""
+_LANE = re.compile("lane-[0-9]{2}")
 _OWN_DOMAINS = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
 
 
-def engine_settings(config: Config, instances: Sequence[postfix.Instance]) -> Settings:
-    """Gather what the engine must know; `hold_max` scales with the rest in a lab."""
+def engine_settings(
+    config: Config, instances: Sequence[postfix.Instance], wired: Mapping[str, Wiring] | None = None
+) -> Settings:
+    """Gather what the engine must know; `hold_max` scales with the rest in a lab. `wired`: as `wiring` found."""
+    lanes = {name: each.lanes for name, each in (wired or {}).items()}
     return Settings(
         act=config.mode is Mode.ACT,
         host=platform.node() or "this-host",
         hold_max=config.subqueues.hold_max_hours * 3600,
         scale=config.subqueues.scale,
-        instances={instance.syslog_name: _facts(instance) for instance in instances},
+        instances={
+            instance.syslog_name: _facts(instance)._replace(lanes=lanes.get(instance.syslog_name, ()))
+            for instance in instances
+        },
+        strategies=Strategies(
+            frozenset(config.subqueues.lane), frozenset(config.subqueues.pushback), lanes=any(lanes.values())
+        ),
         hold_broken=HoldBroken(config.authentication.hold, frozenset(map(str.lower, config.authentication.domains))),
         campaign_headers=frozenset(map(str.lower, config.report.campaign_headers)),
         segment_headers=frozenset(map(str.lower, config.report.segment_headers)),
         addresses=config.store.addresses,
     )
+
+
+def check_strategies(config: Config, rule_set: RuleSet) -> None:
+    """Raise ConfigError for a strategy by a rule, or of a provider, that there is not."""
+    known = sorted({rule.id for rule in rule_set.rules} | {rule.id.partition("/")[0] for rule in rule_set.rules})
+    for key in ("lane", "pushback"):
+        for i, name in enumerate(getattr(config.subqueues, key)):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                remedy = f"did you mean {near[0]}?" if near else "wanted one of `sidecar classify`, as google/rate-ip"
+                raise ConfigError(f"subqueues.{key}[{i}]: no rule or provider is called {name}; {remedy}")
 
 
 def _facts(instance: postfix.Instance) -> InstanceFacts:
@@ -56,17 +80,25 @@ def _verify_sender(instance: postfix.Instance) -> str:
 
 def wiring(instances: Sequence[postfix.Instance]) -> dict[str, Wiring]:
     """Tell, by instance, whether FILTER may be answered and which domains are its own."""
-    return {instance.syslog_name: _wiring(postfix_configuration.read(instance)) for instance in instances}
+    return {instance.syslog_name: wiring_of(postfix_configuration.read(instance)) for instance in instances}
 
 
-def _wiring(site: postfix_configuration.Configuration) -> Wiring:
+def wiring_of(site: postfix_configuration.Configuration) -> Wiring:
+    """Tell it of one instance, as its configuration says."""
     values = site.expanded
     diverted = relays(values) or any(values.get(name) for name in _DIVERTING)
+    allowed = not diverted and next(other_filters.find(site), None) is None
     return Wiring(
-        filter_allowed=not diverted and next(other_filters.find(site), None) is None,
+        filter_allowed=allowed,
         own_domains=_own_domains(values),
+        lanes=lanes(site) if allowed else (),
         tables=bool(domain_tables(values)),
     )
+
+
+def lanes(site: postfix_configuration.Configuration) -> tuple[str, ...]:
+    """Name the lanes of master.cf, which `sidecar postfix apply` renders."""
+    return tuple(sorted(one.name for one in site.services if one.type == "unix" and _LANE.fullmatch(one.name)))
 
 
 def relays(values: Mapping[str, str]) -> list[str]:

@@ -27,6 +27,7 @@ GOOD = {
     "header_checks": wiring_plan.HEADER_TABLE,
 }
 ROUTED = Config(route=(Route("out-google", "google"),))
+LANE = "lane-01 unix - - n - 2 smtp\n"
 BY_TENANT = Config(route=(Route("out-google", when="tenant = newsletter"),))
 OUT = "out-google unix - - n - - smtp\n"
 
@@ -124,6 +125,8 @@ CASES: list[tuple[str, str, str, dict[str, str], str, Config | None]] = [
     ("route-tables", "warning", "transport_maps", {"transport_maps": "inline:{one.example=local:}"}, OUT, BY_TENANT),
     ("route-tables", "warning", "virtual_mailbox_domains", {"virtual_mailbox_domains": "inline:{one.example=x}"}, OUT, BY_TENANT),
     ("route-wrong", "error", "route[0].when", {}, "", Config(route=(Route("out-google", when="tennant = a"),))),
+    ("lane-missing", "error", "subqueues.lane", {}, "", Config(subqueues=SubqueuesConfig(lane=("google",)))),
+    ("lane-missing", "error", "subqueues.lane", {"relayhost": "[relay.example]"}, LANE, Config(subqueues=SubqueuesConfig(lane=("google",)))),
     ("always-bcc", "info", "always_bcc", {"always_bcc": "archive@one.example"}, "", None),
     ("always-bcc", "info", "recipient_bcc_maps", {"recipient_bcc_maps": "inline:{a=b}"}, "", None),
     ("milters", "warning", "smtpd_milters", {"smtpd_milters": "inet:127.0.0.1:8891"}, "", None),
@@ -169,6 +172,7 @@ _ALSO = {
         ({}, OUT, ROUTED),
         ({"transport_maps": "inline:{one.example=local:}"}, OUT, ROUTED),
         ({"default_transport": "smtp"}, OUT, ROUTED),
+        ({}, LANE, Config(subqueues=SubqueuesConfig(lane=("google",)))),
         ({"default_transport": "error:no mail leaves"}, OUT, ROUTED),
         ({"syslog_name": "mta"}, "", Config(log=LogConfig(source="-", syslog_names=("mta",)))),
         ({"relayhost": "[relay.example]"}, "", None),

@@ -194,6 +194,8 @@ per_minute = 600
 hold_max_hours = 12
 failsafe_after_minutes = 7.5
 scale = 60
+lane = ["google/rate-ip"]
+pushback = ["yahoo"]
 
 [report]
 campaign_headers = ["X-Mailing"]

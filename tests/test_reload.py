@@ -53,7 +53,7 @@ def test_every_setting_of_core_is_known_and_those_that_change_do() -> None:
         policy=PolicyConfig(("inet:127.0.0.1:1",), milters_quarantine=True),
         store=StoreConfig("/elsewhere", "redis:", "click:", 7, 400),
         rules=RulesConfig("/rules"),
-        subqueues=SubqueuesConfig(1.0, 2.0, 3.0),
+        subqueues=SubqueuesConfig(1.0, 2.0, 3.0, ("google",), ("yahoo",)),
         route=(Route("lane-01", "yahoo"),),
     )
     different = set(changed(Config(), new))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from policies.classify import RuleSet, Said
 from policies.lint import lint
+from policies.rule import Strategy
 from policies.rules import DETAILS, Opening, RuleError, parse_provider
 from policies.verdict import Bounce, Reaction
 from sidecar.config import ConfigError
@@ -126,7 +127,7 @@ open_after = { recipients = 5, within = "2m", ratio = 0.5 }
         pause_min=60,
         pause_max=7200,
         default_identity="host",
-        strategy="lane",
+        strategy=Strategy.LANE,
     )
     assert rules.opening("gone/rule") == Opening()
 

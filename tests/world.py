@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from parsers.postfix import facts
 from parsers.record import LogRecord
-from policies.access import Arrival, hold_text
+from policies.access import Arrival, Slowed, hold_text
 from policies.commands import Adopt, Command, Hold, Release, Reload
 from policies.engine import Engine
 from policies.fail_fast import HoldBroken
@@ -74,6 +74,8 @@ class World:
         self.backoff = 300.0 / scale
         self.files: dict[str, File] = {}
         self.core: dict[str, list[str]] = {}
+        self.over: dict[str, str] = {}
+        """Lane by queue id."""
         self.waiting: dict[str, list[tuple[str, str]]] = {}
         self.busy: Counter[str] = Counter()
         self.delivered: Counter[tuple[str, str]] = Counter()
@@ -151,7 +153,10 @@ class World:
             parked = self.engine.arriving(arrival, now=self.now)
         if campaign and late:
             self._say_campaign(file, campaign)
-        if parked:
+        if isinstance(parked, Slowed):
+            self.over[queue_id] = parked.transport
+            self._activate(file)
+        elif parked:
             file.queue = "hold"
             text = f"<END-OF-MESSAGE>: End-of-data {hold_text(parked.key, parked.rule)}"
             if line:
