@@ -449,6 +449,27 @@ class ConditionConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TransportConfig:
+    name: str
+    """Of the entry of master.cf, as out-comcast; it is one of smtp(8)."""
+    maxproc: int = 20
+    """Cap on connections, over all domains of a provider: process limit of the transport."""
+    bind_address: str = ""
+    """IPv4 address that it sends from; empty: as smtp_bind_address of main.cf has it."""
+    bind_address6: str = ""
+    helo: str = ""
+    """Name that it gives at EHLO, which should resolve to its address and back; empty: as main.cf has it."""
+    concurrency: int = 0
+    """Connections to one destination domain at most; 0: as main.cf has it."""
+    recipients: int = 0
+    """Recipients of one transaction at most; 0: as main.cf has it."""
+    rate_delay_seconds: int = 0
+    """Between two deliveries to one destination, one at a time then; 0: as main.cf has it."""
+    options: tuple[str, ...] = ()
+    """More `-o` overrides of smtp(8), as "smtp_tls_security_level=encrypt"."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     transport: str
     """Name of a transport in master.cf."""
@@ -492,6 +513,8 @@ class Config:
     """[[channel]]: who is told of incidents; the next one stands in for one that is broken."""
     condition: tuple[ConditionConfig, ...] = ()
     """[[condition]]: conditions of the site's own."""
+    transport: tuple[TransportConfig, ...] = ()
+    """[[transport]]: transports for routes and pools, which `sidecar postfix apply` renders into master.cf."""
     route: tuple[Route, ...] = ()
     """[[route]]: which mail goes over which transport, in order."""
 

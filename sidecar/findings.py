@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from sidecar import other_filters, restrictions, wiring_plan
+from sidecar import other_filters, restrictions, transports, wiring_plan
 from sidecar.config import Config, ConfigError, Mode
 from sidecar.postfix import seconds
 from sidecar.postfix_configuration import Configuration, Service
@@ -340,6 +340,21 @@ def _log(host: Host) -> Iterator[Finding]:
         )
 
 
+def _transports(host: Host) -> Iterator[Finding]:
+    """What we would render against what Postfix has."""
+    declared = {each.name for each in host.config.transport}
+    for transport in transports.wanted(host.config).values():
+        if transport.name in declared and host.site.service(transport.name, "unix") is None:
+            wanted = "an entry of master.cf of that name: mail sent there would wait"
+            yield host.ours("transport-missing", "transport.name", transport.name, wanted, host.apply)
+        for key, found, wanted in transports.differences(transport, host.site):
+            file = host.site.instance.config_directory / ("master.cf" if "/" in key else "main.cf")
+            said = (
+                f"{wanted or 'nothing'}, as sidecar.toml says (an entry that is not of our making is changed by hand)"
+            )
+            yield Finding("transport-differs", Severity.WARNING, str(file), key, found, said, host.apply)
+
+
 def _routes(host: Host) -> Iterator[Finding]:
     expanded = host.site.expanded
     if host.config.subqueues.lane and not wiring_of(host.site).lanes:
@@ -459,6 +474,7 @@ CHECKS: Sequence[Check] = (
     _policy_socket,
     _hands,
     _log,
+    _transports,
     _routes,
     _copies,
     _milters,

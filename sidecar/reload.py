@@ -34,6 +34,7 @@ LIVE: Final = frozenset(
     {
         "mode",
         "route",
+        "transport",
         "rules.directory",
         "policy.milters_quarantine",
         "store.retention_days",
@@ -180,6 +181,7 @@ def in_force(old: Config, new: Config) -> Config:
         old,
         mode=new.mode,
         route=new.route,
+        transport=new.transport,
         rules=new.rules,
         policy=dataclasses.replace(old.policy, milters_quarantine=new.policy.milters_quarantine),
         store=dataclasses.replace(old.store, retention_days=new.store.retention_days, audit_days=new.store.audit_days),

@@ -20,7 +20,8 @@ from sidecar import failsafe, postfix, postfix_configuration, qmgr, wiring_plan
 from sidecar.config import Config, ConfigError, Mode
 from sidecar.postfix import Instance, PostfixError
 from sidecar.postfix_configuration import Configuration
-from sidecar.wiring_plan import DIRECTORY, LANES, Edit, Place, Plan
+from sidecar.transports import LANES
+from sidecar.wiring_plan import DIRECTORY, Edit, Place, Plan
 
 UNDO = "undo.json"
 

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from sidecar import restrictions
-from sidecar.config import Config, Route
+from sidecar import restrictions, transports
+from sidecar.config import Config
 from sidecar.postfix_configuration import Configuration, Service
 from sidecar.restrictions import Element
 from sidecar.site import relays
+from sidecar.transports import LANES
 
 POLICY = "sidecar_policy"
 """Our parameter in main.cf; every list refers to it, so that smtpd keeps one connection for all of them."""
@@ -36,16 +37,9 @@ HEADER_CHECKS_TEXT = """\
 SEED_MAP = "sender_dependent_default_transport_maps"
 """Where Postfix learns over which transport a seed test goes: by its envelope sender."""
 
-LANES = 4
-"""Transports for keys that ramp up, each with few connections."""
-LANE_PROCESSES = 2
-
 _RECIPIENT = "smtpd_recipient_restrictions"
 _END_OF_DATA = "smtpd_end_of_data_restrictions"
 _COPIES = ("always_bcc", "sender_bcc_maps", "recipient_bcc_maps")
-_TRANSPORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_OPTION = re.compile(r"[A-Za-z0-9_-]+=[^\s{}]*")
-_RESERVED = frozenset({"smtp", "relay", "local", "virtual", "lmtp", "error", "retry", "discard", "bounce", "defer"})
 
 
 class Place(StrEnum):
@@ -97,7 +91,7 @@ def plan(
         *_settings(site, policy),
         *_lists(site, smtpds, policy),
         *(_headers(site) if headers else ()),
-        *_transports(site, config.route, lanes=lanes, mine=mine, notes=notes, refused=refused),
+        *_transports(site, config, lanes=lanes, mine=mine, notes=notes, refused=refused),
         *_seeds(site, config, notes),
     ]
     files = {HEADER_CHECKS: HEADER_CHECKS_TEXT} if headers else {}
@@ -239,14 +233,14 @@ def _headers(site: Configuration) -> Iterator[Edit]:
 
 def _transports(
     site: Configuration,
-    routes: Sequence[Route],
+    config: Config,
     *,
     lanes: int,
     mine: frozenset[str],
     notes: list[str],
     refused: list[str],
 ) -> Iterator[Edit]:
-    if routes:
+    if config.route:
         refused += [
             f"[[route]]: {name} = {site.expanded[name]}: an answer FILTER would bypass it; take out the routes or the relay"
             for name in relays(site.expanded)
@@ -256,28 +250,21 @@ def _transports(
             for name in (*_COPIES, "content_filter")
             if site.expanded.get(name)
         ]
-    wanted: dict[str, tuple[int, tuple[str, ...]]] = {}
-    for route in routes:
-        if problem := _problem(route, wanted):
-            refused.append(f"[[route]] {route.name or route.provider or route.when[:60]}: {problem}")
-        else:
-            wanted[route.transport] = (route.maxproc, route.options)
-    wanted |= {f"lane-{i:02}": (LANE_PROCESSES, ()) for i in range(1, lanes + 1) if f"lane-{i:02}" not in wanted}
-    chroot = next((one.chroot for one in site.services if (one.name, one.type) == ("smtp", "unix")), "-")
-    for name, (maxproc, options) in wanted.items():
-        present = site.service(name, "unix")
+    for transport in transports.wanted(config, lanes=lanes, refused=refused).values():
+        present = site.service(transport.name, "unix")
         before = " ".join(present.line.split()) if present else None
-        settings = (f"syslog_name={site.instance.syslog_name}/{name}", *options)
-        line = f"{name} unix - - {chroot} - {maxproc} smtp" + "".join(f" -o {one}" for one in settings)
-        if present is not None and f"{name}/unix" not in mine and before != line:
-            notes.append(f"{name}/unix is in master.cf already; left as it is: {before}")
-        else:
-            yield Edit(Place.SERVICE, f"{name}/unix", before, line)
+        line = transport.line(site)
+        if present is not None and f"{transport.name}/unix" not in mine and before != line:
+            notes.append(f"{transport.name}/unix is in master.cf already; left as it is: {before}")
+            continue
+        yield Edit(Place.SERVICE, f"{transport.name}/unix", before, line)
+        for name, value in transport.limits.items():
+            yield Edit(Place.MAIN, name, site.own.get(name), value)
 
 
 def chosen_transports(config: Config) -> list[str]:
-    """Name the transports that a seed test may choose: those of the routes and of seedtest.transports."""
-    return sorted({*(route.transport for route in config.route), *config.seedtest.transports})
+    """Name the transports that a seed test may choose: those that we render, less the lanes, and seedtest.transports."""
+    return sorted({*transports.wanted(config), *config.seedtest.transports})
 
 
 def sender_on(sender: str, transport: str) -> str:
@@ -294,7 +281,7 @@ def _seeds(site: Configuration, config: Config, notes: list[str]) -> Iterator[Ed
     notes += [
         f"seedtest.transports: {name}: is no entry of master.cf; test mail over it would wait in the queue"
         for name in config.seedtest.transports
-        if site.service(name, "unix") is None and name not in {route.transport for route in config.route}
+        if site.service(name, "unix") is None and name not in transports.wanted(config)
     ]
     ours_now = ", ".join(f"{sender_on(config.seedtest.sender, name)}={name}:" for name in names)
     table = f"inline:{{{ours_now}}}"
@@ -306,20 +293,6 @@ def _is_seed_map(table: str) -> bool:
     """Whether a table is ours, of this configuration or of one before."""
     keys = re.findall(r"[{,\s]([^\s,={}]+)=([^\s,={}]+):", table) if table.startswith("inline:") else []
     return bool(keys) and all(f"+{transport}@" in key for key, transport in keys)
-
-
-def _problem(route: Route, wanted: Mapping[str, tuple[int, tuple[str, ...]]]) -> str:
-    """What is wrong with a route, "" for nothing."""
-    if not _TRANSPORT.fullmatch(route.transport) or route.transport in _RESERVED:
-        return f"transport = {route.transport!r}: wanted a name of your own for an entry of master.cf, as out-google"
-    if route.maxproc < 1:
-        return f"maxproc = {route.maxproc}: wanted 1 or more connections"
-    for option in route.options:
-        if not _OPTION.fullmatch(option):
-            return f"options: {option!r}: wanted NAME=VALUE without blanks, as smtp_bind_address=192.0.2.7"
-    if wanted.get(route.transport, (route.maxproc, route.options)) != (route.maxproc, route.options):
-        return f"transport = {route.transport!r}: another route gives it other settings"
-    return ""
 
 
 def _present(site: Configuration) -> Iterator[tuple[Place, str, str]]:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from sidecar import check, findings, postfix, wiring_plan
-from sidecar.config import Config, LogConfig, Mode, PolicyConfig, PostfixConfig, Route, SubqueuesConfig
+from sidecar.config import Config, LogConfig, Mode, PolicyConfig, PostfixConfig, Route, SubqueuesConfig, TransportConfig
 from sidecar.findings import Finding, Severity
 from sidecar.lab.private_postfix import PrivatePostfix
 
@@ -27,9 +27,12 @@ GOOD = {
     "header_checks": wiring_plan.HEADER_TABLE,
 }
 ROUTED = Config(route=(Route("out-google", "google"),))
+COMCAST = Config(transport=(TransportConfig("out-comcast", 25, "192.0.2.7"),))
+COMCAST_5 = Config(transport=(TransportConfig("out-comcast", 25, "192.0.2.7", concurrency=5),))
+COMCAST_CF = "out-comcast unix - - n - 25 smtp\n  -o syslog_name=postfix/comcast -o smtp_bind_address=192.0.2.7\n"
 LANE = "lane-01 unix - - n - 2 smtp\n"
 BY_TENANT = Config(route=(Route("out-google", when="tenant = newsletter"),))
-OUT = "out-google unix - - n - - smtp\n"
+OUT = "out-google unix - - n - 20 smtp\n"
 
 
 class Site(NamedTuple):
@@ -127,6 +130,13 @@ CASES: list[tuple[str, str, str, dict[str, str], str, Config | None]] = [
     ("route-wrong", "error", "route[0].when", {}, "", Config(route=(Route("out-google", when="tennant = a"),))),
     ("lane-missing", "error", "subqueues.lane", {}, "", Config(subqueues=SubqueuesConfig(lane=("google",)))),
     ("lane-missing", "error", "subqueues.lane", {"relayhost": "[relay.example]"}, LANE, Config(subqueues=SubqueuesConfig(lane=("google",)))),
+    ("transport-missing", "error", "transport.name", {}, "", COMCAST),
+    ("transport-differs", "warning", "out-comcast/unix/maxproc", {}, COMCAST_CF.replace(" 25 ", " 20 "), COMCAST),
+    ("transport-differs", "warning", "out-comcast/unix/maxproc", {}, COMCAST_CF.replace(" 25 ", " - "), COMCAST),
+    ("transport-differs", "warning", "out-comcast/unix/smtp_bind_address", {}, COMCAST_CF.replace("192.0.2.7", "192.0.2.8"), COMCAST),
+    ("transport-differs", "warning", "out-comcast/unix/smtp_helo_name", {}, COMCAST_CF + "  -o smtp_helo_name=a.example\n", COMCAST),
+    ("transport-differs", "warning", "out-comcast_destination_concurrency_limit", {}, COMCAST_CF, COMCAST_5),
+    ("transport-differs", "warning", "out-google/unix/maxproc", {}, "out-google unix - - n - 7 smtp\n", ROUTED),
     ("always-bcc", "info", "always_bcc", {"always_bcc": "archive@one.example"}, "", None),
     ("always-bcc", "info", "recipient_bcc_maps", {"recipient_bcc_maps": "inline:{a=b}"}, "", None),
     ("milters", "warning", "smtpd_milters", {"smtpd_milters": "inet:127.0.0.1:8891"}, "", None),
@@ -172,6 +182,8 @@ _ALSO = {
         ({}, OUT, ROUTED),
         ({"transport_maps": "inline:{one.example=local:}"}, OUT, ROUTED),
         ({"default_transport": "smtp"}, OUT, ROUTED),
+        ({}, COMCAST_CF, COMCAST),
+        ({"out-comcast_destination_concurrency_limit": "5"}, COMCAST_CF, COMCAST_5),
         ({}, LANE, Config(subqueues=SubqueuesConfig(lane=("google",)))),
         ({"default_transport": "error:no mail leaves"}, OUT, ROUTED),
         ({"syslog_name": "mta"}, "", Config(log=LogConfig(source="-", syslog_names=("mta",)))),
@@ -205,7 +217,7 @@ def test_every_finding_has_a_case() -> None:
         assert f'"{id_}"' in source
     for id_ in below:
         assert f'"{id_}"' in source
-    assert len(findings.CHECKS) == 19  # another check: another case, then another number
+    assert len(findings.CHECKS) == 20  # another check: another case, then another number
 
 
 def ids(found: Sequence[Finding]) -> list[tuple[str, Severity]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar import config
-from sidecar.config import Config, ConfigError, Mode, Route, load
+from sidecar.config import Config, ConfigError, Mode, Route, TransportConfig, load
 
 BAD = sorted((Path(__file__).parent / "badconfig").glob("*.toml"))
 
@@ -225,6 +225,17 @@ url_file = "/etc/sidecar/slack.url"
 name = "many-bounces-at-google"
 when = "measure = hard-bounces.1h and object = google and share > 2%"
 
+[[transport]]
+name = "out-comcast"
+maxproc = 25
+bind_address = "192.0.2.7"
+bind_address6 = "2001:db8::7"
+helo = "out.example.com"
+concurrency = 5
+recipients = 10
+rate_delay_seconds = 1
+options = ["smtp_tls_security_level=encrypt"]
+
 [[route]]
 provider = "google"
 transport = "lane-01"
@@ -255,6 +266,19 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         Route("lane-01", "google"),
         Route("lane-02", "yahoo", maxproc=5, options=("smtp_bind_address=192.0.2.7",)),
         Route("lane-02", when="tenant = newsletter and size > 100k", name="bulk"),
+    )
+    assert read.transport == (
+        TransportConfig(
+            "out-comcast",
+            25,
+            "192.0.2.7",
+            "2001:db8::7",
+            "out.example.com",
+            5,
+            10,
+            1,
+            ("smtp_tls_security_level=encrypt",),
+        ),
     )
     default = flat(dataclasses.asdict(Config()))
     assert [name for name, value in flat(dataclasses.asdict(read)) if (name, value) in default] == []

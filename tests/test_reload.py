@@ -21,7 +21,17 @@ from policies.engine import Engine
 from policies.key import Key
 from policies.site import Settings
 from sidecar import reload, rules
-from sidecar.config import Config, LogConfig, Mode, PolicyConfig, Route, RulesConfig, StoreConfig, SubqueuesConfig
+from sidecar.config import (
+    Config,
+    LogConfig,
+    Mode,
+    PolicyConfig,
+    Route,
+    RulesConfig,
+    StoreConfig,
+    SubqueuesConfig,
+    TransportConfig,
+)
 from sidecar.control import CoreRefused, ask_core
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.reload import LIVE, Source, changed, in_force, read, unpacked
@@ -55,6 +65,7 @@ def test_every_setting_of_core_is_known_and_those_that_change_do() -> None:
         rules=RulesConfig("/rules"),
         subqueues=SubqueuesConfig(1.0, 2.0, 3.0, ("google",), ("yahoo",)),
         route=(Route("lane-01", "yahoo"),),
+        transport=(TransportConfig("lane-01"),),
     )
     different = set(changed(Config(), new))
     assert different >= LIVE

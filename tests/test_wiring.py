@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar import postfix, postfix_configuration, restrictions, wiring, wiring_plan
+from sidecar import postfix, postfix_configuration, restrictions, transports, wiring, wiring_plan
 from sidecar.config import (
     Config,
     ImapConfig,
@@ -28,6 +28,7 @@ from sidecar.config import (
     SeedConfig,
     SeedTestConfig,
     StoreConfig,
+    TransportConfig,
 )
 from sidecar.held_record import HeldRecord, Op
 from sidecar.lab.private_postfix import PrivatePostfix
@@ -531,3 +532,74 @@ def _answer(listener: socket.socket, asked: list[str]) -> None:
                 stream.flush()
                 if len(asked) == 2:
                     return
+
+
+def test_transports_are_rendered_with_their_addresses_and_limits(private: Maker) -> None:
+    comcast = TransportConfig(
+        "out-comcast", 25, "192.0.2.7", "2001:db8::7", "out.example.com", 5, 10, 1, ("smtp_tls_security_level=encrypt",)
+    )
+    config = Config(transport=(comcast, TransportConfig("lane-01", maxproc=1)))
+    one = private(
+        {},
+        "",
+        [Route("out-comcast", when="provider = comcast")],
+        config=config,
+    )
+    made = edits(one, lanes=2)
+    line = "out-comcast unix - - n - 25 smtp -o syslog_name=postfix/out-comcast -o smtp_bind_address=192.0.2.7"
+    line += " -o smtp_bind_address6=2001:db8::7 -o smtp_helo_name=out.example.com -o smtp_tls_security_level=encrypt"
+    assert made["out-comcast/unix"] == line
+    assert made["lane-01/unix"] == "lane-01 unix - - n - 1 smtp -o syslog_name=postfix/lane-01"
+    assert made["lane-02/unix"] == "lane-02 unix - - n - 2 smtp -o syslog_name=postfix/lane-02"
+    limits = {name: value for name, value in made.items() if name.startswith("out-comcast_")}
+    assert limits == {
+        "out-comcast_destination_concurrency_limit": "5",
+        "out-comcast_destination_recipient_limit": "10",
+        "out-comcast_destination_rate_delay": "1s",
+    }
+    before = one.files()
+    assert one.run("apply").exit_code == 0
+    assert [
+        found for each in transports.wanted(one.config).values() for found in transports.differences(each, one.site())
+    ] == []
+    fewer = dataclasses.replace(one.config, transport=(TransportConfig("out-comcast", 9), TransportConfig("lane-01")))
+    differ = [found for each in transports.wanted(fewer).values() for found in transports.differences(each, one.site())]
+    assert {found.key for found in differ} == {
+        "out-comcast/unix/maxproc", "out-comcast/unix/smtp_bind_address", "out-comcast/unix/smtp_bind_address6",
+        "out-comcast/unix/smtp_helo_name", "lane-01/unix/maxproc",
+    }  # fmt: skip
+    assert one.run("remove").exit_code == 0
+    assert {name: text for name, text in one.files().items() if name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("transport", "routes", "says"),
+    [
+        (TransportConfig("smtp"), [], "transport = 'smtp': wanted a name of your own"),
+        (TransportConfig("out", maxproc=0), [], "maxproc = 0: wanted 1 or more"),
+        (
+            TransportConfig("out", bind_address="2001:db8::7"),
+            [],
+            "bind_address = '2001:db8::7': wanted an IPv4 address",
+        ),
+        (TransportConfig("out", bind_address6="x"), [], "bind_address6 = 'x': wanted an IPv6 address of this host"),
+        (TransportConfig("out", helo="a b"), [], "helo = 'a b': wanted a host name"),
+        (
+            TransportConfig("out"),
+            [Route("out", "google", maxproc=5)],
+            "has a [[transport]], which alone says its settings",
+        ),
+    ],
+)
+def test_transports_that_cannot_be_rendered(
+    private: Maker, transport: TransportConfig, routes: list[Route], says: str
+) -> None:
+    one = private({}, "", routes, config=Config(transport=(transport,)))
+    assert [said for said in wiring_plan.plan(one.site(), one.config).refused if says in said]
+
+
+def test_two_transports_of_one_name_and_a_route_to_a_pool() -> None:
+    refused: list[str] = []
+    config = Config(transport=(TransportConfig("out"), TransportConfig("out")), route=(Route("pool:bulk", "google"),))
+    assert list(transports.wanted(config, refused=refused)) == ["out"]
+    assert refused == ["[[transport]] out: there are two of that name"]
