@@ -281,7 +281,12 @@ class Info:
     text: str
 
 
-Action = Dunno | Hold | Filter | Reject | DeferIfPermit | Discard | Info
+@dataclass(frozen=True, slots=True)
+class RejectUnverified:
+    """Have smtpd ask the recipient's own server first: 450 while it does, 550 where that refuses (verify(8))."""
+
+
+Action = Dunno | Hold | Filter | Reject | DeferIfPermit | Discard | Info | RejectUnverified
 
 DUNNO: Final = Dunno()
 
@@ -306,6 +311,8 @@ def value_of(action: Action) -> str:
             value = f"DISCARD {_said(text)}"
         case Info(text):
             value = f"INFO {_said(text)}"
+        case RejectUnverified():
+            value = "reject_unverified_recipient"
     if len(value.encode()) > MAX_VALUE:
         raise ValueError(f"an action of {len(value.encode())} bytes: {value[:60]!a}...; wanted at most {MAX_VALUE}")
     return value

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
-from parsers.policy_protocol import Action, DeferIfPermit, Discard, Dunno, Filter, Hold, Info, Reject
+from parsers.policy_protocol import Action, DeferIfPermit, Discard, Dunno, Filter, Hold, Info, Reject, RejectUnverified
 
 _LOG: Final = logging.getLogger("sidecar.policyd")
 
@@ -24,6 +24,7 @@ _WORDS: dict[type[Action], str] = {
     DeferIfPermit: "DEFER_IF_PERMIT",
     Discard: "DISCARD",
     Info: "INFO",
+    RejectUnverified: "reject_unverified_recipient",
 }
 _TELL_EVERY: Final = 10.0  # seconds between two lines about the same trouble
 _LINES_MAX = 25  # waiting to be written: a line costs more than an answer, and Postfix logs each HOLD with our text

@@ -22,6 +22,7 @@ from parsers.policy_protocol import (
     PolicyRequest,
     ProtocolError,
     Reject,
+    RejectUnverified,
     _read_nothing,
     _usual_reader,
     encode,
@@ -323,6 +324,7 @@ def test_any_bytes_give_requests_or_a_protocol_error(pieces: list[bytes]) -> Non
         (DeferIfPermit("4.7.1", "later"), b"action=DEFER_IF_PERMIT 4.7.1 later\n\n"),
         (Discard("this person unsubscribed"), b"action=DISCARD this person unsubscribed\n\n"),
         (Info("sidecar would hold"), b"action=INFO sidecar would hold\n\n"),
+        (RejectUnverified(), b"action=reject_unverified_recipient\n\n"),
         (Reject("5.1.1", "nö"), "action=REJECT 5.1.1 nö\n\n".encode()),
     ],
 )
