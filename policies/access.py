@@ -187,6 +187,41 @@ class Decision(NamedTuple):
     """For our log and `sidecar ask`, never for the client."""
 
 
+REFUSALS: Final = (Reject, DeferIfPermit)
+"""With these answers a recipient is not among those that Postfix accepts."""
+
+
+class Admitting(Protocol):
+    """Hygiene and quotas; implemented by `policies.admission`. Memory only, never a wait."""
+
+    def recipient(
+        self,
+        request: PolicyRequest,
+        postfix_instance: str,
+        wiring: Mapping[str, Wiring],
+        *,
+        again: bool,
+        acting: bool,
+        now: float,
+    ) -> Decision | None:
+        """Say what RCPT is answered, None where nothing; charge a recipient that is new to its message."""
+        ...
+
+    def explain(
+        self, request: PolicyRequest, postfix_instance: str, wiring: Mapping[str, Wiring], *, now: float
+    ) -> Decision | None:
+        """The same, and charge nothing."""
+        ...
+
+    def ended(self, request: PolicyRequest, postfix_instance: str, *, now: float) -> None:
+        """END-OF-MESSAGE was asked; often, it may be, about one message."""
+        ...
+
+    def forget(self, postfix_instance: str, instance: str) -> None:
+        """A message is finished or was given up."""
+        ...
+
+
 def _nobody_is(_: str) -> tuple[Listed, ...]:
     return ()
 
@@ -233,11 +268,13 @@ class Access:
         wiring: Mapping[str, Wiring],
         refusing: Refusing | None = None,
         pools: Pools | None = None,
+        admitting: Admitting | None = None,
     ) -> None:
         """`wiring`: by Postfix instance; one that is missing gets no FILTER. `pools`: None where no route names one."""
         self._arrivals = arrivals
         self._pools = pools
         self._refusing = refusing
+        self._admitting = admitting
         self._listed = refusing.find if refusing else _nobody_is
         self._discard = refusing.discard if refusing else frozenset[str]()
         # Two generations: what is asked about moves to the younger, the older is dropped as a whole.
@@ -281,6 +318,10 @@ class Access:
             refused = self._pushed_back(request, postfix_instance, now)
         if refused is not None:
             return refused
+        if self._admitting is not None and request.recipient and request.protocol_state in {"", "RCPT"}:
+            said = self._admitting.explain(request, postfix_instance, self._wiring, now=now)
+            if said is not None:
+                return self._acting(said)
         if request.protocol_state == "RCPT":
             return _REMEMBERED
         if request.protocol_state not in {"", "END-OF-MESSAGE"}:
@@ -303,6 +344,8 @@ class Access:
 
     def forget(self, postfix_instance: str, instance: str) -> None:
         """The message is finished or aborted: its smtpd asks about another one on the same connection."""
+        if self._admitting is not None:
+            self._admitting.forget(postfix_instance, instance)
         key = (postfix_instance, instance)
         known = self._young.pop(key, None)
         if known is None:
@@ -331,12 +374,22 @@ class Access:
         known = self._young.get(key)
         if known is None:
             known = self._from_old(key, now)
-        if known is None:
-            self._young[key] = {recipient: None}
-        elif isinstance(known, dict) and recipient not in known:
+        again = known is not None and (isinstance(known, Decision) or recipient in known)
+        if self._admitting is not None and refused is None:
+            acting = self._act
+            said = self._admitting.recipient(
+                request, postfix_instance, self._wiring, again=again, acting=acting, now=now
+            )
+            if said is not None:
+                if acting and isinstance(said.action, REFUSALS):
+                    return said
+                answer = self._acting(said)
+        if again:
+            return answer
+        if isinstance(known, dict):
             known[recipient] = None
         else:
-            return answer
+            self._young[key] = {recipient: None}
         self._recipients += 1
         return answer
 
@@ -347,6 +400,8 @@ class Access:
         return self._acting(refused) if refused is not None else None
 
     def _end_of_message(self, request: PolicyRequest, postfix_instance: str, now: float) -> Decision:
+        if self._admitting is not None:
+            self._admitting.ended(request, postfix_instance, now=now)
         if not request.queue_id:
             return _NO_QUEUE_ID
         instance = request.instance

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from policies.hygiene import Level
+from policies.quota import Counted, Per, Within
 from policies.stored_address import AddressForm
 from policies.timetable import Schedule
 from sidecar.toml_table import ConfigError, read_table
@@ -470,6 +472,69 @@ class TransportConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaConfig:
+    name: str
+    """In answers, the log and commands."""
+    per: Per
+    """Whose bucket: tenant (SASL login), sending-domain, client, sender, tenant-provider."""
+    limit: int
+    """What comes back within a second, a minute, an hour or a day."""
+    within: Within
+    count: Counted = Counted.RECIPIENTS
+    """recipients or messages."""
+    burst: int = 0
+    """At once; 0: as many as the limit. Within any `within` at most limit and burst together."""
+    warn: float = 0.0
+    """Share of the burst from which it is said, as 0.8; 0: never."""
+    defer: bool = True
+    """Beyond it answer 450; false: only say it."""
+    where: str = ""
+    """An expression: which mail counts; empty: all."""
+    keys: int = 10_000
+    """Buckets kept at most; beyond it the one that was asked about longest ago begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class HygieneScopeConfig:
+    tenant: str = ""
+    """SASL login that these levels are for; or:"""
+    sending_domain: str = ""
+    """Domain of the envelope sender."""
+    syntax: Level = Level.OFF
+    null_mx: Level = Level.OFF
+    no_host: Level = Level.OFF
+    typo: Level = Level.OFF
+    disposable: Level = Level.OFF
+    role: Level = Level.OFF
+
+
+@dataclass(frozen=True, slots=True)
+class HygieneConfig:
+    syntax: Level = Level.OFF
+    """off, warn or reject: an address that no mailbox can have."""
+    null_mx: Level = Level.OFF
+    """A domain that says that it takes no mail."""
+    no_host: Level = Level.OFF
+    """A domain with neither a mail exchanger nor an address."""
+    typo: Level = Level.OFF
+    """A known misspelling of a large provider."""
+    disposable: Level = Level.OFF
+    """A domain of mailboxes for minutes."""
+    role: Level = Level.OFF
+    """info@, sales@ and the like."""
+    typo_file: str = ""
+    """File with misspellings in the place of ours: two domains a line, the wrong one first."""
+    disposable_file: str = ""
+    """File with domains in the place of ours, one a line."""
+    role_file: str = ""
+    """File with local parts in the place of ours, one a line."""
+    verify_domains: tuple[str, ...] = ()
+    """Recipient domains for which smtpd is told to ask the recipient's server first (reject_unverified_recipient)."""
+    scope: tuple[HygieneScopeConfig, ...] = ()
+    """[[hygiene.scope]]: other levels for one tenant or one sending domain."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     transport: str
     """Name of a transport in master.cf."""
@@ -515,6 +580,9 @@ class Config:
     """[[condition]]: conditions of the site's own."""
     transport: tuple[TransportConfig, ...] = ()
     """[[transport]]: transports for routes and pools, which `sidecar postfix apply` renders into master.cf."""
+    hygiene: HygieneConfig = field(default_factory=HygieneConfig)
+    quota: tuple[QuotaConfig, ...] = ()
+    """[[quota]]: how much a tenant, a domain, a client or a sender may hand in."""
     route: tuple[Route, ...] = ()
     """[[route]]: which mail goes over which transport, in order."""
 

@@ -235,6 +235,33 @@ concurrency = 5
 recipients = 10
 rate_delay_seconds = 1
 options = ["smtp_tls_security_level=encrypt"]
+[hygiene]
+syntax = "reject"
+null_mx = "reject"
+no_host = "warn"
+typo = "warn"
+disposable = "reject"
+role = "warn"
+typo_file = "/etc/sidecar/typos"
+disposable_file = "/etc/sidecar/disposable"
+role_file = "/etc/sidecar/roles"
+verify_domains = ["yahoo.com"]
+
+[[hygiene.scope]]
+tenant = "newsletter"
+role = "reject"
+
+[[quota]]
+name = "tenant-day"
+per = "tenant"
+count = "messages"
+limit = 50_000
+within = "day"
+burst = 10_000
+warn = 0.8
+defer = false
+where = 'policy_context = "submission"'
+keys = 1000
 
 [[route]]
 provider = "google"
