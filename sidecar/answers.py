@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from parsers.policy_protocol import PolicyRequest, value_of
+from policies.hygiene import NoHost
 from policies.key import Key
 from policies.limit import finite
 from policies.parked import OpenSubQueue
@@ -45,6 +46,7 @@ class Answers:
             "wanted-domains": self.wanted_domains,
             "learned-mx": self.learned_mx,
             "suppress": self.suppress,
+            "quota": self.quota,
             "reload": self.reload,
         }
 
@@ -198,12 +200,21 @@ class Answers:
             )
         return await suppression.answer(request)
 
+    async def quota(self, request: Request) -> Answer:
+        if self._parts.quotas is None:
+            raise ValueError("there are no quotas: the configuration has no [[quota]]")
+        return await self._parts.quotas.answer(request)
+
     def learned_mx(self, request: Request) -> Answer:
         now = time.time()
         for answer in request.get("answers", ()):
             if not answer.get("error"):
                 hosts = tuple(str(host) for host in answer.get("hosts", ()))
-                self._engine.recipients.learn_mx(str(answer["domain"]), hosts, now=now)
+                domain = str(answer["domain"])
+                self._engine.recipients.learn_mx(domain, hosts, now=now)
+                if self._parts.hygiene is not None:
+                    why = None if hosts else NoHost.NULL_MX if answer.get("null_mx") else NoHost.NOTHING
+                    self._parts.hygiene.no_hosts.learn(domain, why, ttl=float(answer["ttl"]), now=now)
         return {}
 
 

@@ -6,6 +6,7 @@ sockets, and neither pandas nor an HTTP client: a slow answer of the outside wor
 
 import asyncio
 import contextlib
+import functools
 import gc
 import itertools
 import logging
@@ -22,22 +23,25 @@ import click
 from parsers.log import LogReader
 from policies import audit
 from policies.access import Access
+from policies.admission import Admission
 from policies.engine import Engine
 from policies.listing import Listing, Queued
 from policies.sent_as import HOUR, KEPT
 from policies.watching import Watching
 from sidecar import own_log, postfix, rules
 from sidecar.answers import Answers
-from sidecar.config import Config, Mode, StoreConfig
+from sidecar.config import DEFAULT_PATH, Config, Mode, StoreConfig
 from sidecar.control import serve_control
 from sidecar.core_parts import Lag, Parts
 from sidecar.hands import Hands
+from sidecar.hygiene import open_hygiene
 from sidecar.ledger import Ledger
 from sidecar.local_time import local_zone
 from sidecar.log_batch import BATCH_LINES, Batch
 from sidecar.log_source import follow
 from sidecar.policyd import serve
 from sidecar.queue_client import HelperUnavailable, QueueClient
+from sidecar.quota import QuotaBook, open_quotas, read_quotas
 from sidecar.reload import Reload, Source
 from sidecar.routes import routes_of, routing_of
 from sidecar.rows import restore
@@ -62,7 +66,7 @@ async def run(config: Config, source: Source) -> None:
 
     Raises ConfigError, PostfixError, RuleError or StoreError when it cannot begin.
     """
-    async with _built(config) as parts:
+    async with _built(config, source.path or DEFAULT_PATH) as parts:
         stop, wake, lag = asyncio.Event(), asyncio.Event(), Lag()
         reload = Reload(parts, source)
         answers = Answers(parts, lag, reload, wake.set)
@@ -82,6 +86,7 @@ async def run(config: Config, source: Source) -> None:
             _prune(parts),
             _tell_answers(parts),
             *([parts.suppression.run()] if parts.suppression else []),
+            *([parts.quotas.run()] if parts.quotas else []),
         )
         try:
             await _until(stop, loops)
@@ -99,8 +104,9 @@ def spare_the_collector() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _built(config: Config) -> AsyncIterator[Parts]:
-    """Build the parts in order, and at the end put away in reverse what must be."""
+async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
+    """Build the parts in order, and at the end put away in reverse what must be. `file`: for what is wrong in it."""
+    wanted, hygiene = read_quotas(config, file=file), open_hygiene(config.hygiene, file=file)
     instances = tuple(postfix.instances(Path(config.postfix.config_directory)))
     thread = ThreadPoolExecutor(1, thread_name_prefix="store")
     store = await asyncio.get_running_loop().run_in_executor(thread, Store.open, config.core_database)
@@ -118,6 +124,11 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
     )
     await asyncio.get_running_loop().run_in_executor(thread, restore, engine, store)
     ledger = Ledger(engine, store, thread)
+    quotas = None
+    if wanted:
+        opening = functools.partial(open_quotas, wanted, store.quotas, engine.provider_of, now=time.time())
+        quotas = await asyncio.get_running_loop().run_in_executor(thread, opening)
+    book = QuotaBook(quotas, store.quotas, thread, engine.telling) if quotas else None
     access = Access(
         engine,
         routing=routing_of(routes_of(config)),
@@ -125,6 +136,7 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
         act=config.mode is Mode.ACT,
         wiring=wired,
         refusing=opened.refusals if opened else None,
+        admitting=Admission(hygiene, quotas, provider_of=engine.provider_of) if hygiene or quotas else None,
     )
     passed = inherited_sockets(os.environ, pid=os.getpid())
     owner = instances[0].parameters["mail_owner"]
@@ -145,9 +157,13 @@ async def _built(config: Config) -> AsyncIterator[Parts]:
             suppression=Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine)
             if opened
             else None,
+            quotas=book,
+            hygiene=hygiene,
         )
     finally:
         await policy.close()
+        if book is not None:
+            await book.store()
         await ledger.commit()
         await asyncio.get_running_loop().run_in_executor(thread, store.close)
         thread.shutdown()

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from parsers.log import LogReader
 from policies.access import Access
 from policies.engine import Engine
+from policies.hygiene import Hygiene
 from policies.watching import Watching
 from sidecar.config import Config
 from sidecar.hands import Hands
 from sidecar.ledger import Ledger
 from sidecar.policyd import PolicyServer
 from sidecar.postfix import Instance
+from sidecar.quota import QuotaBook
 from sidecar.store import Store
 from sidecar.suppression import Suppression
 
@@ -36,6 +38,8 @@ class Parts:
     watching: Watching
     suppression: Suppression | None = None
     """None: nobody is suppressed."""
+    quotas: QuotaBook | None = None
+    hygiene: Hygiene | None = None
 
 
 @dataclass(slots=True)

@@ -53,6 +53,8 @@ class MxAnswer(NamedTuple):
     """Seconds for which asking again is pointless."""
     error: str
     """"" for an answer, else why there is none."""
+    null_mx: bool = False
+    """No hosts, for the domain says that it takes no mail (RFC 7505)."""
 
 
 async def look_up(domain: str, resolver: dns.asyncresolver.Resolver) -> MxAnswer:
@@ -73,7 +75,8 @@ async def look_up(domain: str, resolver: dns.asyncresolver.Resolver) -> MxAnswer
         return MxAnswer(domain, (), RETRY_FIRST, _said(error))
     exchanges = sorted((rdata.preference, _host(rdata.exchange)) for rdata in answer)
     hosts = tuple(dict.fromkeys(host for _, host in exchanges if host))[:_HOSTS_MAX]
-    return MxAnswer(domain, hosts, min(max(answer.chaining_result.minimum_ttl, TTL_MIN), TTL_MAX), "")
+    ttl = min(max(answer.chaining_result.minimum_ttl, TTL_MIN), TTL_MAX)
+    return MxAnswer(domain, hosts, ttl, "", null_mx=not hosts)
 
 
 async def _implicit(domain: str, name: dns.name.Name, resolver: dns.asyncresolver.Resolver, ttl: float) -> MxAnswer:

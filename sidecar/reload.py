@@ -22,10 +22,12 @@ from policies.classify import RuleSet
 from policies.rule import Provider
 from policies.rules import RuleError
 from sidecar import postfix, rules
-from sidecar.config import Config, ConfigError, Mode, SuppressionConfig, load
+from sidecar.config import DEFAULT_PATH, Config, ConfigError, HygieneConfig, Mode, SuppressionConfig, load
 from sidecar.core_parts import Parts
 from sidecar.routes import routes_of, routing_in_turns
 from sidecar.site import check_strategies, engine_settings, listeners, wiring
+from sidecar.hygiene import open_hygiene
+from sidecar.quota import read_quotas
 from sidecar.systemd import notify
 
 _LOG = logging.getLogger("sidecar.core")
@@ -62,6 +64,8 @@ _OF_CORE: Final = frozenset(
         "authentication.domains",
         "report.campaign_headers",
         "report.segment_headers",
+        "quota",
+        *(f"hygiene.{field.name}" for field in dataclasses.fields(HygieneConfig)),
         *(f"suppression.{field.name}" for field in dataclasses.fields(SuppressionConfig)),
     }
 )
@@ -109,6 +113,9 @@ class Reading(NamedTuple):
 def read(source: Source, postfix_directory: str) -> Reading:
     """Read everything again. Raises ConfigError, PostfixError or RuleError."""
     config = source.applied(load(source.path))
+    file = source.path or DEFAULT_PATH
+    read_quotas(config, file=file)
+    open_hygiene(config.hygiene, file=file)
     own = rules.own_providers(config.rules.directory)
     check_strategies(config, rules.together(own))
     instances = tuple(postfix.instances(Path(postfix_directory)))

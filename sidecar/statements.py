@@ -64,5 +64,7 @@ PRUNE_AUDIT = (
 """In this order; the triggers of 0090-audit.sql let nothing else be deleted."""
 PRUNE_SENT_AS = "DELETE FROM sent_as WHERE hour < ?"
 
-SCHEMA = Schema("schema", "core", frozenset({"checkpoint", "subqueue", "hold", "learned", "broken_authentication"}))
+SCHEMA = Schema(
+    "schema", "core", frozenset({"checkpoint", "subqueue", "hold", "learned", "broken_authentication", "quota"})
+)
 """The state of the engine is read from these tables at its start."""

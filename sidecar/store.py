@@ -14,6 +14,7 @@ from sidecar.database import Database, StoreDamaged, StoreError, StoreUnavailabl
 from sidecar.history_store import HistoryStore
 from sidecar.history_store import prune as prune_history
 from sidecar.log_batch import Position
+from sidecar.quota_store import QuotaTable
 from sidecar.store_rows import BrokenRow, Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
 from sidecar.suppression_store import SuppressionTables
 
@@ -135,6 +136,10 @@ class Store:
     @property
     def suppression(self) -> SuppressionTables:
         return SuppressionTables(self._database)
+
+    @property
+    def quotas(self) -> QuotaTable:
+        return QuotaTable(self._database)
 
     def close(self) -> None:
         self._database.close()

@@ -34,10 +34,15 @@ from parsers.policy_protocol import (
 )
 from parsers.postfix.facts import Filtered, Held
 from policies.access import Access, Decision, held_key, hold_text
+from policies.admission import Admission
+from policies.hygiene import Hygiene, Level, Levels
+from policies.quota import Per, Quotas
+from sidecar.hygiene import packaged
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.policy_sockets import BACKLOG, Listener
 from sidecar.policyd import PolicyServer, serve
 from tests.policy_world import KEY, RULE, World, access_in
+from tests.quota_world import quota
 from tests.test_refusals import DEAD, OTHER, suppressing
 
 pytestmark = pytest.mark.postfix
@@ -209,6 +214,67 @@ def test_who_is_suppressed_is_refused_with_a_reason_and_the_others_get_the_messa
         assert log.delivered(to="alive@gmx.de") == "default"
         assert send(postfix, "", "dead@gmail.com")["dead@gmail.com"][0] == 250  # a bounce gets through
     assert not log.troubles()
+
+
+def test_who_is_over_quota_is_told_to_come_back_and_others_are_not(postfix: PrivatePostfix) -> None:
+    """The sender has room for two recipients; what is mistyped is refused, and takes none of it."""
+    log = Log(postfix)
+    quotas = Quotas((quota(per=Per.SENDER, limit=2, burst=2),), organizational=str, provider_of=lambda _: None)
+    hygiene = Hygiene(Levels(typo=Level.REJECT), packaged())
+    access = access_in(admitting=Admission(hygiene, quotas, provider_of=lambda _: None))
+    queued = len(postfix.postqueue())
+    with served(postfix, access) as server:
+        with smtplib.SMTP("127.0.0.1", postfix.port) as client:
+            client.ehlo()
+            client.mail("a@else.example")
+            assert client.rcpt("given-up@gmx.de")[0] == 250
+            client.rset()
+            client.mail("a@else.example")
+            code, said = client.rcpt("quota@gmial.com")
+            assert (code, b"5.1.2 <quota@gmial.com>: " in said, b"misspelling of gmail.com" in said) == (
+                554,
+                True,
+                True,
+            )
+            replies = [client.rcpt(f"quota{number}@gmx.de") for number in range(4)]
+            assert [code for code, _ in replies] == [250, 250, 450, 450]
+            assert (
+                b"4.7.1 <quota2@gmx.de>: Recipient address rejected: Quota reached: 2 recipients an hour"
+                in replies[2][1]
+            )
+            assert client.data("Subject: a\r\n\r\nb\r\n")[0] == 250
+        assert send(postfix, "b@else.example", "quota-b@gmx.de")["."][0] == 250
+        assert server.figures().fail_open == {}
+    for recipient in ("quota0@gmx.de", "quota1@gmx.de", "quota-b@gmx.de"):
+        assert log.delivered(to=recipient) == "default"
+    assert {bucket.key: round(bucket.taken) for bucket in quotas.buckets(now=time.time())} == {
+        "a@else.example": 2,
+        "b@else.example": 1,
+    }
+    assert len(postfix.postqueue()) == queued
+    assert not log.troubles()
+
+
+def test_postfix_verifies_a_recipient_when_it_is_told_to() -> None:
+    """The restriction's name is an answer; here the transport says that nobody is there."""
+    master = "asked unix - - n - - error\n"
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        more = {
+            "address_verify_default_transport": "asked:no such user",
+            "address_verify_map": "",
+            "address_verify_poll_count": "3",
+        }
+        with PrivatePostfix(Path(name), main_cf=SETTINGS | more, master_cf=LANE + master) as postfix:
+            hygiene = Hygiene(Levels(), packaged(), verify=frozenset({"gmx.de"}))
+            access = access_in(admitting=Admission(hygiene, None, provider_of=lambda _: None))
+            log = Log(postfix)
+            with served(postfix, access):
+                replies = send(postfix, "a@else.example", "nobody@gmx.de", "somebody@web.de")
+            assert replies["nobody@gmx.de"][0] == 450
+            assert b"unverified address" in replies["nobody@gmx.de"][1]
+            assert (replies["somebody@web.de"][0], replies["."][0]) == (250, 250)
+            assert not [line for line in log.troubles() if "restriction" in line]
 
 
 def held(postfix: PrivatePostfix) -> list[tuple[str, ...]]:
