@@ -5,11 +5,12 @@ connections, first as fast as they can, then 2,000 a second. Ours decides with t
 and 10,000 open sub-queues, as many at each provider, and looks every recipient up among 100,000 suppressed ones. Rounds alternate between the servers. Of CPU time the
 lowest of a server's rounds counts, for whatever else the machine does can only add to it; of a latency the median.
 
-    python benchmarks/policyd.py [--json] [--seconds 2] [--rounds 5] [--suppressed 100000] [--routes 500] [--stand-in] [--only NAME ...]
+    python benchmarks/policyd.py [--json] [--seconds 2] [--rounds 5] [--suppressed 100000] [--routes 500] [--quotas] [--stand-in] [--only NAME ...]
     python benchmarks/policyd.py --reload [--json]
 
 --reload asks core itself 2,000 questions a second, first in quiet, then while it reads 600 rules again ten times, and
 says how long the slowest answer took; it needs Postfix's commands, for core asks them about the site.
+--quotas has every request counted by five quotas, that of senders with 5,000 buckets, which ever new senders push out.
 --stand-in puts a dictionary in the place of the engine: what the service alone costs. Says which bars
 of the design are met and which are missed. Needs gcc; postfwd is left out where it is not installed.
 """
@@ -39,8 +40,10 @@ sys.path.insert(0, str(HERE.parent))
 from benchmarks.suppression import strangers  # noqa: E402  # after the path
 from parsers.address import domain_of  # noqa: E402  # as above
 from policies.access import Access, Arrival, Arrivals, Parked, Wiring  # noqa: E402  # as above
+from policies.admission import Admission  # noqa: E402  # as above
 from policies.engine import Engine  # noqa: E402  # as above
 from policies.key import Key  # noqa: E402  # as above
+from policies.quota import Counted, Per, Quota, Quotas, Within  # noqa: E402  # as above
 from policies.refusals import Refusals  # noqa: E402  # as above
 from policies.routing import Routing, read_route, to_provider  # noqa: E402  # as above
 from policies.site import Settings  # noqa: E402  # as above
@@ -63,6 +66,7 @@ SLOWEST_MS = 50.0
 """Of an answer during a reload."""
 SUBQUEUES = 10_000
 SENDERS = 10_000
+QUOTA_KEYS = 5_000
 """Sending domains in the load; as many have a sub-queue, each at one provider."""
 
 # The domains of policy_load.c.
@@ -209,7 +213,23 @@ def _routing(count: int) -> Routing:
     return routing_of([*read, to_provider("yahoo", "lane-01"), to_provider("apple", "lane-02")])
 
 
-async def _serve(path: Path, index: Path, *, stand_in: bool, routes: int) -> None:
+def _quotas(arrivals: Arrivals) -> Admission:
+    """Rows that never run dry, so that what is measured is what nearly all mail costs."""
+    rows = tuple(
+        Quota(f"{per}-{counted}", per, counted, 10**9, Within.DAY, burst=10**9, warn=0.8, keys=QUOTA_KEYS)
+        for per, counted in (
+            (Per.TENANT, Counted.MESSAGES),
+            (Per.TENANT, Counted.RECIPIENTS),
+            (Per.SENDING_DOMAIN, Counted.RECIPIENTS),
+            (Per.CLIENT, Counted.RECIPIENTS),
+            (Per.SENDER, Counted.RECIPIENTS),
+        )
+    )
+    quotas = Quotas(rows, organizational=rules.organizational_domain, provider_of=arrivals.provider_of)
+    return Admission(None, quotas, provider_of=arrivals.provider_of)
+
+
+async def _serve(path: Path, index: Path, *, stand_in: bool, routes: int, quotas: bool) -> None:
     engine = None if stand_in else _engine(time.time())
     arrivals: Arrivals = StandIn() if engine is None else engine
     wiring = {"postfix": Wiring(filter_allowed=True, own_domains=frozenset({"corp.example"}))}
@@ -220,6 +240,7 @@ async def _serve(path: Path, index: Path, *, stand_in: bool, routes: int) -> Non
         act=True,
         wiring=wiring,
         refusing=_refusals(index),
+        admitting=_quotas(arrivals) if quotas else None,
     )
     await serve(access, [Listener(f"unix:{path}")])
     spare_the_collector()  # as core does
@@ -307,7 +328,7 @@ def measured(closed: Sequence[Load], at_rate: Sequence[Load]) -> Measured:
 
 
 def run(
-    *, seconds: float, rounds: int, suppressed: int, routes: int, stand_in: bool, only: Sequence[str]
+    *, seconds: float, rounds: int, suppressed: int, routes: int, quotas: bool, stand_in: bool, only: Sequence[str]
 ) -> dict[str, Measured]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
@@ -326,6 +347,7 @@ def run(
                 build(strangers(suppressed, random.Random(1)), index, Stamp(bytes(16), 0))
             command = [sys.executable, __file__, "--serve", str(path), "--index", str(index)]
             command += ["--routes", str(routes), *(["--stand-in"] if stand_in else [])]
+            command += ["--quotas"] if quotas else []
             servers.append(stack.enter_context(started("sidecar", command, path)))
         if "postfwd" in only and shutil.which("postfwd1"):
             servers.append(stack.enter_context(started_postfwd(directory)))
@@ -433,6 +455,7 @@ def main() -> None:
         "--suppressed", type=int, default=100_000, help="addresses on the suppression list; 0: no look-up"
     )
     parser.add_argument("--routes", type=int, default=0, help="routes beside those to two providers")
+    parser.add_argument("--quotas", action="store_true", help="each request is counted by five quotas")
     parser.add_argument("--stand-in", action="store_true", help="a dictionary in the place of the engine")
     parser.add_argument("--only", nargs="+", choices=["c", "sidecar", "postfwd"], default=["c", "sidecar", "postfwd"])
     parser.add_argument("--reload", action="store_true", help="the slowest answer while core reloads")
@@ -442,7 +465,7 @@ def main() -> None:
     if given.serve:
         # As in core: a line for each HOLD, to a stream that somebody else reads.
         logging.basicConfig(level=logging.INFO, stream=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
-        asyncio.run(_serve(given.serve, given.index, stand_in=given.stand_in, routes=given.routes))
+        asyncio.run(_serve(given.serve, given.index, stand_in=given.stand_in, routes=given.routes, quotas=given.quotas))
         return
     if given.reload:
         reloads = run_reloads()
@@ -458,6 +481,7 @@ def main() -> None:
         rounds=given.rounds,
         suppressed=given.suppressed,
         routes=given.routes,
+        quotas=given.quotas,
         stand_in=given.stand_in,
         only=given.only,
     )

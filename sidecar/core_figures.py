@@ -36,6 +36,7 @@ def figures(parts: Parts, *, lag: Lag) -> dict[str, Any]:
         *_subqueues(parts),
         *_policy(parts),
         *_suppression(parts),
+        *_admission(parts),
         *_own(parts),
     ]
     policy = parts.policy.figures()
@@ -266,6 +267,27 @@ def _own(parts: Parts) -> list[Row]:
             "gauge",
             "Open files and sockets of core.",
             [({}, sum(1 for _ in _DESCRIPTORS.iterdir()))],
+        ),
+    ]
+
+
+def _admission(parts: Parts) -> list[Row]:
+    beyond = parts.quotas.quotas.beyond if parts.quotas else {}
+    keys = parts.quotas.quotas.keys() if parts.quotas else {}
+    found = parts.hygiene.found if parts.hygiene else {}
+    return [
+        (
+            "sidecar_quota_beyond_total",
+            "counter",
+            "Recipients that a quota had no room for, deferred or only said.",
+            _by("quota", beyond),
+        ),
+        ("sidecar_quota_keys", "gauge", "Buckets of a quota in memory.", _by("quota", keys)),
+        (
+            "sidecar_hygiene_found_total",
+            "counter",
+            "Recipients that hygiene refused or warned of.",
+            _by("check", found),
         ),
     ]
 

@@ -72,7 +72,18 @@ def test_every_setting_of_core_is_known_and_those_that_change_do() -> None:
     assert set(changed(in_force(Config(), new), new)) == different - LIVE
     assert set(changed(Config(), in_force(Config(), new))) == LIVE
     sections = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
-    of_core = ("log", "policy", "store", "rules", "subqueues", "postfix", "authentication", "report", "suppression", "hygiene")
+    of_core = (
+        "log",
+        "policy",
+        "store",
+        "rules",
+        "subqueues",
+        "postfix",
+        "authentication",
+        "report",
+        "suppression",
+        "hygiene",
+    )
     named = {f"{name}.{key.name}" for name in of_core
              for key in dataclasses.fields(sections[name])} | set(sections)  # fmt: skip
     assert named >= reload._OF_CORE | LIVE
