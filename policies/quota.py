@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv6Network
+from math import inf
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from parsers.address import domain_of
@@ -77,19 +79,6 @@ def client_network(address: str) -> str:
         return address
 
 
-def _tenant_provider(asked: Asked) -> str:
-    return f"{asked.request.sasl_username}@{asked.provider}" if asked.request.sasl_username and asked.provider else ""
-
-
-_KEYS: Final[Mapping[Per, Callable[[Asked], str]]] = {
-    Per.TENANT: lambda asked: asked.request.sasl_username,
-    Per.SENDING_DOMAIN: lambda asked: asked.sending_domain,
-    Per.CLIENT: lambda asked: client_network(asked.request.client_address),
-    Per.SENDER: lambda asked: asked.request.sender.lower(),
-    Per.TENANT_PROVIDER: _tenant_provider,
-}
-"""Whose bucket a question concerns; "" is nobody's: mail without a login has no tenant, a bounce no sender."""
-
 _SAID: Final[Mapping[Per, str]] = {
     Per.TENANT: "this login",
     Per.SENDING_DOMAIN: "this sending domain",
@@ -130,10 +119,14 @@ class Quota:
 class Bucket:
     """What one key has taken of a quota and what has not come back yet."""
 
-    __slots__ = ("at", "beyond", "key", "quota", "rate", "stage", "taken", "unsettled")
+    __slots__ = ("at", "beyond", "by_message", "full", "key", "quota", "rate", "stage", "taken", "unsettled", "warn_at")
 
     def __init__(self, quota: Quota, key: str, *, now: float, taken: float = 0.0) -> None:
         self.quota = quota
+        self.by_message = quota.counted is Counted.MESSAGES
+        self.full = quota.burst - 1 + _ALMOST
+        """With more taken there is no room for one more."""
+        self.warn_at = quota.warn * quota.burst or inf
         self.key = key
         self.rate = quota.rate
         self.taken = taken
@@ -206,11 +199,22 @@ class Quotas:
         provider_of: Callable[[str], str | None],
     ) -> None:
         self.quotas = {quota.name: quota for quota in quotas}
-        self._rows = [(quota, quota.where, _KEYS[quota.per], OrderedDict[str, Bucket]()) for quota in quotas]
-        self._buckets = {quota.name: buckets for quota, _, _, buckets in self._rows}
+        self._buckets = {quota.name: OrderedDict[str, Bucket]() for quota in quotas}
         self._organizational = organizational
         self._provider_of = provider_of
-        self._by_provider = any(quota.by_provider or quota.per is Per.TENANT_PROVIDER for quota in quotas)
+        keys: Mapping[Per, Callable[[PolicyRequest], str]] = {
+            Per.TENANT: attrgetter("sasl_username"),
+            Per.SENDING_DOMAIN: self._sending_domain,
+            Per.CLIENT: lambda request: client_network(request.client_address),
+            Per.SENDER: lambda request: request.sender.lower(),
+            Per.TENANT_PROVIDER: self._tenant_provider,
+        }
+        """Whose bucket a question concerns; "" is nobody's: mail without a login has no tenant, a bounce no sender."""
+        self._rows = [
+            (quota, quota.where, keys[quota.per], self._buckets[quota.name], quota.keys // 2) for quota in quotas
+        ]
+        self._where = any(quota.where is not None for quota in quotas)
+        self._by_provider = any(quota.by_provider for quota in quotas)
         self._open: OrderedDict[Message, _Message] = OrderedDict()
         self._given_up: list[_Message] = []
         """Forgotten before they ended; given back when next somebody asks, who knows what time it is."""
@@ -226,7 +230,8 @@ class Quotas:
         One that is deferred takes nothing. Nor does one that would be and is taken all the same (`acting` is false, or
         the quota only warns): so what is said is what would have been done.
         """
-        self._give_back_forgotten(now)
+        if self._given_up:
+            self._give_back_forgotten(now)
         buckets = self._concerned(request, now)
         if not buckets:
             return None
@@ -237,13 +242,15 @@ class Quotas:
         limited, worst = None, 0.0
         charge, over = [], []
         for bucket in buckets:
-            bucket.drain(now)
-            quota = bucket.quota
-            if quota.counted is Counted.MESSAGES and bucket in charged:
+            if charged and bucket.by_message and bucket in charged:
                 continue
-            if bucket.taken + 1.0 <= quota.burst + _ALMOST:
+            if now > bucket.at:  # as drain() does, which is a call
+                left = bucket.taken - (now - bucket.at) * bucket.rate
+                bucket.taken = max(0.0, left)
+            bucket.at = now
+            if bucket.taken <= bucket.full:
                 charge.append(bucket)
-            elif not quota.defers:
+            elif not bucket.quota.defers:
                 over.append(bucket)
             elif limited is None or bucket.wait() > worst:
                 limited, worst = bucket, bucket.wait()
@@ -258,8 +265,10 @@ class Quotas:
             bucket.taken += 1.0
             bucket.unsettled += 1
             charged[bucket] = charged.get(bucket, 0) + 1
-            if bucket.quota.warn:
+            if bucket.taken >= bucket.warn_at:
                 said = _said_once(bucket, _WARNED) or said
+            elif bucket.stage and bucket.taken < bucket.quota.burst * (bucket.quota.warn or 1.0) / 2:
+                bucket.stage = _BELOW
         for bucket in over:
             bucket.beyond += 1
             self.beyond[bucket.quota.name] += 1
@@ -271,7 +280,8 @@ class Quotas:
 
         Once a message, however often smtpd asks. Nothing is refused here: a message that was let in is let in.
         """
-        self._give_back_forgotten(now)
+        if self._given_up:
+            self._give_back_forgotten(now)
         if not message[1]:
             return
         opened = self._open.get(message) or self._begin(message, now)
@@ -281,8 +291,8 @@ class Quotas:
         count = request.recipient_count
         for bucket, charged in opened.charged.items():
             bucket.unsettled -= charged
-            surplus = charged - count if bucket.quota.counted is Counted.RECIPIENTS else 0
-            _give_back(bucket, surplus, since=opened.since, now=now)
+            if charged > count and not bucket.by_message:
+                _give_back(bucket, charged - count, since=opened.since, now=now)
             self._changed[bucket] = None
         if count > opened.asked:
             self._charge_unasked(request, count - opened.asked, opened, now)
@@ -304,24 +314,37 @@ class Quotas:
                 limited, worst = seen, seen.wait()
         return None if limited is None else _deferring(limited, worst)
 
+    def _sending_domain(self, request: PolicyRequest) -> str:
+        return self._organizational(domain_of(request.sender)) if request.sender else ""
+
+    def _provider(self, request: PolicyRequest) -> str:
+        return self._provider_of(domain_of(request.recipient)) or ""
+
+    def _tenant_provider(self, request: PolicyRequest) -> str:
+        provider = self._provider(request) if request.sasl_username else ""
+        return f"{request.sasl_username}@{provider}" if provider else ""
+
+    def _asked(self, request: PolicyRequest) -> Asked:
+        return Asked(request, self._provider(request) if self._by_provider else "", self._sending_domain(request))
+
     def _concerned(self, request: PolicyRequest, now: float, *, peek: bool = False) -> list[Bucket]:
-        provider = self._provider_of(domain_of(request.recipient)) or "" if self._by_provider else ""
-        asked = Asked(request, provider, self._organizational(domain_of(request.sender)) if request.sender else "")
+        """The buckets of a question; `peek`: those that there are not are made for the moment alone.
+
+        Which one was asked about last is kept of tables that are half full: in others none is dropped soon.
+        """
+        asked = self._asked(request) if self._where else None
         found = []
-        for quota, where, key_of, buckets in self._rows:
-            if where is not None and not where(asked):
+        for quota, where, key_of, buckets, half in self._rows:
+            if where is not None and asked is not None and not where(asked):
                 continue
-            key = key_of(asked)
+            key = key_of(request)
             if not key:
                 continue
             bucket = buckets.get(key)
-            if bucket is not None:
-                if not peek:
-                    buckets.move_to_end(key)
-            elif peek:
-                bucket = Bucket(quota, key, now=now)
-            else:
-                bucket = self._new(quota, key, now=now)
+            if bucket is None:
+                bucket = Bucket(quota, key, now=now) if peek else self._new(quota, key, now=now)
+            elif not peek and len(buckets) > half:
+                buckets.move_to_end(key)
             found.append(bucket)
         return found
 
@@ -346,16 +369,15 @@ class Quotas:
     def _charge_unasked(self, request: PolicyRequest, count: int, opened: _Message, now: float) -> None:
         """Recipients whom nobody asked about at RCPT: after a restart of ours, or a bare <postmaster>."""
         for bucket in self._concerned(request, now):
-            by_recipient = bucket.quota.counted is Counted.RECIPIENTS
-            if not by_recipient and bucket in opened.charged:
+            if bucket.by_message and bucket in opened.charged:
                 continue
             bucket.drain(now)
-            bucket.taken = max(bucket.taken, min(bucket.taken + (count if by_recipient else 1), bucket.quota.burst))
+            bucket.taken = max(
+                bucket.taken, min(bucket.taken + (1 if bucket.by_message else count), bucket.quota.burst)
+            )
             self._changed[bucket] = None
 
     def _give_back_forgotten(self, now: float) -> None:
-        if not self._given_up:
-            return
         for opened in self._given_up:
             for bucket, charged in opened.charged.items():
                 bucket.unsettled -= charged
@@ -425,8 +447,6 @@ def _said_once(bucket: Bucket, stage: int) -> Limited | None:
     """Say that a bucket has got so full, once; again when it was half as full in between."""
     quota = bucket.quota
     share = bucket.taken / quota.burst
-    if share < (quota.warn or 1.0) / 2:
-        bucket.stage = _BELOW
     if stage <= bucket.stage or share < quota.warn:
         return None
     bucket.stage = stage
