@@ -5,7 +5,7 @@ Knows what is charged, when, and what is given back; what smtpd is told about it
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv6Network
@@ -110,25 +110,29 @@ class Quota:
     keys: int = 10_000
     """Buckets at most; beyond it the one that was asked about longest ago begins anew, full of room."""
 
-    @property
-    def rate(self) -> float:
-        """What comes back, a second."""
-        return self.limit / SECONDS[self.within]
+    rate: float = field(init=False)
+    """What comes back, a second."""
+    full: float = field(init=False)
+    """With more taken there is no room for one more."""
+    warn_at: float = field(init=False)
+    by_message: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        made = object.__setattr__  # the class is frozen; these follow from the rest, and are read for each recipient
+        made(self, "rate", self.limit / SECONDS[self.within])
+        made(self, "full", self.burst - 1 + _ALMOST)
+        made(self, "warn_at", self.warn * self.burst or inf)
+        made(self, "by_message", self.counted is Counted.MESSAGES)
 
 
 class Bucket:
     """What one key has taken of a quota and what has not come back yet."""
 
-    __slots__ = ("at", "beyond", "by_message", "full", "key", "quota", "rate", "stage", "taken", "unsettled", "warn_at")
+    __slots__ = ("at", "beyond", "key", "quota", "stage", "taken", "unsettled")
 
     def __init__(self, quota: Quota, key: str, *, now: float, taken: float = 0.0) -> None:
         self.quota = quota
-        self.by_message = quota.counted is Counted.MESSAGES
-        self.full = quota.burst - 1 + _ALMOST
-        """With more taken there is no room for one more."""
-        self.warn_at = quota.warn * quota.burst or inf
         self.key = key
-        self.rate = quota.rate
         self.taken = taken
         self.at = now
         """When `taken` was true."""
@@ -141,13 +145,13 @@ class Bucket:
     def drain(self, now: float) -> None:
         """Let come back what has; a clock set back takes nothing away and gives nothing."""
         if now > self.at:
-            left = self.taken - (now - self.at) * self.rate
+            left = self.taken - (now - self.at) * self.quota.rate
             self.taken = max(left, 0.0)
         self.at = now
 
     def wait(self) -> float:
         """Seconds until there is room for one more, after `drain`."""
-        return max(0.0, (self.taken + 1.0 - self.quota.burst) / self.rate)
+        return max(0.0, (self.taken + 1.0 - self.quota.burst) / self.quota.rate)
 
 
 _BELOW, _WARNED, _OVER = range(3)
@@ -242,13 +246,13 @@ class Quotas:
         limited, worst = None, 0.0
         charge, over = [], []
         for bucket in buckets:
-            if charged and bucket.by_message and bucket in charged:
+            if charged and bucket.quota.by_message and bucket in charged:
                 continue
             if now > bucket.at:  # as drain() does, which is a call
-                left = bucket.taken - (now - bucket.at) * bucket.rate
+                left = bucket.taken - (now - bucket.at) * bucket.quota.rate
                 bucket.taken = max(0.0, left)
             bucket.at = now
-            if bucket.taken <= bucket.full:
+            if bucket.taken <= bucket.quota.full:
                 charge.append(bucket)
             elif not bucket.quota.defers:
                 over.append(bucket)
@@ -265,7 +269,7 @@ class Quotas:
             bucket.taken += 1.0
             bucket.unsettled += 1
             charged[bucket] = charged.get(bucket, 0) + 1
-            if bucket.taken >= bucket.warn_at:
+            if bucket.taken >= bucket.quota.warn_at:
                 said = _said_once(bucket, _WARNED) or said
             elif bucket.stage and bucket.taken < bucket.quota.burst * (bucket.quota.warn or 1.0) / 2:
                 bucket.stage = _BELOW
@@ -291,7 +295,7 @@ class Quotas:
         count = request.recipient_count
         for bucket, charged in opened.charged.items():
             bucket.unsettled -= charged
-            if charged > count and not bucket.by_message:
+            if charged > count and not bucket.quota.by_message:
                 _give_back(bucket, charged - count, since=opened.since, now=now)
             self._changed[bucket] = None
         if count > opened.asked:
@@ -310,7 +314,11 @@ class Quotas:
         for bucket in self._concerned(request, now, peek=True):
             seen = Bucket(bucket.quota, bucket.key, now=bucket.at, taken=bucket.taken)
             seen.drain(now)
-            if seen.wait() > _ALMOST / seen.rate and seen.quota.defers and (limited is None or seen.wait() > worst):
+            if (
+                seen.wait() > _ALMOST / seen.quota.rate
+                and seen.quota.defers
+                and (limited is None or seen.wait() > worst)
+            ):
                 limited, worst = seen, seen.wait()
         return None if limited is None else _deferring(limited, worst)
 
@@ -369,11 +377,11 @@ class Quotas:
     def _charge_unasked(self, request: PolicyRequest, count: int, opened: _Message, now: float) -> None:
         """Recipients whom nobody asked about at RCPT: after a restart of ours, or a bare <postmaster>."""
         for bucket in self._concerned(request, now):
-            if bucket.by_message and bucket in opened.charged:
+            if bucket.quota.by_message and bucket in opened.charged:
                 continue
             bucket.drain(now)
             bucket.taken = max(
-                bucket.taken, min(bucket.taken + (1 if bucket.by_message else count), bucket.quota.burst)
+                bucket.taken, min(bucket.taken + (1 if bucket.quota.by_message else count), bucket.quota.burst)
             )
             self._changed[bucket] = None
 
@@ -433,7 +441,7 @@ def _give_back(bucket: Bucket, count: int, *, since: float, now: float) -> None:
     """
     if count > 0:
         bucket.drain(now)
-        back = count - max(0.0, now - since) * bucket.rate
+        back = count - max(0.0, now - since) * bucket.quota.rate
         bucket.taken = max(0.0, bucket.taken - max(0.0, back))
 
 
