@@ -7,13 +7,16 @@ from typing import Any, cast
 from parsers.log import LogReader
 from parsers.policy_protocol import Hold
 from policies.engine import Engine
+from policies.hygiene import Hygiene, Levels
 from policies.site import Settings
 from policies.watching import Watching
 from sidecar import rules
 from sidecar.config import Config
 from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
+from sidecar.hygiene import packaged
 from sidecar.policy_tally import Tally
+from tests.quota_world import admitted, quota, quotas
 from tests.world import RULES
 
 NOW = 1_800_000_000.0
@@ -59,6 +62,8 @@ def core_parts(*lines: str) -> tuple[Parts, Lag]:
     tally.acted("Q9", Hold(""), b"action=HOLD\n\n", "")
     tally.failed_open(KeyError("x"))
     tally.closed("protocol", "bytes")
+    made = quotas(quota())
+    admitted(made, 11)
     parts = Parts(
         config=Config(),
         instances=(),
@@ -71,6 +76,8 @@ def core_parts(*lines: str) -> tuple[Parts, Lag]:
         access=cast("Any", None),
         policy=cast("Any", SimpleNamespace(figures=lambda: tally.figures(connections=2))),
         watching=watching,
+        quotas=cast("Any", SimpleNamespace(quotas=made)),
+        hygiene=Hygiene(Levels(), packaged()),
     )
     return parts, lag
 
