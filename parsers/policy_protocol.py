@@ -283,7 +283,10 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class RejectUnverified:
-    """Have smtpd ask the recipient's own server first: 450 while it does, 550 where that refuses (verify(8))."""
+    """Have smtpd ask the recipient's own server first (verify(8)).
+
+    450 while it does, and `unverified_recipient_reject_code` where that refuses.
+    """
 
 
 Action = Dunno | Hold | Filter | Reject | DeferIfPermit | Discard | Info | RejectUnverified

@@ -285,7 +285,10 @@ class Access:
         self._since = 0.0
         """When the young generation began."""
         self._acted: Counter[Decision] = Counter()
-        """What smtpd was told that changes mail, but for HOLD."""
+        """What smtpd was told that changes mail, but for HOLD and for what stands here:"""
+        self._not_admitted: dict[str, tuple[Decision, int]] = {}
+        """By rule of hygiene or quota: the first that was refused, and how many. Each names a domain or a sender, of
+        which there may be any number."""
         self.configure(routing=routing, milters_quarantine=milters_quarantine, act=act, wiring=wiring)
 
     def configure(self, *, routing: Routing, milters_quarantine: bool, act: bool, wiring: Mapping[str, Wiring]) -> None:
@@ -337,9 +340,10 @@ class Access:
     def take_acted(self) -> list[tuple[Acted, int]]:
         """Give what smtpd was told since the last time that changes mail, but for HOLD, which the engine tells."""
         acted, self._acted = self._acted, Counter()
+        not_admitted, self._not_admitted = self._not_admitted, {}
         return [
             (Acted(_KINDS[type(decision.action)], decision.rule, decision.why), count)
-            for decision, count in acted.items()
+            for decision, count in (*acted.items(), *not_admitted.values())
         ]
 
     def forget(self, postfix_instance: str, instance: str) -> None:
@@ -382,6 +386,8 @@ class Access:
             )
             if said is not None:
                 if acting and isinstance(said.action, REFUSALS):
+                    first, count = self._not_admitted.get(said.rule, (said, 0))
+                    self._not_admitted[said.rule] = first, count + 1
                     return said
                 answer = self._acting(said)
         if again:

@@ -4,15 +4,12 @@ Knows their order and which answer goes before which. Memory only, never a wait.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from parsers.address import domain_of
 from parsers.policy_protocol import PolicyRequest, Reject
 from policies.access import REFUSALS, Decision, Wiring
 from policies.hygiene import Found, Hygiene
 from policies.quota import Limited, Quotas
-
-_NOT_ASKED: Final = Wiring(filter_allowed=False, own_domains=frozenset())
 
 
 class Admission:
@@ -40,6 +37,8 @@ class Admission:
         recipient is taken all the same, and what stands here is only said.
         """
         found = self._look(request, postfix_instance, wiring, now)
+        if found is not None and self.hygiene is not None and not again:
+            self.hygiene.count(found)
         if found is not None and isinstance(found.action, Reject) and acting:
             return _of_hygiene(found)
         limited = None
@@ -68,10 +67,11 @@ class Admission:
     def _look(
         self, request: PolicyRequest, postfix_instance: str, wiring: Mapping[str, Wiring], now: float
     ) -> Found | None:
-        if self.hygiene is None:
+        ours = wiring.get(postfix_instance)
+        if self.hygiene is None or ours is None:  # whose own domains are not known, of that nothing is judged
             return None
         domain = domain_of(request.recipient)
-        if domain in wiring.get(postfix_instance, _NOT_ASKED).own_domains:
+        if domain in ours.own_domains:
             return None
         if self._wants_dns:
             self._provider_of(domain)  # a domain that nobody knows is looked up in the background

@@ -12,12 +12,13 @@ from policies.suppression import Add, End, Move
 KINDS: Final = (
     *("opened", "probing", "ramping", "paused", "closed", "answered", "held", "released", "adopted", "forgotten"),
     *("refused", "capped", "reload", "postfix", "gap", "unaccounted", "hold-failed", "release-failed"),
-    *("routed", "rejected", "discarded", "deferred", "suppressed", "unsuppressed", "erased"),
+    *("routed", "rejected", "discarded", "deferred", "suppressed", "unsuppressed", "erased", "quota-reset"),
 )
 """Of a sub-queue: opened to closed. Of messages: answered (HOLD at their end), held (taken from the queue), released,
 adopted (on hold by our word, though the books did not say so), forgotten (by another hand), capped (left at hold_max).
 Of Postfix: reload (by us), postfix (started, stopped, reloaded by anybody). Of what smtpd was answered: routed (FILTER),
-rejected, discarded, deferred. Of the suppression list: suppressed, unsuppressed, erased. The rest are troubles.
+rejected, discarded, deferred. Of the suppression list: suppressed, unsuppressed, erased. Of quotas: quota-reset, a
+bucket emptied by hand. The rest are troubles.
 """
 
 

@@ -17,6 +17,8 @@ from parsers.policy_protocol import Action, Info, PolicyRequest, Reject, RejectU
 MAX_DOMAINS: Final = 100_000
 CONFIRM_WITHIN: Final = 86_400.0
 """Seconds in which a second look-up confirms the first."""
+VERIFY: Final = "verify"
+"""What Postfix's own verification is counted as, beside the checks."""
 
 
 class Check(StrEnum):
@@ -106,7 +108,7 @@ class NoHosts:
         That there is nothing counts only when a second look-up says so after the first answer's time: a resolver that
         is out of order for an hour refuses nobody. A null MX is somebody's own word and counts at once.
         """
-        if why is None or domain.startswith("["):  # an address literal needs no DNS
+        if why is None or not _in_dns(domain):
             self._known.pop(domain, None)
             return
         before = self._known.pop(domain, None)
@@ -146,8 +148,8 @@ class Hygiene:
         self._by_tenant = dict(by_tenant)
         self._by_sending_domain = dict(by_sending_domain)
         self._verify = verify
-        self.found = dict.fromkeys((*map(str, Check), "verify"), 0)
-        """Recipients by check, since the start; those that are only said among them."""
+        self.found = dict.fromkeys((*map(str, Check), VERIFY), 0)
+        """Recipients by check, since the start, as `count` was told; those that are only said among them."""
 
     @property
     def wants_dns(self) -> bool:
@@ -157,6 +159,8 @@ class Hygiene:
 
     def look(self, request: PolicyRequest, *, now: float) -> Found | None:
         """Say what is wrong with a recipient, None where nothing is or nothing is known. The null sender is let in.
+
+        Nothing is counted, for asking is no answer.
 
         The first check that rejects counts; else the first that warns; else whether Postfix is to verify.
         """
@@ -168,15 +172,15 @@ class Hygiene:
         warned = None
         for check, level, text in self._faults(recipient, domain, levels, now):
             if level is Level.REJECT:
-                self.found[check] += 1
                 return _found(check, level, domain, text)
             warned = warned or _found(check, level, domain, text)
         if domain in self._verify:
-            self.found["verify"] += 1
             return Found(None, RejectUnverified(), f"{domain!a} is among hygiene.verify_domains")
-        if warned is not None and warned.check is not None:
-            self.found[warned.check] += 1
         return warned
+
+    def count(self, found: Found) -> None:
+        """A recipient was answered so."""
+        self.found[found.check or VERIFY] += 1
 
     def _of(self, request: PolicyRequest) -> Levels:
         chosen = self._by_tenant.get(request.sasl_username) if self._by_tenant else None
@@ -220,10 +224,10 @@ def is_possible(recipient: str) -> bool:
     """Whether RFC 5321 section 4.5.3.1 and section 4.1.2 let a mailbox be called so, in internal form.
 
     What is doubtful is possible: which local parts a host has is its own affair, and quotes are gone by now. An address
-    without a domain is this Postfix' own.
+    without a domain is this Postfix' own, also with an @ at its end.
     """
     local, at, domain = recipient.rpartition("@")
-    if not at:
+    if not at or not domain:
         return True
     if not local or len(local.encode(errors="replace")) > 64 or any(sign < " " or sign == "\x7f" for sign in local):
         return False
@@ -231,6 +235,14 @@ def is_possible(recipient: str) -> bool:
         return len(domain) > 2
     domain = domain.removesuffix(".")
     return len(domain.encode(errors="replace")) <= 255 and all(map(_LABEL.fullmatch, domain.split(".")))
+
+
+def _in_dns(domain: str) -> bool:
+    """Whether "no such domain" means something: not of an address literal, nor of a name that might be written wrongly.
+
+    How letters beyond ASCII are written in the DNS depends on the version of Unicode that somebody knows.
+    """
+    return domain.isascii() and not domain.startswith("[")
 
 
 def _right_for(domain: str, typos: Mapping[str, str]) -> str:

@@ -32,7 +32,7 @@ COMMANDS: Mapping[str, Entry] = {
     "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
     "suppress": Entry("sidecar.suppress_command:suppress", "Who gets no more mail."),
-    "quota": Entry("sidecar.quota_command:quota", "How much a tenant, a domain, a client or a sender may hand in."),
+    "quota": Entry("sidecar.quota_command:quota", "How much a tenant, domain, client or sender may hand in."),
     "reload": Entry("sidecar.status:reload", "Have core read configuration and rules again."),
     "parse": Entry("sidecar.parse:parse", "Log lines to facts.", configured=False),
     "classify": Entry("sidecar.classify:classify", "What a reply means.", configured=False),

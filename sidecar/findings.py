@@ -12,13 +12,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from policies.hygiene import Level
+from policies.quota import Per
 from sidecar import other_filters, restrictions, transports, wiring_plan
 from sidecar.config import Config, ConfigError, Mode
+from sidecar.hygiene import levels_in, open_hygiene
 from sidecar.postfix import seconds
 from sidecar.postfix_configuration import Configuration, Service
+from sidecar.quota import read_quotas
 from sidecar.restrictions import Element, PolicyService
 from sidecar.routes import routes_of
-from sidecar.site import domain_tables, relays, wiring_of
+from sidecar.site import OWN_DOMAINS, domain_tables, relays, wiring_of
 
 
 class Severity(StrEnum):
@@ -465,6 +469,59 @@ def _user(host: Host) -> Iterator[Finding]:
                       "systemd-sysusers sidecar.conf")  # fmt: skip
 
 
+def _quotas(host: Host) -> Iterator[Finding]:
+    try:
+        read_quotas(host.config, file=_OUR_FILE)
+    except ConfigError as error:
+        yield _refused(host, "quota", error)
+    tenants = [row.name for row in host.config.quota if row.per in {Per.TENANT, Per.TENANT_PROVIDER}]
+    logins = any(host.site.effective(service, "smtpd_sasl_auth_enable") == "yes" for service in host.site.smtpd())
+    if tenants and not logins:
+        wanted = (
+            'yes for an smtpd, or per = "client" or "sending-domain": without logins a quota by tenant counts nothing'
+        )
+        found = host.main("quota-no-tenants", Severity.WARNING, "smtpd_sasl_auth_enable", wanted)
+        yield found._replace(found=f"no smtpd has it; [[quota]] {', '.join(tenants)}")
+
+
+def _hygiene(host: Host) -> Iterator[Finding]:
+    ours = host.config.hygiene
+    try:
+        open_hygiene(ours, file=_OUR_FILE)
+    except ConfigError as error:
+        yield _refused(host, "hygiene", error)
+    for key in ("typo_file", "disposable_file", "role_file"):
+        path = Path(getattr(ours, key) or os.devnull)
+        if path.is_file() and not _may_read(path.stat(), host.user):
+            wanted = f"readable by {host.user}: core does not start without it"
+            yield Finding("hygiene-unreadable", Severity.ERROR, str(path), f"hygiene.{key}", "not readable", wanted, "")
+    if Level.REJECT in levels_in(ours):
+        yield from _own_domains_in_tables(host)
+    code = "unverified_recipient_reject_code"
+    if ours.verify_domains and host.site.expanded.get(code, "450").startswith("4"):
+        wanted = "550, where a client is to hear at once that nobody is there; with 450 it tries again for days"
+        yield host.main("hygiene-verify-code", Severity.INFO, code, wanted, host.postconf(f"{code} = 550"))
+
+
+def _own_domains_in_tables(host: Host) -> Iterator[Finding]:
+    for name in OWN_DOMAINS:
+        if any(":" in word or "/" in word for word in host.site.expanded.get(name, "").replace(",", " ").split()):
+            wanted = (
+                "its domains written out, or levels of warn for mail to them: list hygiene takes domains in a table for"
+                " those of strangers, and may refuse your own info@ or a domain that only your DNS knows"
+            )
+            yield host.main("hygiene-own-domains", Severity.WARNING, name, wanted)
+
+
+_OUR_FILE = Path("sidecar.toml")
+
+
+def _refused(host: Host, what: str, error: ConfigError) -> Finding:
+    """What core would not begin with; the words are its own."""
+    _, key, found = str(error).split(": ", 2)
+    return host.ours(f"{what}-refused", key, found, "what is said there: core neither starts nor reloads with this")
+
+
 CHECKS: Sequence[Check] = (
     _version,
     _long_queue_ids,
@@ -476,6 +533,8 @@ CHECKS: Sequence[Check] = (
     _log,
     _transports,
     _routes,
+    _quotas,
+    _hygiene,
     _copies,
     _milters,
     _delay_warning,

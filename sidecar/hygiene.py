@@ -5,7 +5,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from policies.hygiene import Hygiene, Level, Levels, Lists
+from policies.hygiene import Check, Hygiene, Level, Levels, Lists
 from sidecar.config import ConfigError, HygieneConfig, HygieneScopeConfig
 
 
@@ -24,10 +24,7 @@ def open_hygiene(ours: HygieneConfig, *, file: Path) -> Hygiene | None:
     levels = _levels(ours)
     lists = _lists(ours, file)
     verify = frozenset(domain.lower() for domain in ours.verify_domains)
-    nothing = all(
-        level is Level.OFF for each in (levels, *by_tenant.values(), *by_domain.values()) for level in _each(each)
-    )
-    if nothing and not verify:
+    if levels_in(ours) == {Level.OFF} and not verify:
         return None
     return Hygiene(levels, lists, by_tenant=by_tenant, by_sending_domain=by_domain, verify=verify)
 
@@ -36,8 +33,10 @@ def _levels(row: HygieneConfig | HygieneScopeConfig) -> Levels:
     return Levels(row.syntax, row.null_mx, row.no_host, row.typo, row.disposable, row.role)
 
 
-def _each(levels: Levels) -> tuple[Level, ...]:
-    return (levels.syntax, levels.null_mx, levels.no_host, levels.typo, levels.disposable, levels.role)
+def levels_in(ours: HygieneConfig) -> set[Level]:
+    """All that is done about any check for any mail."""
+    levels = (_levels(ours), *map(_levels, ours.scope))
+    return {getattr(each, check) for each in levels for check in Check}
 
 
 @cache

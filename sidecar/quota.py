@@ -165,7 +165,7 @@ class QuotaBook:
             taken = self.quotas.reset(bucket.quota.name, key, now=now)
             why = f"{bucket.quota.name} for {key}: {taken:.1f} of {bucket.quota.burst} were in use"
             rule = f"quota/{bucket.quota.name}"
-            self._telling.tell("quota-reset", why, now=now, key=key, rule=rule, by_whom=who)
+            self._telling.tell("quota-reset", why, now=now, rule=rule, by_whom=who)
         return {"reset": [bucket.quota.name for bucket in found], "key": key, "stored": await self.store()}
 
 

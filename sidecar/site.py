@@ -24,7 +24,8 @@ _DIVERTING = (
 _NOWHERE = frozenset({"discard", "error", "retry"})
 """Transports that lead nowhere: of a default_transport that is one, routes are the exceptions."""
 _LANE = re.compile("lane-[0-9]{2}")
-_OWN_DOMAINS = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
+OWN_DOMAINS = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
+"""Parameters that name domains which this Postfix delivers, aliases or relays."""
 
 
 def engine_settings(
@@ -110,12 +111,12 @@ def relays(values: Mapping[str, str]) -> list[str]:
 
 def domain_tables(values: Mapping[str, str]) -> list[str]:
     """Name the parameters whose tables say where mail of domains goes; our policy answers know nothing of them."""
-    return [name for name in (*_OWN_DOMAINS, "transport_maps") if any(map(_is_table, _words(values.get(name, ""))))]
+    return [name for name in (*OWN_DOMAINS, "transport_maps") if any(map(_is_table, _words(values.get(name, ""))))]
 
 
 def _own_domains(values: Mapping[str, str]) -> frozenset[str]:
     """List the domains written out in the configuration; those in tables are not looked into."""
-    words = _words(" ".join(values.get(name, "") for name in _OWN_DOMAINS))
+    words = _words(" ".join(values.get(name, "") for name in OWN_DOMAINS))
     return frozenset(word.lower() for word in words if not _is_table(word))
 
 

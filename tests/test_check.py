@@ -13,8 +13,21 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner
 
+from policies.hygiene import Level
+from policies.quota import Per, Within
 from sidecar import check, findings, postfix, wiring_plan
-from sidecar.config import Config, LogConfig, Mode, PolicyConfig, PostfixConfig, Route, SubqueuesConfig, TransportConfig
+from sidecar.config import (
+    Config,
+    HygieneConfig,
+    LogConfig,
+    Mode,
+    PolicyConfig,
+    PostfixConfig,
+    QuotaConfig,
+    Route,
+    SubqueuesConfig,
+    TransportConfig,
+)
 from sidecar.findings import Finding, Severity
 from sidecar.lab.private_postfix import PrivatePostfix
 
@@ -91,6 +104,14 @@ LAST_SMTPD = f"""\
   -o {{smtpd_recipient_restrictions={ASK}, permit}}
   -o {{smtpd_end_of_data_restrictions={ASK}}}
 """
+SASL = {"smtpd_sasl_auth_enable": "yes"}
+BY_TENANT, BY_CLIENT = QuotaConfig("t", Per.TENANT, 1, Within.DAY), QuotaConfig("c", Per.CLIENT, 1, Within.DAY)
+
+
+def quotas(*rows: QuotaConfig) -> Config:
+    return Config(quota=rows)
+
+
 SHORT = "check_policy_service { unix:private/sidecar, timeout=3s, default_action=DUNNO"
 
 CASES: list[tuple[str, str, str, dict[str, str], str, Config | None]] = [
@@ -148,6 +169,13 @@ CASES: list[tuple[str, str, str, dict[str, str], str, Config | None]] = [
     ("hashed-hold", "info", "hash_queue_names", {"hash_queue_names": "deferred, hold"}, "", None),
     ("mailq", "warning", "authorized_mailq_users", {"authorized_mailq_users": "root"}, "", None),
     ("syslog-name", "error", "syslog_name", {"syslog_name": "mta"}, "", None),
+    ("quota-refused", "error", "quota[1].where", SASL, "", quotas(BY_TENANT, QuotaConfig("q", Per.CLIENT, 1, Within.DAY, where="sendr = a"))),
+    ("quota-no-tenants", "warning", "smtpd_sasl_auth_enable", {}, "", quotas(BY_TENANT)),
+    ("recipient-check-late", "error", "smtpd_recipient_restrictions", {"smtpd_recipient_restrictions": f"permit_mynetworks, {ASK}, reject"}, "", quotas(BY_CLIENT)),
+    ("recipient-check-missing", "error", "smtpd_recipient_restrictions", {"smtpd_recipient_restrictions": "permit_mynetworks", "smtpd_data_restrictions": ASK}, "", quotas(BY_CLIENT)),
+    ("hygiene-refused", "error", "hygiene.role_file", {}, "", Config(hygiene=HygieneConfig(role=Level.WARN, role_file="/nowhere"))),
+    ("hygiene-own-domains", "warning", "virtual_mailbox_domains", {"virtual_mailbox_domains": "one.example, inline:{two.example=x}"}, "", Config(hygiene=HygieneConfig(role=Level.REJECT))),
+    ("hygiene-verify-code", "info", "unverified_recipient_reject_code", {}, "", Config(hygiene=HygieneConfig(verify_domains=("a.example",)))),
 ]  # fmt: skip
 
 
@@ -191,6 +219,10 @@ _ALSO = {
         ({"content_filter": "smtp:[127.0.0.1]:10024", "smtpd_recipient_restrictions": "", "smtpd_end_of_data_restrictions": ""},
          LAST_SMTPD, None),
         ({"authorized_mailq_users": "root, nobody"}, "", None),
+        (SASL, "", quotas(BY_TENANT, BY_CLIENT)),
+        ({}, "submission inet n - n - - smtpd -o smtpd_sasl_auth_enable=yes\n", quotas(BY_TENANT)),
+        ({"virtual_mailbox_domains": "inline:{two.example=x}"}, "", Config(hygiene=HygieneConfig(role=Level.WARN))),
+        ({"unverified_recipient_reject_code": "550"}, "", Config(hygiene=HygieneConfig(verify_domains=("a.example",)))),
     ],
 )  # fmt: skip
 def test_what_is_right_in_another_way_is_no_finding(
@@ -204,11 +236,13 @@ def test_every_finding_has_a_case() -> None:
     below = {
         "postfix-version", "policy-socket-missing", "policy-socket-no-socket", "policy-socket-owner",
         "policy-socket-open", "policy-socket-dead", "policy-socket-unseen", "helper-missing", "helper-dead",
-        "log-unreadable", "no-user",
+        "log-unreadable", "no-user", "hygiene-unreadable",
     }  # fmt: skip
     source = Path(findings.__file__).read_text()
     shown = {case[0] for case in CASES}
     for id_ in shown - {
+        "quota-refused",
+        "hygiene-refused",
         "recipient-check-late",
         "recipient-check-missing",
         "end-of-data-check-late",
@@ -217,7 +251,7 @@ def test_every_finding_has_a_case() -> None:
         assert f'"{id_}"' in source
     for id_ in below:
         assert f'"{id_}"' in source
-    assert len(findings.CHECKS) == 20  # another check: another case, then another number
+    assert len(findings.CHECKS) == 22  # another check: another case, then another number
 
 
 def ids(found: Sequence[Finding]) -> list[tuple[str, Severity]]:
@@ -273,6 +307,16 @@ def test_a_log_that_core_may_not_read(place: Site) -> None:
     shutil.chown(place.directory / "mail.log", group="nogroup")
     assert looked(place, {}) == []
     assert looked(place, {}, user="root") == []
+
+
+def test_a_list_that_core_may_not_read(place: Site) -> None:
+    path = place.directory / "roles"
+    path.write_text("info\n")
+    path.chmod(0o600)
+    config = Config(hygiene=HygieneConfig(role=Level.WARN, role_file=str(path)))
+    (found,) = looked(place, {}, config=config)
+    assert (found.id, found.severity, found.key) == ("hygiene-unreadable", Severity.ERROR, "hygiene.role_file")
+    assert looked(place, {}, config=config, user="root") == []
 
 
 def test_a_user_that_is_not_there(place: Site) -> None:

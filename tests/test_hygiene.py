@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parsers.policy_protocol import DUNNO, Info, Reject, RejectUnverified, encode, value_of
+from policies.audit import Acted
 from policies.hygiene import CONFIRM_WITHIN, SAID, Check, Hygiene, Level, Levels, NoHost, NoHosts, is_possible
 from sidecar.config import ConfigError, HygieneConfig, HygieneScopeConfig
 from sidecar.hygiene import open_hygiene, packaged
-from tests.quota_world import NOW, access, request
+from tests.quota_world import NOW, access, quota, request
 
 ALL = Levels(*[Level.REJECT] * 6)
 WARN = Levels(*[Level.WARN] * 6)
@@ -40,6 +41,7 @@ ROWS = [
     ("a@[192.0.2.1]", None),
     ("a@gmail.com.", None),
     ("justuser", None),
+    ("justuser@", None),
     ("a@NULL.example", Check.NULL_MX),
     ("a@gone.example", Check.NO_HOST),
     ("a@unknown.example", None),
@@ -119,6 +121,38 @@ def test_domains_of_this_postfix_are_not_judged_and_observing_refuses_nobody() -
     assert watched.why.startswith("observing; would answer REJECT 5.7.1 ")
 
 
+def test_where_own_domains_are_not_known_nothing_is_judged() -> None:
+    found = access(hygiene=hygiene())[0]
+    assert found.decide(request(recipient="info@a.example"), "postfix-2", now=NOW).action == DUNNO
+
+
+def test_what_is_found_is_counted_once_a_recipient_and_not_by_an_admin_who_asks() -> None:
+    made = hygiene(WARN)
+    found, _ = access(hygiene=made)
+    for _ in range(2):
+        found.explain(request(recipient="info@a.example"), "postfix", now=NOW)
+        found.decide(request(recipient="info@a.example"), "postfix", now=NOW)
+    assert made.found["role"] == 1
+
+
+def test_refusals_are_a_row_of_the_audit_for_each_rule_with_the_first_for_an_example() -> None:
+    found, _ = access(quota(burst=1), hygiene=hygiene())
+    for recipient in ("info@a.example", "sales@b.example", "x@c.example", "y@c.example", "z@c.example"):
+        found.decide(request(recipient=recipient), "postfix", now=NOW)
+    assert found.take_acted() == [
+        (
+            Acted(
+                "rejected",
+                "hygiene/role",
+                "hygiene.role: this is a role, and no person asked for this mail: 'a.example'",
+            ),
+            2,
+        ),
+        (Acted("deferred", "quota/q", "quota q, tenant 'shop': 1.0 of 1 in use, 10 recipients an hour"), 2),
+    ]
+    assert found.take_acted() == []
+
+
 # What the DNS said.
 
 
@@ -158,6 +192,13 @@ def test_an_address_literal_needs_no_dns() -> None:
     known.learn("[192.0.2.1]", NoHost.NOTHING, ttl=1, now=NOW)
     known.learn("[192.0.2.1]", NoHost.NOTHING, ttl=600, now=NOW + 2)
     assert known.of("[192.0.2.1]", now=NOW + 3) is None
+
+
+def test_a_name_beyond_ascii_is_not_judged_by_what_the_dns_says() -> None:
+    known = NoHosts()
+    for later in (0, 601):
+        known.learn("bücher.example", NoHost.NOTHING, ttl=600, now=NOW + later)
+    assert known.of("bücher.example", now=NOW + 602) is None
 
 
 def test_memory_of_domains_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
