@@ -11,9 +11,11 @@ import heapq
 import json
 import os
 import random
+import sys
 import tempfile
 import time
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,13 +60,13 @@ class World(Asking):
     def __init__(self, listed: str, *, days: int) -> None:
         super().__init__(mx.system_resolver)
         self.now = START
+        self._today = 0
         self.a_day: defaultdict[str, list[int]] = defaultdict(lambda: [0] * days)
         lists = blocklists.in_force(Config())
         self._points = {f"{dnsbl.test_points(each.list)[0]}.{each.zone}": listing(each.list) for each in lists}
+        about = dnsbl.subject(listed, {})
         self._listed = {
-            f"{name}.{each.zone}": listing(each.list)
-            for each in lists
-            if (name := dnsbl.subject(each.list, listed, {})) is not None
+            f"{about.name}.{each.zone}": listing(each.list) for each in lists if about.kind in each.list.kinds
         }
 
     @property
@@ -72,6 +74,7 @@ class World(Asking):
         return int((self.now - START) // DAY)
 
     async def poll(self, poll: Poll) -> tuple[Reading, list[RawAnswer]]:
+        self._today = self.day
         asks = next(poll)
         while True:
             try:
@@ -82,10 +85,10 @@ class World(Asking):
     def _say(self, ask: Ask) -> Answer:
         match ask:
             case DnsAsk():
-                self.a_day[".".join((ask.zone or ask.name).rsplit(".", 2)[-2:])][self.day] += 1
+                self.a_day[operator_of(ask.zone or ask.name)][self._today] += 1
                 return self._look_up(ask)
             case HttpAsk():
-                self.a_day["api.spamhaus.org"][self.day] += 1
+                self.a_day["api.spamhaus.org"][self._today] += 1
                 kind = (("content-type", "application/json"),)
                 login = "login" in ask.url
                 return HttpAnswer(200 if login else 404, kind, b'{"token": "t"}' if login else b'{"code": 404}')
@@ -95,10 +98,15 @@ class World(Asking):
     def _look_up(self, ask: DnsAsk) -> DnsAnswer:
         if ask.name.endswith(".score.senderscore.com"):
             return DnsAnswer("NOERROR", ("127.0.4.97",))
-        found = self._points.get(ask.name) or (self._listed.get(ask.name) if self.day % MONTH < 10 else None)
+        found = self._points.get(ask.name) or (self._listed.get(ask.name) if self._today % MONTH < 10 else None)
         if found and ask.type == "TXT":
             return DnsAnswer("NOERROR", ("see https://list.example/why",))
         return DnsAnswer("NOERROR", (found,)) if found else DnsAnswer("NXDOMAIN")
+
+
+@cache
+def operator_of(zone: str) -> str:
+    return ".".join(zone.rsplit(".", 2)[-2:])
 
 
 def listing(spec: BlockList) -> str:
@@ -138,6 +146,8 @@ async def simulated(days: int, addresses: int, domains: int, directory: Path, *,
         world.now, name = heapq.heappop(plan)
         if world.now >= START + (len(memory) + 1) * month * DAY:
             memory.append(resident_mb())
+            months = f"{world.now / DAY - START / DAY:.0f} days in {time.monotonic() - began:.0f} s"
+            print(f"{months}, {memory[-1]:.1f} MB", file=sys.stderr)  # it takes most of an hour
         if world.now - pruned > DAY:
             pruned = world.now
             store.prune(now=world.now)

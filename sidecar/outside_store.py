@@ -101,6 +101,10 @@ class OutsideStore:
         """What is known of every measure of a feed, or of all."""
         return [Known(*row)._replace(outcome=Outcome(row[3])) for row in self._database.rows(_KNOWN, (feed,))]
 
+    def lasting(self, feed: str) -> set[tuple[str, str]]:
+        """Tell (object, measure) of a feed whose last known value is other than 0."""
+        return set(self._database.rows(_LASTING, (feed,)))
+
     def newest(self, feed: str, measures: Iterable[str]) -> list[Known]:
         """What is known of some measures of a feed; one that ends in a dot is a begin."""
         begins = [(feed, f"{measure}*" if measure.endswith(".") else measure) for measure in measures]
@@ -162,6 +166,7 @@ _KNOWN = (
     "SELECT feed, object, measure, outcome, why, polled_at, value, text, at, told_at FROM measure"
     " WHERE ?1 IS NULL OR feed = ?1 ORDER BY feed, object, measure"
 )
+_LASTING = "SELECT object, measure FROM measure WHERE feed = ? AND value <> 0"
 _NEWEST = (
     "SELECT feed, object, measure, outcome, why, polled_at, value, text, at, told_at FROM measure"
     " WHERE feed = ? AND measure GLOB ?"

@@ -144,7 +144,7 @@ class Poller:
         told = [seen for seen in reading.observations if seen.feed == name and _lists_an_address(seen)]
         if not told or not name.startswith(dnsbl.FEED):
             return ()
-        before = {(known.object, known.measure) for known in self._store.known(name) if known.value}
+        before = self._store.lasting(name)
         return tuple(dict.fromkeys(seen.object for seen in told if (seen.object, seen.measure) not in before))
 
     async def _ask(self, name: str, feed: Feed, about: frozenset[str] | None) -> tuple[Reading, list[RawAnswer]]:

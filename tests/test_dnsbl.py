@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import dns.message
@@ -23,7 +24,7 @@ from parsers.observation import Outcome
 from sidecar import blocklists, mx
 from sidecar.asking import Asking
 from sidecar.config import BlocklistsConfig, Config, ConfigError, FeedsConfig
-from tests.outside_world import driven
+from tests.outside_world import driven, name_server
 
 LISTS = {spec.id: spec for spec in blocklists.packaged()}
 NXDOMAIN = DnsAnswer("NXDOMAIN")
@@ -224,6 +225,57 @@ def test_a_dead_zone_says_nothing_about_anybody(how: str) -> None:
     assert {seen.outcome for seen in reading.observations if seen.measure != "zone-healthy"} == {Outcome.UNKNOWN}
 
 
+@pytest.mark.parametrize("spec", LISTS.values(), ids=list(LISTS))
+def test_every_list_is_seen_through_when_it_lists_everything(spec: BlockList) -> None:
+    """Also those for which 127.0.0.1 is an answer like others: two questions, and not one about us."""
+    asked = Asked(spec, "list.example")
+    names: list[str] = []
+
+    def answer(ask: Ask) -> DnsAnswer:
+        assert isinstance(ask, DnsAsk)
+        names.append(ask.name)
+        return listing_of(spec)
+
+    reading = driven(dnsbl.poll((asked,), OBJECTS, {}), answer)
+    assert reading.trouble is Trouble.FORMAT
+    assert len(names) == 2
+    told = [seen for seen in reading.observations if seen.measure != "zone-healthy"]
+    assert told
+    assert {seen.outcome for seen in told} == {Outcome.UNKNOWN}
+
+
+NOBODY = {"ip4": "213.2.0.192", "ip6": reversed_address("2001:db8:7b1d:90c4::3a6e"), "domain": "k7q2x9vd.example"}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_without_a_point_of_its_own_a_list_is_asked_about_nobody(kind: Kind) -> None:
+    """Names that documents use (RFC 5737, 3849, 2606), and no site can have."""
+    spec = BlockList("ours", (kind,), Severity.ERROR, 60, "bl.our.example", codes={"127.0.0.2": "listed"}, negative="")
+    assert dnsbl.test_points(spec)[1] == NOBODY[kind]
+    assert dnsbl.test_points(replace(spec, negative="nothing"))[1] == "nothing"
+    assert dnsbl.test_points(replace(spec, negative=None))[1] not in NOBODY.values()
+
+
+def test_a_name_server_that_answers_everything_lists_and_clears_nobody() -> None:
+    """Over UDP, as a zone that was sold and parked inside 127/8 does; 127.0.0.1 is not asked where it means something."""
+    lists = [Asked(spec, spec.zone) for spec in LISTS.values() if spec.negative == ""]
+    assert {each.list.id for each in lists} == {"mailspike_rep", "senderscore_bl", "hostkarma", "dnswl"}
+
+    async def run(said: str) -> tuple[Reading, list[str]]:
+        async with name_server({("*", "A"): [said], ("*", "TXT"): ["listed"]}) as (server, resolver):
+            reading, _ = await Asking(resolver).poll(dnsbl.poll(lists, OBJECTS, {}))
+            return reading, server.asked
+
+    for record in ("127.0.0.2", "127.0.0.10", "127.0.0.16", "127.0.5.2", "127.0.0.99", "203.0.113.9"):
+        reading, asked = asyncio.run(run(record))
+        assert reading.trouble is Trouble.FORMAT
+        about = [seen for seen in reading.observations if seen.measure != "zone-healthy"]
+        assert {seen.outcome for seen in about} == {Outcome.UNKNOWN}
+        assert sorted(asked) == sorted(
+            f"{name}.{each.zone} A" for each in lists for name in ("2.0.0.127", "213.2.0.192")
+        )
+
+
 def test_domains_that_share_what_was_registered_are_asked_about_once() -> None:
     surbl = Asked(LISTS["surbl"], "multi.surbl.org")
     names: list[str] = []
@@ -384,6 +436,33 @@ def test_a_real_rbldnsd(tmp_path: Path) -> None:
 
 
 # Load.
+
+
+def test_a_real_rbldnsd_that_lists_the_whole_internet(tmp_path: Path) -> None:
+    dnswl = Asked(LISTS["dnswl"], "list.dnswl.org")
+    karma = Asked(LISTS["hostkarma"], "hostkarma.junkemailfilter.com")
+    zones = {
+        "list.dnswl.org": ":127.0.5.2:all are good\n0.0.0.0/1\n128.0.0.0/1\n",
+        "hostkarma.junkemailfilter.com": ":127.0.0.2:black\n127.0.0.2\n192.0.2.10\n:127.0.0.1:white\n127.0.0.1\n",
+    }
+
+    async def run(port: int) -> Reading:
+        asking = Asking(mx.resolver_at((f"127.0.0.1:{port}",)))
+        reading, _ = await asking.poll(dnsbl.poll((dnswl, karma), OBJECTS[:2], {}))
+        return reading
+
+    with rbldnsd(tmp_path, zones) as port:
+        reading = asyncio.run(run(port))
+    assert values(reading) == {
+        ("dnswl", "zone-healthy"): ("ok", 0.0),
+        ("hostkarma", "zone-healthy"): ("ok", 1.0),  # 127.0.0.1 is white there, and that is no fault
+        ("192.0.2.10", "listed.dnswl"): ("unknown", None),
+        ("192.0.2.11", "listed.dnswl"): ("unknown", None),
+        ("192.0.2.10", "listed.hostkarma"): ("ok", 1.0),
+        ("192.0.2.11", "listed.hostkarma"): ("ok", 0.0),
+    }
+    (sick,) = (seen for seen in reading.observations if seen.object == "dnswl")
+    assert sick.text == "lists what no list may: 127.0.5.2"
 
 
 def test_a_year_of_polls_stays_inside_free_limits() -> None:

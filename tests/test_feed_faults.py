@@ -83,7 +83,8 @@ _LISTS = blocklists.in_force(Config())
 def _of_lists() -> Callable[[Ask], Answer]:
     by_name: dict[str, DnsAnswer] = {}
     for asked in _LISTS:
-        names = [dnsbl.test_points(asked.list)[0], *(dnsbl.subject(asked.list, each, {}) for each in BAD)]
+        bad = [each.name for each in (dnsbl.subject(each, {}) for each in BAD) if each.kind in asked.list.kinds]
+        names = [dnsbl.test_points(asked.list)[0], *bad]
         by_name |= {f"{name}.{asked.zone}": listing_of(asked.list) for name in names if name}
 
     def answer(ask: Ask) -> Answer:
@@ -107,7 +108,7 @@ WORLDS = {
         lambda: dnsbl.poll(_LISTS, (*BAD, *GOOD), {}, feed="dnsbl-1h"),
         _of_lists,
         [*_SILENT, *_LIES],
-        zones=tuple(asked.zone for asked in _LISTS if dnsbl.test_points(asked.list)[1]),
+        zones=tuple(asked.zone for asked in _LISTS),
     ),
     "scores": World(
         (senderscore.FEED,), lambda: senderscore.poll((BAD[0], GOOD[0]), zone="s.example"), _of_scores, [*_SILENT, *_LIES]

@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from parsers.feeds.asking import Answer, DnsAnswer, DnsAsk, Poll, Reading, Trouble
@@ -84,7 +85,7 @@ class BlockList:
     positive: str | None = None
     """What must be listed; None: as RFC 5782 section 5 has it. "": there is no such point."""
     negative: str | None = None
-    """What must not be listed."""
+    """What must not be listed; None: as RFC 5782 section 5 has it. "": that one means something else here."""
     registrable: bool = False
     """It knows only the part of a domain that was registered."""
     enabled: bool = True
@@ -204,32 +205,52 @@ def _between(address: ipaddress.IPv4Address, numbers: Range) -> bool:
 # What is asked.
 
 
-def subject(spec: BlockList, asked_about: str, registrable: Mapping[str, str]) -> str | None:
-    """Give the name under which a list knows an object; None where it knows no such objects.
+class Subject(NamedTuple):
+    """An object, under the names by which lists know it."""
 
-    `registrable`: domain -> the part of it that was registered.
-    """
-    try:
-        kind = Kind.IP4 if ipaddress.ip_address(asked_about).version == 4 else Kind.IP6
-    except ValueError:
-        if Kind.DOMAIN not in spec.kinds:
-            return None
+    object: str
+    kind: Kind
+    name: str
+    registered: str
+    """The same, of lists that know only what was registered."""
+
+
+def subject(asked_about: str, registrable: Mapping[str, str]) -> Subject:
+    """Give an address or a domain as it is asked for; `registrable`: domain -> the part of it that was registered."""
+    kind = _kind(asked_about)
+    if kind is Kind.DOMAIN:
         domain = asked_about.rstrip(".").lower()
-        return registrable.get(domain, domain) if spec.registrable else domain
-    return reversed_address(asked_about) if kind in spec.kinds else None
+        return Subject(asked_about, kind, domain, registrable.get(domain, domain))
+    name = reversed_address(asked_about)
+    return Subject(asked_about, kind, name, name)
+
+
+@lru_cache(maxsize=65_536)
+def _kind(asked_about: str) -> Kind:
+    try:
+        return Kind.IP4 if ipaddress.ip_address(asked_about).version == 4 else Kind.IP6
+    except ValueError:
+        return Kind.DOMAIN
 
 
 def test_points(spec: BlockList) -> tuple[str, str]:
-    """Give what must be listed and what must not, as names in front of the zone; "" where there is no such point."""
+    """Give what must be listed and what must not, as names in front of the zone.
+
+    The first is "" where there is no such point. There is always a second: where that of the RFC has a meaning of its
+    own, something that nobody can send from, so that no list has a reason to list it, and one that lists all does.
+    """
     if Kind.IP4 in spec.kinds:
         usual = reversed_address("127.0.0.2"), reversed_address("127.0.0.1")
+        nobody = reversed_address("192.0.2.213")  # RFC 5737: for documents
     elif Kind.IP6 in spec.kinds:
         # RFC 5782 section 5: the mapped forms, here as the 32 nibbles that an IPv6 zone wants.
         usual = _nibbles("::ffff:127.0.0.2"), _nibbles("::ffff:127.0.0.1")
+        nobody = _nibbles("2001:db8:7b1d:90c4::3a6e")  # RFC 3849
     else:
         usual = "test", "invalid"
+        nobody = "k7q2x9vd.example"  # RFC 2606
     positive = usual[0] if spec.positive is None else spec.positive
-    return positive, usual[1] if spec.negative is None else spec.negative
+    return positive, usual[1] if spec.negative is None else spec.negative or nobody
 
 
 def _nibbles(address: str) -> str:
@@ -244,8 +265,8 @@ class Health(NamedTuple):
     trouble: Trouble | None = None
 
 
-def health(spec: BlockList, positive: DnsAnswer | None, negative: DnsAnswer | None) -> Health:
-    """Judge a zone by its test points; None where it has no such point."""
+def health(spec: BlockList, positive: DnsAnswer | None, negative: DnsAnswer) -> Health:
+    """Judge a zone by its test points; None where it has none that must be listed."""
     if positive is not None:
         verdict = classify(spec, positive)
         if verdict.meaning is Meaning.REFUSED:
@@ -255,12 +276,11 @@ def health(spec: BlockList, positive: DnsAnswer | None, negative: DnsAnswer | No
                 return Health(False, f"does not answer: {positive.rcode}", Trouble.NETWORK)
             said = ", ".join(verdict.words) or positive.rcode
             return Health(False, f"its test point is not listed: {said}", Trouble.FORMAT)
-    if negative is not None:
-        if negative.rcode in _SILENT:
-            return Health(False, f"does not answer: {negative.rcode}", Trouble.NETWORK)
-        verdict = classify(spec, negative)
-        if verdict.meaning is not Meaning.CLEAN:
-            return Health(False, f"lists what no list may: {', '.join(verdict.words)}", Trouble.FORMAT)
+    if negative.rcode in _SILENT:
+        return Health(False, f"does not answer: {negative.rcode}", Trouble.NETWORK)
+    verdict = classify(spec, negative)
+    if verdict.meaning is not Meaning.CLEAN:
+        return Health(False, f"lists what no list may: {', '.join(verdict.words)}", Trouble.FORMAT)
     return Health(True)
 
 
@@ -269,18 +289,20 @@ _SILENT = frozenset({"SERVFAIL", "TIMEOUT", "ERROR"})
 
 def poll(lists: Sequence[Asked], objects: Sequence[str], registrable: Mapping[str, str], *, feed: str = FEED) -> Poll:
     """Ask every list about every object it knows: first whether the list is to be believed, last why it lists."""
-    points = [_Question(asked, name) for asked in lists for name in test_points(asked.list) if name]
-    told = _by_question(points, (yield _asks(points)))
+    points = {asked: test_points(asked.list) for asked in lists}
+    asks = [_Question(asked, name) for asked in lists for name in points[asked] if name]
+    told = _by_question(asks, (yield _asks(asks)))
     judged = {
-        asked: health(asked.list, *(told.get(_Question(asked, name)) for name in test_points(asked.list)))
-        for asked in lists
+        asked: health(asked.list, told.get(_Question(asked, positive)), told[_Question(asked, negative)])
+        for asked, (positive, negative) in points.items()
     }
     found = [_healthy(feed, asked, each) for asked, each in judged.items()]
+    subjects = [subject(each, registrable) for each in objects]
     about = [
-        _About(_Question(asked, name), each)
+        _About(_Question(asked, each.registered if asked.list.registrable else each.name), each.object)
         for asked in lists
-        for each in objects
-        if (name := subject(asked.list, each, registrable)) is not None
+        for each in subjects
+        if each.kind in asked.list.kinds
     ]
     sound = [each for each in about if judged[each.question.asked].well]
     questions = list(dict.fromkeys(each.question for each in sound))
