@@ -234,7 +234,9 @@ def _nothing(why: str) -> Decision:
 _REMEMBERED: Final = _nothing("a recipient is remembered; the message is decided at END-OF-MESSAGE")
 _OTHER_STATE: Final = _nothing("only RCPT and END-OF-MESSAGE say something of use")
 _NO_QUEUE_ID: Final = _nothing("no queue id: smtpd_proxy_filter is set, and the message is not queued here")
-_UNKNOWN: Final = _nothing("recipients unknown: smtpd did not ask at RCPT about each that it accepted, or one was given twice")
+_UNKNOWN: Final = _nothing(
+    "recipients unknown: smtpd did not ask at RCPT about each that it accepted, or one was given twice"
+)
 _SOME_REFUSED: Final = _nothing("no route: some recipients were refused after our check, and we cannot tell which")
 _OWN_DOMAIN: Final = _nothing("no route: a recipient's domain is delivered by this Postfix itself")
 _TABLES: Final = _nothing(

@@ -4,11 +4,11 @@ Knows which requirement breaks whose mail. A look that was not answered says not
 stopped says nothing any more.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from parsers.observation import Outcome
-from policies.fail_fast import LOOKS
+from policies.fail_fast import LOOKS, PTR, TLS
 from policies.key import EVERYWHERE, Key
 
 _TYPES: Final[Mapping[str, str]] = {
@@ -24,6 +24,11 @@ MEASURES: Final[Mapping[str, str]] = {
 }
 """Requirement -> begin of the measures that tell it."""
 
+
+HOST_MEASURES: Final[Mapping[str, str]] = {PTR: "requirement.DNS_RECORDS", TLS: "smtp-tls"}
+"""Leaf of the replies that want a repair of this host -> what is looked at: its addresses' names, its own Postfix."""
+_WELL_AFTER: Final = {PTR: LOOKS, TLS: 5}
+"""Looks in a row. Those at Postfix are half a minute apart: its smtp(8) processes of before live for 100 s (max_idle)."""
 
 AT_ONCE: Final = 3
 """So many that nobody holds yet may be broken at once; more only while they are no more than half of all."""
@@ -117,6 +122,48 @@ class Breakages:
 
     def _begin(self, measure: str) -> str:
         return next((begin for begin in self._names if _is(measure, begin)), "")
+
+
+class HostRepairs:
+    """Our own looks at what providers' replies say of this host, while mail waits for it.
+
+    A provider may see more than we do: what we never found broken we do not find repaired.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[str, str], _Run] = {}
+        self._was_broken: set[str] = set()
+
+    def seen(self, looks: Iterable[Look]) -> None:
+        """Take the newest looks at HOST_MEASURES; the same ones may come again."""
+        self._runs = {
+            (look.object, look.measure): _follow(self._runs.get((look.object, look.measure)), look) for look in looks
+        }
+
+    def judged(self, waiting: Mapping[Key, str], *, since: float) -> tuple[list[Key], list[Key]]:
+        """Give those of the waiting keys (key -> leaf of the replies) that are broken still, and that are well again."""
+        still: list[Key] = []
+        well: list[Key] = []
+        for leaf in HOST_MEASURES:
+            keys = [key for key, each in waiting.items() if each == leaf]
+            if self._broken(leaf, since=since):
+                self._was_broken.add(leaf)
+                still += keys
+            elif leaf in self._was_broken and self._well(leaf, since=since):
+                self._was_broken.discard(leaf)
+                well += keys
+        return still, well
+
+    def _broken(self, leaf: str, *, since: float) -> bool:
+        return any(run.value == 0.0 and run.looks >= LOOKS for run in self._of(leaf, since=since))
+
+    def _well(self, leaf: str, *, since: float) -> bool:
+        runs = list(self._of(leaf, since=since))
+        return bool(runs) and all(run.value > 0 and run.looks >= _WELL_AFTER[leaf] for run in runs)
+
+    def _of(self, leaf: str, *, since: float) -> Iterator[_Run]:
+        measure = HOST_MEASURES[leaf]
+        return (run for (_, each), run in self._runs.items() if each == measure and run.polled_at >= since)
 
 
 def _is(measure: str, begin: str) -> bool:

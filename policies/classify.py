@@ -59,6 +59,11 @@ class RuleSet:
         known = self._rules.get(rule)
         return known.opening if known else Opening()
 
+    def detail(self, rule: str) -> str:
+        """The named rule's leaf; "" for a rule that is no more, or was never one."""
+        known = self._rules.get(rule)
+        return known.detail if known else ""
+
     def classify(self, said: Said) -> Verdict:
         """What a reply means; the same for the same, whatever was asked before. Never raises."""
         if len(said.reason) > LONGEST:

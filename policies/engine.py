@@ -7,7 +7,7 @@ reads the facts and joins them.
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import crc32
 
 from parsers.address import domain_of
@@ -20,9 +20,9 @@ from policies.by_hand import STREAM, stream_key
 from policies.classify import RuleSet
 from policies.commands import Adopt, Command, Hold, Removed
 from policies.entries import Entries
-from policies.fail_fast import LEASE, RULE, FailFast
+from policies.fail_fast import LEASE, RULE, TLS, FailFast
 from policies.header import from_domain, signature_domain
-from policies.key import Key
+from policies.key import EVERYWHERE, Key
 from policies.listing import Listing
 from policies.messages import ENTERED, Message, Messages, Place, Recipient, by_arrival
 from policies.outcomes import Outcomes
@@ -35,13 +35,22 @@ from policies.sent_as import SentMail, list_headers
 from policies.site import Settings
 from policies.stream import stream
 from policies.subqueue import State
-from policies.subqueues import BY_HAND, SubQueues, Unsigned
+from policies.subqueues import BY_HAND, IP_TYPES, SubQueues, Unsigned
 from policies.suppression import Suppressing
 from policies.taking import Taking
 from policies.telling import Telling
 
 IDLE: Final = 60.0
 """Seconds until `step` should be called again where nothing waits."""
+
+
+class Waiting(NamedTuple):
+    """One key whose mail waits for a repair of the host's own."""
+
+    key: Key
+    detail: str
+    """The leaf of the replies that want it."""
+    since: float
 
 
 class Engine:
@@ -152,6 +161,8 @@ class Engine:
                 self._rejected(fact)
             case facts.Diagnostic():
                 self._diagnostic(fact)
+            case facts.TlsEstablished():
+                self._encrypted(fact, now=now)
             case facts.MessageExpired():
                 self._expired(fact, now=now)
             case facts.ProcessEvent():
@@ -162,6 +173,15 @@ class Engine:
         message = self.messages.get(fact.record.instance, fact.queue_id)
         if message is not None and fact.record.daemon != "postsuper":  # that one only asks for it
             self._outcomes.expired(fact, message, now=now)
+
+    def _encrypted(self, fact: facts.TlsEstablished, *, now: float) -> None:
+        """TLS with a provider that wanted it: what waits for that is tried."""
+        provider = self.recipients.of_relay(fact.peer_host) if self.subqueues and fact.role == "client" else None
+        sub = self.subqueues.named(Key("host", self.settings.host, provider)) if provider else None
+        if sub is None or not self._waits_for_host(sub) or self.subqueues.rules.detail(sub.rule) != TLS:
+            return
+        if now > sub.machine.since:
+            self.resume(sub.key, by_whom="authentication", now=now)
 
     def _process_event(self, fact: facts.ProcessEvent, *, now: float) -> None:
         """Take the lines of master(8) alone: postfix-script announces the same."""
@@ -267,10 +287,15 @@ class Engine:
         else:
             message.paid = message.exempt = False
         passed_on = self._entries.passed_on(fact, message)
-        opens, rule, concerned = self._outcomes.judge(fact, message, recipient, passed_on=passed_on, now=now)
-        if opens is not None:
+        opens, rule, concerned, accepted_by = self._outcomes.judge(
+            fact, message, recipient, passed_on=passed_on, now=now
+        )
+        if accepted_by:
+            self.fail_fast.accepted(accepted_by, lambda key: self.subqueues.falls_under(message, key), now=now)
+        repair = opens is not None and self._outcomes.waits_for_repair(rule)
+        if opens is not None and not (repair and self.fail_fast.passes(opens, now=now)):
             self._outcomes.opened_by(self.open(opens, rule=rule, line=fact.record.text, now=now), fact, now=now)
-            if self._outcomes.waits_for_repair(rule):  # a probe would bounce, as what it is to prove
+            if repair:  # a probe would bounce, as what it is to prove
                 self.hold(opens, LEASE, rule=rule, line=fact.record.text, by_whom="engine", now=now)
         for sub in concerned:
             self._tell_state(sub, rule=rule, line=fact.record.text if rule else "", now=now)
@@ -287,7 +312,7 @@ class Engine:
         message = self.messages.get(fact.record.instance, fact.queue_id)
         if message is None or fact.reply is None or not message.all_known:
             return
-        opens, rule, concerned = self._outcomes.foresee(fact, message, now=now)
+        opens, rule, concerned, _ = self._outcomes.foresee(fact, message, now=now)
         if opens is not None:
             self.open(opens, rule=rule, line=fact.record.text, now=now)
         for sub in concerned:
@@ -469,15 +494,41 @@ class Engine:
     def open_keys(self) -> list[Key]:
         return [sub.key for sub in self.subqueues.all()]
 
+    def waiting(self) -> list[Waiting]:
+        """List what waits for a repair of this host's own (its name in the DNS, its TLS), as a provider's replies want."""
+        return [
+            Waiting(sub.key, self.subqueues.rules.detail(sub.rule), sub.machine.since)
+            for sub in self.subqueues.all()
+            if self._waits_for_host(sub)
+        ]
+
+    def _waits_for_host(self, sub: OpenSubQueue) -> bool:
+        paused = sub.key.type in IP_TYPES and sub.machine.state is State.PAUSED
+        return paused and self._outcomes.waits_for_repair(sub.rule)
+
+    def wait_on(self, key: Key, *, now: float) -> bool:
+        """Somebody sees that what a key waits for is broken still: no probe for as long again. Whether it waits."""
+        sub = self.subqueues.get(key)
+        waits = sub is not None and self._waits_for_host(sub)
+        if sub is not None and waits:
+            self.hold(key, LEASE, rule=sub.rule, line=sub.line, by_whom="authentication", now=now)
+        return waits
+
     def close(self, key: Key, *, by_whom: str, now: float) -> bool:
         """Close by hand: what waits leaves at the bulk rate, unless another sub-queue holds it too."""
         self.fail_fast.let_go(key, by_whom=by_whom)
         sub = self.subqueues.get(key)
         if sub is None:
             return False
+        if self._waits_by_reply(sub):
+            self.fail_fast.let_go_at(key, sub.rule, sub.line, since=sub.opened_at, by_whom=by_whom)
         sub.machine.close(now=now)
         self._tell_state(sub, by_whom=by_whom, now=now)
         return True
+
+    def _waits_by_reply(self, sub: OpenSubQueue) -> bool:
+        """Whether a provider's replies hold its mail until something of ours is repaired."""
+        return sub.key.provider != EVERYWHERE and self._outcomes.waits_for_repair(sub.rule)
 
     def release(self, key: Key | None, *, by_whom: str, now: float) -> int:
         """Let go what is held under a key (under all where None) at the bulk rate; each message gets one attempt."""
@@ -490,7 +541,8 @@ class Engine:
         self.telling.tell(
             "released", "by hand", now=now, key=str(key or ""), by_whom=by_whom, messages=len(ids), ids=ids
         )
-        for each in self.fail_fast.let_go(key, by_whom=by_whom):  # nor is its new mail held
+        broken = self.fail_fast.let_go(key, by_whom=by_whom) + [sub.key for sub in chosen if self._waits_by_reply(sub)]
+        for each in broken:  # nor is its new mail held
             self.close(each, by_whom=by_whom, now=now)
         return len(waiting)
 

@@ -4,7 +4,7 @@ Knows whom the site wants held and what it takes to believe that something is br
 `broken` and `repaired` alone, and where nobody says either any more, what is held leaves by way of a probe.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple, Protocol
 
 from policies.key import EVERYWHERE, Key
@@ -13,6 +13,11 @@ LEASE: Final = 1800.0
 """Seconds that one word of a breakage holds for; without another word mail is tried again."""
 LOOKS: Final = 2
 """Looks in a row that must have found it broken."""
+EPISODE: Final = 3600.0
+"""Seconds without a reply that wants the repair after which an accepted message means that it was made."""
+PTR: Final = "authentication.ptr"
+TLS: Final = "infrastructure.tls"
+"""Leaves of the replies that want a repair of this host's own."""
 RULE: Final = "authentication/"
 """Stands before what is broken, in the place of a rule."""
 _EVIDENCE_MAX: Final = 500
@@ -32,7 +37,9 @@ class HoldBroken(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """One key that is broken, as the store keeps it."""
+    """One key that is broken, as the store keeps it: everywhere, by our own looks; or at one provider, by its replies,
+    from when somebody let it go.
+    """
 
     key: Key
     rule: str
@@ -57,6 +64,8 @@ class FailFast:
         self._holder = holder
         self._wanted = wanted
         self._broken: dict[Key, Broken] = {}
+        self._refused: dict[Key, float] = {}
+        """When a provider last wanted the repair of what was let go there; where that is not known, when it was asked."""
         self.changed: dict[Key, Broken | None] = {}
         """To store since the last look; None for those that are repaired."""
 
@@ -69,6 +78,11 @@ class FailFast:
             self._broken[row.key] = row
         else:
             self.changed[row.key] = None
+
+    @property
+    def held(self) -> list[Key]:
+        """What is broken by our own looks, let go or not."""
+        return [key for key in self._broken if key.provider == EVERYWHERE]
 
     def wants(self, domain: str) -> bool:
         return self._wanted.wants(domain)
@@ -104,7 +118,10 @@ class FailFast:
         if known is None:
             return False
         self.changed[key] = None
-        alike = [other for other in self._holder.open_keys() if other[:2] == key[:2]]  # those that replies have opened
+        for row in [other for other in self._broken if other.provider != EVERYWHERE and _alike(other, key)]:
+            self._forget(row)
+        opened = self._holder.open_keys()
+        alike = [other for other in opened if other == key or (other.provider != EVERYWHERE and _alike(other, key))]
         held = [self._holder.resume(each, by_whom="authentication", now=now) for each in alike]
         return any(held) and not known.let_go_by
 
@@ -116,5 +133,38 @@ class FailFast:
             self._broken[row.key] = self.changed[row.key] = row
         return [row.key for row in found]
 
+    # What a provider's replies say of it.
+
+    def let_go_at(self, key: Key, rule: str, evidence: str, *, since: float, by_whom: str) -> None:
+        """Hold nothing more under a key that a provider's replies have opened until that provider is content."""
+        if key in self._broken or len(self._broken) < _MOST:
+            self._broken[key] = self.changed[key] = Broken(key, rule, evidence[:_EVIDENCE_MAX], since, by_whom)
+
+    def passes(self, key: Key, *, now: float) -> bool:
+        """Whether somebody has let go what a provider's reply would have held now; notes when that was."""
+        at = self._broken.get(key)
+        if at is not None:
+            self._refused[key] = now
+        return at is not None or any(
+            row.let_go_by and other.provider == EVERYWHERE and _alike(other, key) for other, row in self._broken.items()
+        )
+
+    def accepted(self, provider: str, covers: Callable[[Key], bool], *, now: float) -> None:
+        """Take that a provider took a message: the episodes of its keys that cover it are over, if they were quiet."""
+        for key in [key for key in self._broken if key.provider == provider and covers(key)]:
+            if now - self._refused.setdefault(key, now) >= EPISODE:
+                self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        del self._broken[key]
+        self._refused.pop(key, None)
+        self.changed[key] = None
+
+
+def _alike(one: Key, other: Key) -> bool:
+    """Whether both are of one domain: replies about its DKIM key often name nobody, and so mean the envelope's."""
+    return one.value == other.value and {one.type, other.type} <= _DOMAINS
+
 
 _TYPES: Final = frozenset({"spf-domain", "dkim-domain"})
+_DOMAINS: Final = _TYPES | {"from-domain"}

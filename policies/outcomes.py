@@ -32,6 +32,8 @@ class Judgement(NamedTuple):
     """The rule that read a refusal by which sub-queues open or pause; "" where there was none."""
     concerned: list[OpenSubQueue]
     """Sub-queues that were told of the attempt."""
+    accepted_by: str = ""
+    """The provider that took the message."""
 
 
 class Outcomes:
@@ -94,7 +96,7 @@ class Outcomes:
                 now=now,
             )
         if key is None or verdict is None:
-            return Judgement(None, "", concerned)
+            return Judgement(None, "", concerned, provider if provider and verdict is None else "")
         opens = refused is None and self._opens(key, verdict, recipient, now=now)
         return Judgement(key if opens else None, verdict.rule, concerned)
 
@@ -245,14 +247,14 @@ class Outcomes:
         return None
 
     def _unauthenticated(self, verdict: Verdict, message: Message, provider: str) -> Key | None:
-        """Make the key of a reply that wants a repair of ours (SPF, DKIM, DMARC, PTR), where its mail is to wait.
+        """Make the key of a reply that wants a repair of ours (SPF, DKIM, DMARC, PTR, TLS), where its mail is to wait.
 
         Not the whole organization's mail where nobody is named: it is one envelope domain's record that is wrong.
         """
         if not self.waits_for_repair(verdict.rule):
             return None
         wanted, named = self.settings.hold_broken, verdict.identity
-        if verdict.scope is Scope.IP:
+        if verdict.scope in _OF_THIS_HOST:
             return Key("host", self.settings.host, provider) if wanted.everybody else None
         if verdict.scope is not Scope.SENDER_DOMAIN:
             return None
@@ -291,6 +293,7 @@ class Outcomes:
 
 _NOTHING = Judgement(None, "", [])
 _OPENING = frozenset({Reaction.PAUSE_DOMAIN, Reaction.SLOW_IP})
+_OF_THIS_HOST = frozenset({Scope.IP, Scope.LOCAL})
 _TALKED = frozenset({Scope.RECIPIENT, Scope.RECIPIENT_DOMAIN, Scope.MESSAGE, Scope.URL})
 _SENDER_IDENTITIES = frozenset({IdentityType.DKIM_DOMAIN, IdentityType.SPF_DOMAIN, IdentityType.FROM_DOMAIN})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -258,6 +258,12 @@ class SubQueues:
             case _:
                 return self._habits.habits(type_, domain)
 
+    def falls_under(self, message: Message | Unsigned, key: Key) -> bool:
+        """Whether a message's mail to a key's provider is of that key, open or not."""
+        if key.type in IP_TYPES:
+            return True
+        return bool(message.sender_domain) and key.value in self._values(key.type, message)
+
     def covering(self, message: Message | Unsigned, domains: Iterable[str], *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues over a message if each recipient's domain has at least one; else None (rule 4)."""
         everywhere = self._index.get(EVERYWHERE)

@@ -168,8 +168,14 @@ class Answers:
             said[str(key)] = fail_fast.broken(key, what, evidence, looks=int(each["looks"]), now=now)
         for text in request.get("repaired", ()):
             fail_fast.repaired(Key.read(str(text)), now=now)
+        for text in request.get("still", ()):
+            self._engine.wait_on(Key.read(str(text)), now=now)
+        waiting = {str(each.key): each.detail for each in self._engine.waiting()}
+        for text in request.get("well", ()):
+            if text in waiting:
+                self._engine.resume(Key.read(text), by_whom="authentication", now=now)
         self._wake()
-        return {"said": said, "broken": [str(row.key) for row in fail_fast.known()]}
+        return {"said": said, "broken": list(map(str, fail_fast.held)), "waiting": waiting}
 
     def changes(self, request: Request) -> Answer:
         rows = self._parts.store.changes(int(request.get("after", 0)), min(int(request.get("limit", 500)), 5_000))

@@ -5,19 +5,23 @@ anything is held is core's to say.
 """
 
 import asyncio
+import ipaddress
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from parsers.feeds import own_authentication
-from policies.breakage import MEASURES, Breakages, Look, Report
+from parsers.observation import Outcome
+from policies.breakage import HOST_MEASURES, MEASURES, Breakages, HostRepairs, Look, Report
+from policies.fail_fast import PTR, TLS
 from policies.key import Key
 from policies.sent_as import HOUR
-from sidecar import own_log
+from sidecar import own_log, postfix
 from sidecar.config import Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable
 from sidecar.database import Database, StoreError
-from sidecar.outside_store import OutsideStore
+from sidecar.outside_store import Known, OutsideStore
 from sidecar.own_domains import configured_keys
 from sidecar.statements import SCHEMA
 from sidecar.threads import in_thread
@@ -29,6 +33,25 @@ SIGNS: Final = 1800.0
 """Seconds in which our signer must have used a key: one that was replaced is no longer anybody's."""
 
 Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class _Held(NamedTuple):
+    """What core says of it."""
+
+    broken: list[Key]
+    """Held by our own looks."""
+    waiting: dict[Key, str]
+    """Held by a provider's replies until this host is repaired -> their leaf."""
+
+
+class _Judged(NamedTuple):
+    """What to tell core."""
+
+    broken: list[Report]
+    repaired: list[Key]
+    still: list[Key]
+    """Of those that wait: broken as far as we can see, too."""
+    well: list[Key]
 
 
 class FailFastWatch:
@@ -48,6 +71,7 @@ class FailFastWatch:
             raise ConfigError(
                 "authentication.hold: feeds.authentication.enabled is false, so nobody would look; set it"
             )
+        self._host = HostRepairs()
         self._keys = {(key.domain, f"dkim-key.{key.selector}") for key in configured_keys(config)}
         self._measures = [MEASURES[name] for name in wanted.requirements]
         self._fresh = max(900.0, 3 * 60.0 * config.feeds.authentication.active_minutes)
@@ -64,9 +88,9 @@ class FailFastWatch:
         """Look once; core that is away or stores that are busy are asked again at the next look."""
         try:
             held = await self._core({})
-            broken, repaired = await in_thread(lambda: self._judged(held))
-            if broken or repaired:
-                await self._tell(broken, repaired)
+            judged = await in_thread(lambda: self._judged(held))
+            if any(judged):
+                await self._tell(judged)
         except (CoreUnreachable, CoreRefused):
             return  # whoever asks core says so
         except StoreError as error:
@@ -74,46 +98,68 @@ class FailFastWatch:
         except Exception as error:  # noqa: BLE001  # an error of ours here must not end feeds and alerts
             own_log.look_failed(error)
 
-    async def _core(self, more: dict[str, Any]) -> list[Key]:
+    async def _core(self, more: dict[str, Any]) -> _Held:
         answer = await self._ask_core({"command": "authentication", **more})
         for text, why in answer.get("said", {}).items():
             key = Key.read(text)
             if self._said.get(key) != why:
                 self._said[key] = why
                 own_log.authentication_broken(text, more["evidence"][text], why_not=why)
-        return [Key.read(text) for text in answer["broken"]]
+        waiting = {Key.read(text): leaf for text, leaf in answer.get("waiting", {}).items()}
+        return _Held([Key.read(text) for text in answer["broken"]], waiting)
 
-    async def _tell(self, broken: Iterable[Report], repaired: Iterable[Key]) -> None:
+    async def _tell(self, judged: _Judged) -> None:
         told = [
-            {"key": str(each.key), "what": each.what, "evidence": each.evidence, "looks": each.looks} for each in broken
+            {"key": str(each.key), "what": each.what, "evidence": each.evidence, "looks": each.looks}
+            for each in judged.broken
         ]
-        again = [str(key) for key in repaired]
         evidence = {each["key"]: each["evidence"] for each in told}
-        await self._core({"broken": told, "repaired": again, "evidence": evidence})
-        for key in repaired:
+        keys = {name: [str(key) for key in getattr(judged, name)] for name in ("repaired", "still", "well")}
+        await self._core({"broken": told, "evidence": evidence, **keys})
+        for key in (*judged.repaired, *judged.well):
             self._said.pop(key, None)
             own_log.authentication_repaired(str(key))
 
-    def _judged(self, held: list[Key]) -> tuple[list[Report], list[Key]]:
+    def _judged(self, held: _Held) -> _Judged:
         """Raises StoreError."""
         now = self._clock()
         if not self._config.outside_database.exists():
-            return [], []
+            return _Judged([], [], [], [])
         store = OutsideStore.open_read_only(self._config.outside_database)
         try:
             known = store.newest(own_authentication.FEED, self._measures)
-            self._breakages.seen(
-                Look(each.object, each.measure, each.outcome, each.value, each.text, each.polled_at) for each in known
-            )
+            self._breakages.seen(map(_look, known))
             since = now - self._fresh
-            reports = self._breakages.broken(held, since=since)
+            reports = self._breakages.broken(held.broken, since=since)
             new = [each for each in reports if each.new and self._broke_in_use(each, store, now=now)]
             doubted = self._breakages.doubtful(len(new), since=since)
             self._doubt(len(new) if doubted else 0)
             still = [each for each in reports if not each.new]
-            return still if doubted else [*still, *new], self._breakages.repaired(held, since=since)
+            repaired = self._breakages.repaired(held.broken, since=since)
+            self._host.seen(self._looks_at_host(store, held.waiting, now=now))
+            return _Judged(
+                still if doubted else [*still, *new], repaired, *self._host.judged(held.waiting, since=since)
+            )
         finally:
             store.close()
+
+    def _looks_at_host(self, store: OutsideStore, waiting: Mapping[Key, str], *, now: float) -> Iterator[Look]:
+        for known in store.newest(own_authentication.FEED, [HOST_MEASURES[PTR]]):
+            if _is_address(known.object):  # of domains the same measure tells something else
+                yield _look(known)
+        if TLS in waiting.values():
+            yield self._look_at_postfix(now=now)
+
+    def _look_at_postfix(self, *, now: float) -> Look:
+        """Tell whether Postfix uses TLS to others at all; one instance or service that does may be the one that counts."""
+        try:
+            instances = postfix.instances(Path(self._config.postfix.config_directory))
+            levels = {each.name: _tls_levels(each.config_directory) for each in instances}
+        except postfix.PostfixError as error:
+            return Look("postfix", HOST_MEASURES[TLS], Outcome.UNKNOWN, None, str(error), now)
+        uses = any(found - {"none"} for found in levels.values())
+        text = ", ".join(f"{name}: {' '.join(sorted(found))}" for name, found in levels.items())
+        return Look("postfix", HOST_MEASURES[TLS], Outcome.OK, float(uses), text, now)
 
     def _doubt(self, keys: int) -> None:
         if bool(keys) != self._doubted and keys:
@@ -138,6 +184,37 @@ class FailFastWatch:
             return True
         hour = int((now - SENDS) // HOUR)
         return (object_, measure) in self._keys and bool(core.rows(_SIGNED, (hour, f" {object_} ")))
+
+
+TLS_SETTINGS: Final = ("smtp_tls_security_level", "smtp_enforce_tls", "smtp_use_tls")
+
+
+def tls_level(values: Mapping[str, str]) -> str:
+    """Give the level that smtp(8) works with: smtp_tls_security_level, or what the two older settings mean."""
+    if level := values.get("smtp_tls_security_level", ""):
+        return level.lower()
+    if values.get("smtp_enforce_tls") == "yes":
+        return "encrypt"
+    return "may" if values.get("smtp_use_tls") == "yes" else "none"
+
+
+def _tls_levels(directory: Path) -> set[str]:
+    """Give the levels of main.cf and of services in master.cf. Raises PostfixError."""
+    of_services = postfix.service_settings(directory, expand=True)
+    also = {value.lower() for name, value in of_services.items() if name.endswith(f"/{TLS_SETTINGS[0]}")}
+    return {tls_level(postfix.parameters(directory, *TLS_SETTINGS)), *also}
+
+
+def _look(known: Known) -> Look:
+    return Look(known.object, known.measure, known.outcome, known.value, known.text, known.polled_at)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 _SENDS = "SELECT 1 FROM attempt WHERE time >= ? AND sender_domain = ? LIMIT 1"

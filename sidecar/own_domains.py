@@ -11,6 +11,7 @@ from parsers.feeds.own_authentication import Key as DkimKey
 from parsers.feeds.own_authentication import Sender, Site
 from policies.key import Key
 from policies.sent_as import HOUR
+from policies.subqueues import IP_TYPES
 from sidecar import own_log, sent_mail
 from sidecar.config import Config, ConfigError
 from sidecar.database import Database, StoreError
@@ -19,6 +20,7 @@ from sidecar.rules import organizational_domain
 from sidecar.scope import Scope
 from sidecar.statements import BROKEN, SCHEMA
 
+_OPEN = "SELECT key FROM subqueue WHERE opened_rule != ''"
 _BITS = "dkim-key-bits."
 """Its text is the key's fingerprint: its history tells since when a key is there."""
 IN_USE = 2 * 86_400.0
@@ -55,13 +57,13 @@ def poll(config: Config, scope: Scope, now: float, *, active: bool) -> Poll:
             for each in sent_mail.lately(config, now=now)
             if (each.newest >= now - 2 * HOUR) == active and organizational_domain(each.presented.domain) in ours_of_all
         ],
-        with_addresses=bool(domains) or not active,
+        with_addresses=bool(domains) or not active or host_waits(config),
     )
 
 
 def _waiting(config: Config, scope: Scope, ours: Iterable[str]) -> Iterable[str]:
     """Tell the domains of which mail is held because their authentication is broken."""
-    broken = {(key.type, key.value) for key in core_holds(config)}
+    broken = {(key.type, key.value) for key in _core_keys(config, BROKEN)}
     signers: dict[str, list[str]] = {}
     for domain, signer in scope.signers if broken else ():
         signers.setdefault(domain, []).append(signer)
@@ -71,14 +73,19 @@ def _waiting(config: Config, scope: Scope, ours: Iterable[str]) -> Iterable[str]
             yield domain
 
 
-def core_holds(config: Config) -> list[Key]:
-    """List the keys that core holds for the sake of their authentication, as its store has them."""
+def host_waits(config: Config) -> bool:
+    """Whether all mail to some provider is held, perhaps for want of a name of our addresses."""
+    return any(key.type in IP_TYPES for key in _core_keys(config, _OPEN))
+
+
+def _core_keys(config: Config, query: str) -> list[Key]:
+    """List the keys that core's store gives: those held for the sake of their authentication, those that are open."""
     if not config.core_database.exists():
         return []
     try:
         database = Database.open_read_only(config.core_database, SCHEMA)
         try:
-            return [Key.read(row[0]) for row in database.rows(BROKEN)]
+            return [Key.read(row[0]) for row in database.rows(query)]
         finally:
             database.close()
     except StoreError as error:

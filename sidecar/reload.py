@@ -24,10 +24,10 @@ from policies.rules import RuleError
 from sidecar import postfix, rules
 from sidecar.config import DEFAULT_PATH, Config, ConfigError, HygieneConfig, Mode, SuppressionConfig, load
 from sidecar.core_parts import Parts
-from sidecar.routes import routes_of, routing_in_turns
-from sidecar.site import check_strategies, engine_settings, listeners, wiring
 from sidecar.hygiene import open_hygiene
 from sidecar.quota import read_quotas
+from sidecar.routes import routes_of, routing_in_turns
+from sidecar.site import check_strategies, engine_settings, listeners, wiring
 from sidecar.systemd import notify
 
 _LOG = logging.getLogger("sidecar.core")

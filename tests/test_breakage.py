@@ -15,14 +15,14 @@ from parsers.feeds.asking import Answer, Ask, DnsAnswer, DnsAsk
 from parsers.observation import Observation, Outcome
 from parsers.postfix import facts
 from parsers.record import LogRecord
-from policies.breakage import Breakages, Look
+from policies.breakage import Breakages, HostRepairs, Look
 from policies.cadence import Standing
 from policies.engine import Engine
 from policies.fail_fast import HoldBroken
 from policies.key import Key
 from policies.site import Settings
 from policies.subqueue import State
-from sidecar import fail_fast, own_domains, own_log
+from sidecar import fail_fast, own_domains, own_log, postfix
 from sidecar.answers import Answers
 from sidecar.config import AuthenticationConfig as FeedConfig
 from sidecar.config import Config, ConfigError, FeedsConfig, HoldConfig, OutsideConfig, StoreConfig
@@ -185,9 +185,9 @@ class Site:
 
     def minutes(self, number: int) -> None:
         """So many minutes of mail, of looks, and of a poll every five."""
-        for _ in range(number):
+        for minute in range(number):
             for half in range(2):
-                queue_id = self.world.submit("news@d.example", ["a@gmail.com"])
+                queue_id = self.world.submit("news@d.example", [f"user{minute}-{half}@gmail.com"])
                 if self.world.files[queue_id].queue != "hold":
                     self.world.say(lambda r, q=queue_id: facts.DkimSigned(r, q, D, "s1"), "opendkim")  # type: ignore[misc]
                 if half == 0 and int(self.world.now // 60) % 5 == 0:
@@ -251,6 +251,139 @@ def test_a_record_is_lost_and_comes_back(site: Site, what: str) -> None:
     assert kinds[0] == "opened"
     assert "ramping" in kinds
     assert site.core.broken() == []
+
+
+NO_PTR = "550-5.7.25 [192.0.2.10] The IP address sending this message does not have a PTR record setup. - gsmtp"
+NO_TLS = "530 5.7.0 Must issue a STARTTLS command first. - gsmtp"
+HOST_KEY = Key("host", "this-host", "google")
+
+
+def _told(site: Site) -> list[str]:
+    return [change.kind for _, change in site.core.changes(0, 5_000) if change.key == str(HOST_KEY)]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_name_of_an_address_is_lost_and_a_provider_refuses_until_it_is_back(site: Site, *, again: bool) -> None:
+    """`again`: the outside process is started anew in between."""
+    place = ("10.2.0.192.in-addr.arpa", "PTR")
+    site.zone[place] = "NXDOMAIN"
+    site.world.judge = lambda _, provider, __: (
+        NO_PTR if provider == "google" and site.zone[place] == "NXDOMAIN" else None
+    )
+    site.minutes(10)
+    sub = site.world.engine.subqueues.get(HOST_KEY)
+    assert sub is not None
+    assert (sub.rule, sub.machine.state) == ("google/ptr", State.PAUSED)
+    assert NO_PTR in sub.line
+    site.minutes(60)
+    if again:
+        site.restart_outside()
+    site.minutes(30)
+    assert (sub.machine.state, sub.let_out) == (State.PAUSED, 0)  # no probe, as long as we see it too
+    delivered, held = sum(site.world.delivered.values()), site.held
+    assert held > 150
+    site.zone[place] = ZONE[place]
+    site.minutes(16)
+    assert sum(site.world.delivered.values()) > delivered
+    site.minutes(60)
+    assert site.held == 0
+    assert site.world.duplicates == 0
+    assert site.world.silently_lost == []
+    kinds = _told(site)
+    assert kinds.index("opened") < kinds.index("probing") < kinds.index("ramping")
+
+
+def test_a_provider_that_alone_misses_the_name_is_asked_again_by_a_probe(site: Site) -> None:
+    """What we never saw broken nobody can see repaired: half an hour, and a message is tried."""
+    site.world.judge = lambda _, provider, __: NO_PTR if provider == "google" else None
+    site.minutes(20)
+    sub = site.world.engine.subqueues.get(HOST_KEY)
+    assert sub is not None
+    assert sub.let_out == 0
+    site.world.judge = lambda *_: None
+    site.minutes(45)
+    assert site.held == 0
+    assert "ramping" in _told(site)
+
+
+class Postfix:
+    """What postconf would tell; may fail."""
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+        self.fails = False
+        self.asked = 0
+
+    def instances(self, directory: Path) -> list[SimpleNamespace]:
+        self.asked += 1
+        if self.fails:
+            raise postfix.PostfixError("postconf: exit status 1")
+        return [SimpleNamespace(name=name, config_directory=directory / name) for name in ("-", "out")]
+
+    def parameters(self, directory: Path, *_: str) -> dict[str, str]:
+        return {"smtp_tls_security_level": self.level if directory.name == "out" else ""}
+
+
+def test_tls_is_switched_off_and_a_provider_refuses_until_it_is_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Postfix("none")
+    monkeypatch.setattr(postfix, "instances", ours.instances)
+    monkeypatch.setattr(postfix, "parameters", ours.parameters)
+    monkeypatch.setattr(postfix, "service_settings", lambda *_, **__: {"smtp/unix/smtp_bind_address": "192.0.2.10"})
+    site.minutes(5)
+    assert ours.asked == 0  # nobody waits for it
+    site.world.judge = lambda _, provider, __: NO_TLS if provider == "google" and ours.level == "none" else None
+    site.minutes(60)
+    sub = site.world.engine.subqueues.get(HOST_KEY)
+    assert sub is not None
+    assert (sub.rule, sub.machine.state, sub.let_out) == ("google/starttls-first", State.PAUSED, 0)
+    ours.fails = True
+    site.minutes(20)
+    assert (sub.machine.state, sub.let_out) == (State.PAUSED, 0)  # postconf fails: neither news is good news
+    ours.fails = False
+    site.minutes(5)
+    ours.level = "may"
+    site.minutes(1)
+    assert sub.let_out == 0  # smtp(8) processes of before may live for a while
+    site.minutes(4)
+    assert sub.let_out > 0
+    site.minutes(60)
+    assert site.held == 0
+    assert site.world.duplicates == 0
+    assert site.world.silently_lost == []
+    kinds = _told(site)
+    assert kinds.index("opened") < kinds.index("probing") < kinds.index("ramping")
+    asked = ours.asked
+    site.minutes(5)
+    assert ours.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("values", "level"),
+    [
+        ({}, "none"),
+        ({"smtp_tls_security_level": "", "smtp_use_tls": "no", "smtp_enforce_tls": "no"}, "none"),
+        ({"smtp_tls_security_level": "none", "smtp_use_tls": "yes"}, "none"),
+        ({"smtp_tls_security_level": "Dane"}, "dane"),
+        ({"smtp_use_tls": "yes"}, "may"),
+        ({"smtp_use_tls": "yes", "smtp_enforce_tls": "yes"}, "encrypt"),
+    ],
+)
+def test_the_level_that_postfix_works_with(values: dict[str, str], level: str) -> None:
+    assert fail_fast.tls_level(values) == level
+
+
+@pytest.mark.parametrize(
+    ("levels", "told"),
+    [("bb", "still"), ("b", ""), ("bbw", ""), ("bbwwww", ""), ("bbwwwww", "well"), ("wwwwww", ""), ("bbu", "still")],
+)
+def test_when_tls_counts_as_broken_and_as_well_again(levels: str, told: str) -> None:
+    found, waiting = HostRepairs(), {HOST_KEY: "infrastructure.tls"}
+    said: tuple[list[Key], list[Key]] = ([], [])
+    for number, sign in enumerate(levels):
+        outcome, value = _OUTCOMES[sign]
+        found.seen([Look("postfix", "smtp-tls", outcome, value, "", 30.0 * number)])
+        said = found.judged(waiting, since=0.0)
+    assert said == ([HOST_KEY] if told == "still" else [], [HOST_KEY] if told == "well" else [])
 
 
 @pytest.mark.parametrize("rcode", ["SERVFAIL", "TIMEOUT", "REFUSED"])
@@ -335,7 +468,7 @@ def test_where_nearly_all_breaks_at_once_it_is_our_view(tmp_path: Path, caplog: 
 
     async def ask(request: dict[str, Any]) -> dict[str, Any]:
         said.update(request)
-        return {"broken": []}
+        return {"broken": [], "waiting": {}}
 
     watch = FailFastWatch(config, ask, clock=lambda: now)
     for broken, told in ((0, 0), (0, 0), (3, 0), (3, 3), (5, 3), (5, 0)):

@@ -44,7 +44,7 @@ COMCAST = Config(transport=(TransportConfig("out-comcast", 25, "192.0.2.7"),))
 COMCAST_5 = Config(transport=(TransportConfig("out-comcast", 25, "192.0.2.7", concurrency=5),))
 COMCAST_CF = "out-comcast unix - - n - 25 smtp\n  -o syslog_name=postfix/comcast -o smtp_bind_address=192.0.2.7\n"
 LANE = "lane-01 unix - - n - 2 smtp\n"
-BY_TENANT = Config(route=(Route("out-google", when="tenant = newsletter"),))
+ROUTE_BY_TENANT = Config(route=(Route("out-google", when="tenant = newsletter"),))
 OUT = "out-google unix - - n - 20 smtp\n"
 
 
@@ -146,8 +146,8 @@ CASES: list[tuple[str, str, str, dict[str, str], str, Config | None]] = [
     ("route-off", "warning", "smtpd_sender_restrictions", {"smtpd_sender_restrictions": "check_sender_access inline:{ { news.example = FILTER out-news: } }"}, OUT, ROUTED),
     ("route-off", "warning", "header_checks", {"header_checks": f"regexp:{{{{/^List-Id:/ FILTER out-news:}}}}, {wiring_plan.HEADER_TABLE}"}, OUT, ROUTED),
     ("route-relayhost", "error", "default_transport", {"default_transport": "smtp:[relay.example]"}, OUT, ROUTED),
-    ("route-tables", "warning", "transport_maps", {"transport_maps": "inline:{one.example=local:}"}, OUT, BY_TENANT),
-    ("route-tables", "warning", "virtual_mailbox_domains", {"virtual_mailbox_domains": "inline:{one.example=x}"}, OUT, BY_TENANT),
+    ("route-tables", "warning", "transport_maps", {"transport_maps": "inline:{one.example=local:}"}, OUT, ROUTE_BY_TENANT),
+    ("route-tables", "warning", "virtual_mailbox_domains", {"virtual_mailbox_domains": "inline:{one.example=x}"}, OUT, ROUTE_BY_TENANT),
     ("route-wrong", "error", "route[0].when", {}, "", Config(route=(Route("out-google", when="tennant = a"),))),
     ("lane-missing", "error", "subqueues.lane", {}, "", Config(subqueues=SubqueuesConfig(lane=("google",)))),
     ("lane-missing", "error", "subqueues.lane", {"relayhost": "[relay.example]"}, LANE, Config(subqueues=SubqueuesConfig(lane=("google",)))),

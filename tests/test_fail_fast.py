@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from parsers.postfix import facts
 from policies.engine import Engine
 from policies.fail_fast import LEASE, HoldBroken
 from policies.key import Key
@@ -266,3 +267,198 @@ def test_our_own_look_finds_it_repaired_and_the_provider_is_asked_at_once() -> N
     assert made.engine.fail_fast.repaired(Key(*sub.key[:2], "*"), now=made.now)
     made.run(1_200)
     assert sum(made.delivered.values()) == 40
+
+
+def test_what_an_admin_lets_go_is_not_held_again_by_the_next_refusals() -> None:
+    """Not before the provider takes such mail again, and an hour without such a refusal has passed."""
+    for by_hand in ("release", "release all", "close"):
+        fixed: list[bool] = []
+        made = world(_refuses(fixed))
+        send(made, 40)
+        made.run(60)
+        (sub,) = made.engine.subqueues.all()
+        key, held = sub.key, sub.held
+        assert held > 0
+        if by_hand == "close":
+            assert made.engine.close(key, by_whom="anna", now=made.now)
+        else:
+            assert made.engine.release(key if by_hand == "release" else None, by_whom="anna", now=made.now) == held
+        for _ in range(12):  # an hour and more: what was held, and new mail, is refused as often as Postfix tries
+            send(made, 3)
+            made.run(330)
+            assert not made.engine.subqueues
+        assert not [file for file in made.files.values() if file.queue == "hold"]
+        (row,) = made.engine.fail_fast.known()
+        assert (row.key, row.let_go_by, row.rule) == (key, "anna", "google/dkim-failed")
+        assert made.engine.fail_fast.held == []  # nobody's look found it
+        fixed.append(True)
+        made.run(600)
+        send(made, 1)
+        made.run(60)
+        assert made.engine.fail_fast.known()  # ten minutes may be chance
+        made.run(3_600)
+        send(made, 1)
+        made.run(60)
+        assert made.engine.fail_fast.known() == []
+        fixed.clear()
+        send(made, 5)
+        made.run(60)
+        assert made.engine.subqueues.get(key) is not None  # broken anew
+        assert made.silently_lost == []
+
+
+def test_mail_of_others_does_not_end_it() -> None:
+    made = world(_refuses([]))
+    send(made, 5)
+    made.run(60)
+    made.engine.release(None, by_whom="anna", now=made.now)
+    for _ in range(3):
+        made.run(3_000)
+        send(made, 2, sender="shop@steady.example")
+        send(made, 2, to="comcast.net")
+    assert [row.let_go_by for row in made.engine.fail_fast.known()] == ["anna"]
+
+
+def test_what_was_let_go_at_every_provider_is_not_held_by_one_of_them() -> None:
+    made = world(_refuses([]))
+    broken(made)
+    made.engine.release(KEY, by_whom="anna", now=made.now)
+    send(made, 20)
+    made.run(300)
+    assert not made.engine.subqueues
+    assert made.engine.fail_fast.repaired(KEY, now=made.now) is False  # it was not held
+    send(made, 5)
+    made.run(60)
+    assert [str(sub.key) for sub in made.engine.subqueues.all()] == ["spf-domain:shop.example@google"]
+
+
+def test_what_our_own_look_finds_repaired_is_let_go_by_nobody_any_more() -> None:
+    made = world(_refuses([]))
+    send(made, 5)
+    made.run(60)
+    broken(made)
+    made.engine.release(None, by_whom="anna", now=made.now)
+    assert {row.let_go_by for row in made.engine.fail_fast.known()} == {"anna"}
+    assert len(made.engine.fail_fast.known()) == 2
+    made.engine.fail_fast.repaired(KEY, now=made.now)
+    assert made.engine.fail_fast.known() == []
+
+
+def test_who_let_it_go_at_a_provider_outlives_a_restart(tmp_path: Path) -> None:
+    made = world(_refuses([]))
+    send(made, 5)
+    made.run(60)
+    made.engine.release(None, by_whom="anna", now=made.now)
+    store = Store.open(tmp_path / "core.db")
+    commit = gather(made.engine, None, now=made.now)
+    assert commit is not None
+    store.commit(commit)
+    again = Engine(RULES, rules.organizational_domain, Settings(act=True, hold_broken=HOLD))
+    restore(again, store)
+    store.close()
+    again.fail_fast.accepted("google", lambda _: True, now=made.now + 7_000)
+    assert again.fail_fast.known()  # who knows when it was refused last: an hour from here
+    assert again.fail_fast.passes(Key("spf-domain", "shop.example", "google"), now=made.now + 8_000)
+    assert not again.fail_fast.passes(Key("spf-domain", "shop.example", "yahoo"), now=made.now + 8_000)
+    again.fail_fast.accepted("google", lambda _: True, now=made.now + 11_000)
+    assert again.fail_fast.known()
+    again.fail_fast.accepted("yahoo", lambda _: True, now=made.now + 11_700)
+    assert again.fail_fast.known()
+    again.fail_fast.accepted("google", lambda _: True, now=made.now + 11_700)
+    assert again.fail_fast.known() == []
+
+
+# A reply that wants a repair of this host's own: its name in the DNS, or TLS.
+
+HOST = Key("host", "this-host", "google")
+EVERYBODY = HoldBroken(everybody=True)
+NO_PTR = (
+    "550-5.7.25 [192.0.2.10] The IP address sending this message does not have a PTR record setup. 550 5.7.25 - gsmtp"
+)
+NO_TLS = "421 4.7.29 Your email has been rate limited because you're not using a TLS connection. - gsmtp"
+OF_THE_HOST = {
+    "no PTR": (NO_PTR, EVERYBODY, "authentication.ptr"),
+    "no PTR, for now": (NO_PTR.replace("550", "421").replace("5.7.25", "4.7.25"), EVERYBODY, "authentication.ptr"),
+    "no TLS": (NO_TLS, EVERYBODY, "infrastructure.tls"),
+    "no TLS, for good": (
+        "550 5.7.29 This message was blocked because it wasn't sent over a TLS connection. - gsmtp",
+        EVERYBODY,
+        "infrastructure.tls",
+    ),
+    "STARTTLS first": ("530 5.7.0 Must issue a STARTTLS command first. - gsmtp", EVERYBODY, "infrastructure.tls"),
+    "PTR, but only some domains are held for": (NO_PTR, HOLD, ""),
+    "TLS, but only some domains are held for": (NO_TLS, HOLD, ""),
+    "TLS, but nobody is held for": (NO_TLS, HoldBroken(), ""),
+    "one recipient's domain wants TLS": (
+        "421 4.7.0 TLS required for RCPT domain, closing connection. - gsmtp",
+        EVERYBODY,
+        "",
+    ),
+    "their TLS is broken": ("450 4.7.5 Remote certificate failed MTA-STS validation", EVERYBODY, ""),
+}
+
+
+@pytest.mark.parametrize("name", OF_THE_HOST)
+def test_which_replies_hold_all_mail_to_a_provider(name: str) -> None:
+    reply, hold, leaf = OF_THE_HOST[name]
+    made = world(lambda _, provider, __: reply if provider == "google" else None, hold=hold)
+    send(made, 5)
+    send(made, 5, to="comcast.net")
+    made.run(60)
+    assert [(each.key, each.detail) for each in made.engine.waiting()] == ([(HOST, leaf)] if leaf else [])
+    assert bool(made.engine.subqueues) is bool(leaf)
+    send(made, 5, sender="shop@steady.example")
+    send(made, 5, sender="shop@steady.example", to="comcast.net")
+    made.run(60)
+    on_hold = [file for file in made.files.values() if file.queue == "hold"]
+    assert bool(on_hold) is bool(leaf)
+    assert sum(made.delivered.values()) == 10
+
+
+def _seen(made: World, role: str, host: str) -> None:
+    made.say(lambda r: facts.TlsEstablished(r, "", role, "Trusted", "TLSv1.3", "x", 256, host, "192.0.2.1", 25), "smtp")
+
+
+def test_held_without_a_probe_while_somebody_sees_it_broken_then_by_the_ramp() -> None:
+    fixed: list[bool] = []
+    made = world(lambda _, provider, __: None if fixed or provider != "google" else NO_TLS, hold=EVERYBODY)
+    send(made, 20)
+    made.run(60)
+    (sub,) = made.engine.subqueues.all()
+    for _ in range(6):  # three hours
+        assert made.engine.wait_on(HOST, now=made.now)
+        made.run(1_700)
+    assert sub.let_out == 0
+    _seen(made, "client", "mx1a1.comcast.net")
+    _seen(made, "server", "gmail-smtp-in.l.google.com")
+    assert [each.key for each in made.engine.waiting()] == [HOST]
+    fixed.append(True)
+    _seen(made, "client", "gmail-smtp-in.l.google.com")  # as of mail that is not ours to hold
+    assert sub.machine.state is State.PROBING
+    assert not made.engine.wait_on(HOST, now=made.now)
+    made.run(1_800)
+    assert sum(made.delivered.values()) == 20
+    assert made.duplicates == 0
+    assert made.silently_lost == []
+    kinds = [change.kind for change in made.engine.telling.changes if change.key == str(HOST)]
+    assert kinds.index("opened") < kinds.index("probing") < kinds.index("ramping")
+
+
+def test_tls_with_a_provider_says_nothing_of_a_missing_ptr() -> None:
+    made = world(lambda _, provider, __: NO_PTR if provider == "google" else None, hold=EVERYBODY)
+    send(made, 5)
+    made.run(60)
+    _seen(made, "client", "gmail-smtp-in.l.google.com")
+    (sub,) = made.engine.subqueues.all()
+    assert sub.machine.state is State.PAUSED
+
+
+def test_only_what_waits_for_the_host_can_be_waited_on() -> None:
+    made = world(_refuses([]))
+    send(made, 5)
+    made.run(60)
+    (sub,) = made.engine.subqueues.all()
+    assert made.engine.waiting() == []
+    assert not made.engine.wait_on(sub.key, now=made.now)
+    assert not made.engine.wait_on(HOST, now=made.now)
+    assert made.engine.subqueues.get(HOST) is None
