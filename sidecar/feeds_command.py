@@ -25,7 +25,7 @@ from sidecar.config import Config, ConfigError
 from sidecar.delisting_store import asked_lately
 from sidecar.feeds import FEEDS, Watched, watched
 from sidecar.mx import resolver_at
-from sidecar.outside_store import OutsideStore
+from sidecar.outside_store import OutsideStore, RawAnswer
 from sidecar.own_log import printable
 from sidecar.scope import find
 
@@ -129,13 +129,18 @@ def _ago(moment: float | None, now: float) -> str:
 
 @click.command(epilog="Example: sidecar poll senderscore --json")
 @click.argument("feed", type=click.Choice(list(FEEDS)))
+@click.option(
+    "--kept", type=click.IntRange(1), metavar="N", help="Ask nobody: print the N newest answers over HTTP as they came."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 @click.pass_obj
-def poll(config: Config, *, feed: str, as_json: bool) -> None:
+def poll(config: Config, *, feed: str, kept: int | None, as_json: bool) -> None:
     """Ask FEED once, now, and print what it tells; nothing is stored, and no alert comes of it.
 
-    Exit status 1 when the feed as a whole told nothing.
+    Exit status 1 when the feed as a whole told nothing, or no answer of it is kept.
     """
+    if kept is not None:
+        sys.exit(_print_kept(config, feed, kept, as_json=as_json))
     scope = find(config)
     reading, _ = asyncio.run(asking(config).poll(FEEDS[feed].poll(config, scope, time.time())))
     if as_json:
@@ -143,6 +148,28 @@ def poll(config: Config, *, feed: str, as_json: bool) -> None:
     else:
         _print(feed, reading)
     sys.exit(1 if reading.trouble else 0)
+
+
+def _print_kept(config: Config, feed: str, most: int, *, as_json: bool) -> int:
+    """Newest first. Bodies are the bytes that came, but for secrets; shown as text, what is none in them replaced."""
+    answers: list[RawAnswer] = []
+    if config.outside_database.exists():
+        store = OutsideStore.open_read_only(config.outside_database)
+        try:
+            answers = store.answers(feed, most)
+        finally:
+            store.close()
+    for each in answers:
+        stamp = datetime.fromtimestamp(each.at, UTC).isoformat(timespec="seconds")
+        body = each.body.decode(errors="replace")
+        if as_json:
+            click.echo(json.dumps({"at": stamp, "asked": each.asked, "body": body}))
+        else:
+            click.echo(f"{stamp} {printable(each.asked)}")
+            click.echo("".join(f"  {printable(line)}\n" for line in body.splitlines()))
+    if not answers:
+        click.echo(f"{feed}: no answer is kept; lists and other look-ups in the DNS leave none", err=True)
+    return 0 if answers else 1
 
 
 def _told(feed: str, reading: Reading) -> dict[str, Any]:

@@ -28,8 +28,10 @@ ANSWER_MAX = 1 << 20
 
 class RawAnswer(NamedTuple):
     asked: str
-    """The question, without secrets."""
+    """The question, without secrets, and how it was answered."""
     body: bytes
+    at: float = 0.0
+    """When it was written down; 0: not yet."""
 
 
 class Known(NamedTuple):
@@ -126,7 +128,8 @@ class OutsideStore:
 
     def answers(self, feed: str, limit: int) -> list[RawAnswer]:
         """The newest answers as they came, newest first."""
-        return [RawAnswer(asked, zlib.decompress(body)) for asked, body in self._database.rows(_ANSWERS, (feed, limit))]
+        rows = self._database.rows(_ANSWERS, (feed, limit))
+        return [RawAnswer(asked, zlib.decompress(body), at) for asked, body, at in rows]
 
     def prune(self, *, now: float) -> int:
         """Delete what is too old; how many rows. Raises StoreUnavailable."""
@@ -199,7 +202,7 @@ _KEYS_FIRST_TOLD = (
     " GROUP BY object, measure, text"
 )
 _ADD_ANSWER = "INSERT INTO answer (feed, time, asked, body) VALUES (?, ?, ?, ?)"
-_ANSWERS = "SELECT asked, body FROM answer WHERE feed = ? ORDER BY id DESC LIMIT ?"
+_ANSWERS = "SELECT asked, body, time FROM answer WHERE feed = ? ORDER BY id DESC LIMIT ?"
 _PRUNE_ANSWERS = (
     "DELETE FROM answer WHERE feed = ?1 AND id <= ("
     "SELECT id FROM answer WHERE feed = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"

@@ -4,9 +4,16 @@ import asyncio
 import gzip
 import os
 import stat
+import struct
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
 import pytest
 
 from parsers.feeds.asking import Answer, Ask, DnsAnswer, DnsAsk, HttpAnswer, HttpAsk, Keep, Kept, Poll, Reading
@@ -62,6 +69,89 @@ def test_look_up(ask: DnsAsk, rcode: str, records: tuple[str, ...]) -> None:
     (answer,), _, _ = asked(ask, zone=ZONE)
     assert isinstance(answer, DnsAnswer)
     assert (answer.rcode, tuple(sorted(answer.records))) == (rcode, records)
+
+
+class Odd(asyncio.DatagramProtocol):
+    """Answers by UDP as `say` makes it of the query."""
+
+    def __init__(self, say: Callable[[dns.message.QueryMessage], bytes]) -> None:
+        self._say = say
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        self._transport.sendto(self._say(cast("dns.message.QueryMessage", dns.message.from_wire(data))), addr)
+
+
+def reply(
+    query: dns.message.QueryMessage, *, rcode: str = "NOERROR", records: Sequence[str] = ()
+) -> dns.message.Message:
+    response = dns.message.make_response(query, recursion_available=True)
+    response.set_rcode(dns.rcode.from_text(rcode))
+    for record in records:
+        name, kind, data = record.split()
+        response.answer.append(dns.rrset.from_text(name, 60, "IN", kind, data))
+    return response
+
+
+def truncated(query: dns.message.QueryMessage, *, rcode: str = "NOERROR") -> bytes:
+    response = reply(query, rcode=rcode)
+    response.flags |= dns.flags.TC
+    return response.to_wire()
+
+
+def to_another_question(query: dns.message.QueryMessage) -> bytes:
+    other = dns.message.make_query("other.example", "A", id=query.id)
+    return reply(other, records=["other.example. A 127.0.0.2"]).to_wire()
+
+
+ODD: dict[str, tuple[Callable[[dns.message.QueryMessage], bytes], bool, str, tuple[str, ...]]] = {
+    "truncated, and whole by TCP": (truncated, True, "NOERROR", ("127.0.0.2",)),
+    "truncated, and nobody there by TCP": (truncated, False, "TIMEOUT", ()),
+    "a truncated no": (lambda query: truncated(query, rcode="NXDOMAIN"), False, "TIMEOUT", ()),
+    "an answer to another question": (to_another_question, True, "TIMEOUT", ()),
+    "rubbish": (lambda _: b"rubbish", True, "TIMEOUT", ()),
+    "another name for it": (
+        lambda query: reply(query, records=["a.example. CNAME b.example.", "b.example. A 127.0.0.4"]).to_wire(),
+        True,
+        "NOERROR",
+        ("127.0.0.4",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_answers_by_udp(name: str) -> None:
+    """None is ever taken for a no: that would clear a listing."""
+    say, tcp, rcode, records = ODD[name]
+
+    async def whole(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        (length,) = struct.unpack("!H", await reader.readexactly(2))
+        query = cast("dns.message.QueryMessage", dns.message.from_wire(await reader.readexactly(length)))
+        answer = reply(query, records=["a.example. A 127.0.0.2"]).to_wire()
+        writer.write(struct.pack("!H", len(answer)) + answer)
+        await writer.drain()
+        writer.close()
+
+    async def run() -> DnsAnswer:
+        streams = await asyncio.start_server(whole, "127.0.0.1", 0)
+        port = streams.sockets[0].getsockname()[1]
+        if not tcp:
+            streams.close()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: Odd(say), local_addr=("127.0.0.1", port))
+        resolver = mx.resolver_at((f"127.0.0.1:{port}",))()
+        resolver.lifetime = 0.5
+        try:
+            return await asking.look_up(DnsAsk("a.example"), resolver)
+        finally:
+            transport.close()
+            streams.close()
+
+    answer = asyncio.run(run())
+    assert answer.records == records
+    assert answer.rcode == rcode or (rcode == "TIMEOUT" and answer.rcode in {"ERROR", "SERVFAIL"})
 
 
 def test_nobody_there_is_no_exception() -> None:

@@ -77,7 +77,8 @@ def test_answers_are_kept_as_they_came_and_the_oldest_go(store: OutsideStore, mo
     for number in range(5):
         store.polled("snds", Standing(), (), [RawAnswer(f"ask {number}", b"\x00\xff" * number)], now=float(number))
     store.polled("other", Standing(), (), [RawAnswer("another", b"x")], now=9.0)
-    assert store.answers("snds", 10) == [RawAnswer(f"ask {number}", b"\x00\xff" * number) for number in (4, 3, 2)]
+    kept = [RawAnswer(f"ask {number}", b"\x00\xff" * number, float(number)) for number in (4, 3, 2)]
+    assert store.answers("snds", 10) == kept
 
 
 def test_pruning(store: OutsideStore) -> None:

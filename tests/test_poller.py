@@ -17,7 +17,7 @@ from sidecar.asking import Asking
 from sidecar.cli import sidecar
 from sidecar.config import Config, ConfigError
 from sidecar.feeds import Feed
-from sidecar.outside_store import OutsideStore
+from sidecar.outside_store import OutsideStore, RawAnswer
 from sidecar.poller import Polled, Poller
 from sidecar.scope import Scope
 from tests.outside_world import Response, http_server, name_server
@@ -251,6 +251,31 @@ def test_poll_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: l
     assert exit_code == status
     told = json.loads(output)
     assert bool(told["observations"]) == (status == 0)
+
+
+def test_kept_answers_are_shown_as_they_came_and_nobody_is_asked(tmp_path: Path) -> None:
+    config = tmp_path / "sidecar.toml"
+    config.write_text(f'[store]\npath = "{tmp_path}"\n')
+
+    def run(*options: str) -> tuple[int, str]:
+        result = CliRunner().invoke(sidecar, ["--config", str(config), "poll", "snds", "--kept", *options])
+        return result.exit_code, result.output
+
+    assert run("5") == (1, "snds: no answer is kept; lists and other look-ups in the DNS leave none\n")
+    store = OutsideStore.open(tmp_path / "outside.db")
+    bodies = (b"old", b"first\n\x1b[2J second \xff\n", b"newest")
+    for number, body in enumerate(bodies):
+        answer = RawAnswer(f"GET https://snds.example/?key=[secret]&n={number} -> 200", body)
+        store.polled("snds", Standing(), (), [answer], now=3600.0 * number)
+    store.close()
+    status, shown = run("2")
+    assert status == 0
+    assert shown.splitlines()[0] == "1970-01-01T02:00:00+00:00 GET https://snds.example/?key=[secret]&n=2 -> 200"
+    assert "  newest\n" in shown
+    assert "  \\x1b[2J second \ufffd\n" in shown  # it steers no terminal
+    assert "old" not in shown
+    (row,) = map(json.loads, run("1", "--json")[1].splitlines())
+    assert (row["at"], row["body"]) == ("1970-01-01T02:00:00+00:00", "newest")
 
 
 def test_only_public_addresses_are_asked_about() -> None:
