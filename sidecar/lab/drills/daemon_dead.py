@@ -60,6 +60,7 @@ async def _left_alone(bench: Bench, *, store_gone: bool) -> None:
     finally:
         flowing.cancel()
     await levers.flushed(bench)
+    bench.times["recover_s"] = round(time.time() - died, 1)
     waits = _waits(bench, lambda it: it.sender.domain.startswith("shop-") and it.submitted > died)
     p95 = percentile(waits, 0.95) or 0.0
     if len(waits) < _SILENT_S or p95 > _OTHERS_P95_S:
@@ -93,8 +94,10 @@ async def _failsafe_by_timer(bench: Bench, died: float, parked: set[str]) -> Non
                 raise DrillError("mail left hold before core was silent for long enough")
         elif began - died < _SILENT_S - 3.0:  # a heartbeat is up to two seconds old
             raise DrillError(f"the failsafe says {report['state']} {began - died:.0f} s after core's death")
-        elif report["state"] in {"released", "nothing"}:
-            break
+        else:
+            bench.times.setdefault("detect_s", round(began - died, 1))
+            if report["state"] in {"released", "nothing"}:
+                break
         if time.time() > deadline:
             raise DrillError(f"the failsafe still says {report}")
         await asyncio.sleep(_EACH_S)
@@ -133,16 +136,16 @@ def _expects(evidence: Evidence, figures: Figures) -> Iterator[str]:
 
 DRILLS = (
     Drill(
-        "daemon-dead",
+        "sidecar-dead",
         "without core mail flows, and the failsafe gives back what is parked when its time has come",
-        levers.campaign("daemon-dead", burst=200, scale=_SCALE, seconds=200) + _ELSEWHERE,
+        levers.campaign("sidecar-dead", burst=200, scale=_SCALE, seconds=200) + _ELSEWHERE,
         partial(_left_alone, store_gone=False),
         _expects,
     ),
     Drill(
-        "daemon-dead-store-gone",
+        "sidecar-dead-store-gone",
         "the same without core.db",
-        levers.campaign("daemon-dead-store-gone", burst=200, scale=_SCALE, seconds=200) + _ELSEWHERE,
+        levers.campaign("sidecar-dead-store-gone", burst=200, scale=_SCALE, seconds=200) + _ELSEWHERE,
         partial(_left_alone, store_gone=True),
         _expects,
     ),

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from sidecar.control import CoreRefused, CoreUnreachable
-from sidecar.lab.drills.drill import Drill, DrillError
+from sidecar.lab.drills.drill import Drill, DrillError, until
 from sidecar.lab.drills.levers import PATIENCE_S, sidecar_of
 from sidecar.lab.run import Bench
 from sidecar.lab.scenario import Fault, FaultKind, Stage
@@ -58,9 +58,14 @@ async def act(bench: Bench) -> None:
     await _until(bench, lambda it: len(it) == _GONE, f"{_GONE} mailboxes that are gone on the list", ended=False)
     outage = Fault(kind=FaultKind.REFUSE, target="google", stage=Stage.RCPT, reply=_REPLY)
     google.faults.append(outage)
-    await asyncio.sleep(_OUTAGE_S)
-    google.faults.remove(outage)
+    began = time.time()
     await _until(bench, lambda it: any(map(_withdrawn, it)), "entries withdrawn because of the outage", ended=True)
+    bench.times["detect_s"] = round(time.time() - began, 1)
+    await asyncio.sleep(max(0.0, began + _OUTAGE_S - time.time()))
+    google.faults.remove(outage)
+    ended = time.time()
+    await until(lambda: _takes_again(bench, ended), "the provider takes mail again", PATIENCE_S)
+    bench.times["recover_s"] = round(time.time() - began, 1)
     await asyncio.sleep(_PROBATION_S + 1)
     refused = len(bench.ledger.refused)
     if refused < 50:
@@ -71,6 +76,10 @@ async def act(bench: Bench) -> None:
         raise DrillError(f"{len(wrongly)} recipients are suppressed for the outage, as {wrongly[0]}")
     if len(kept) != _GONE or any(each["provisional_until"] for each in kept):
         raise DrillError(f"{len(kept)} of {_GONE} mailboxes that are gone stand on the list after their probation")
+
+
+def _takes_again(bench: Bench, since: float) -> bool:
+    return any(it.provider == "google" and it.time > since for it in bench.ledger.accepted)
 
 
 def _withdrawn(entry: dict[str, Any]) -> bool:

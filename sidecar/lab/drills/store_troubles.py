@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -136,11 +137,17 @@ async def _emptied(bench: Bench) -> None:
 
 
 async def _deleted(bench: Bench) -> None:
+    at: list[float] = []
+
     def delete(store: Path) -> None:
+        at.append(time.time())
         for file in store.parent.glob("core.db*"):
             file.unlink()
 
     await _restarted_without(bench, delete, kill=True)
+    (lost,) = at
+    noticed = min(change["time"] for change in await levers.changes(bench, "adopted"))
+    bench.times |= {"detect_s": round(noticed - lost, 1), "recover_s": round(time.time() - lost, 1)}
 
 
 async def _removed(bench: Bench) -> None:
@@ -198,9 +205,9 @@ DRILLS = (
         _expects,
     ),
     Drill(
-        "store-deleted",
+        "store-lost",
         "without its store core asks for a proof of each held message before it lets it go",
-        levers.campaign("store-deleted", burst=200),
+        levers.campaign("store-lost", burst=200),
         _deleted,
         _expects,
     ),
