@@ -4,7 +4,8 @@ Knows which requirement breaks whose mail. A look that was not answered says not
 stopped says nothing any more.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from parsers.observation import Outcome
@@ -124,6 +125,14 @@ class Breakages:
         return next((begin for begin in self._names if _is(measure, begin)), "")
 
 
+class Wanted(NamedTuple):
+    """What a provider's replies want of this host."""
+
+    leaf: str
+    line: str
+    """The log line of one."""
+
+
 class HostRepairs:
     """Our own looks at what providers' replies say of this host, while mail waits for it.
 
@@ -132,38 +141,47 @@ class HostRepairs:
 
     def __init__(self) -> None:
         self._runs: dict[tuple[str, str], _Run] = {}
-        self._was_broken: set[str] = set()
+        self._was_broken: set[tuple[str, str]] = set()
 
     def seen(self, looks: Iterable[Look]) -> None:
         """Take the newest looks at HOST_MEASURES; the same ones may come again."""
         self._runs = {
             (look.object, look.measure): _follow(self._runs.get((look.object, look.measure)), look) for look in looks
         }
+        self._was_broken |= {place for place, run in self._runs.items() if _is_broken(run)}
 
-    def judged(self, waiting: Mapping[Key, str], *, since: float) -> tuple[list[Key], list[Key]]:
-        """Give those of the waiting keys (key -> leaf of the replies) that are broken still, and that are well again."""
+    def judged(self, waiting: Mapping[Key, Wanted], *, since: float) -> tuple[list[Key], list[Key]]:
+        """Give those of the waiting keys that are broken still, and that are well again, by looks since a time."""
         still: list[Key] = []
         well: list[Key] = []
-        for leaf in HOST_MEASURES:
-            keys = [key for key, each in waiting.items() if each == leaf]
-            if self._broken(leaf, since=since):
-                self._was_broken.add(leaf)
-                still += keys
-            elif leaf in self._was_broken and self._well(leaf, since=since):
-                self._was_broken.discard(leaf)
-                well += keys
+        told: set[tuple[str, str]] = set()
+        for key, wanted in waiting.items():
+            runs = {place: run for place, run in self._about(wanted).items() if run.polled_at >= since}
+            if any(map(_is_broken, runs.values())):
+                still.append(key)
+            elif runs.keys() & self._was_broken and all(_is_well(wanted.leaf, run) for run in runs.values()):
+                well.append(key)
+                told |= runs.keys()
+        self._was_broken -= told
         return still, well
 
-    def _broken(self, leaf: str, *, since: float) -> bool:
-        return any(run.value == 0.0 and run.looks >= LOOKS for run in self._of(leaf, since=since))
+    def _about(self, wanted: Wanted) -> dict[tuple[str, str], _Run]:
+        """What is meant: the addresses that the line names, all where it names none of ours."""
+        measure = HOST_MEASURES.get(wanted.leaf)
+        found = {place: run for place, run in self._runs.items() if place[1] == measure}
+        named = {word.strip(".:") for word in _ADDRESS.findall(wanted.line)}
+        return {place: run for place, run in found.items() if place[0] in named} or found
 
-    def _well(self, leaf: str, *, since: float) -> bool:
-        runs = list(self._of(leaf, since=since))
-        return bool(runs) and all(run.value > 0 and run.looks >= _WELL_AFTER[leaf] for run in runs)
 
-    def _of(self, leaf: str, *, since: float) -> Iterator[_Run]:
-        measure = HOST_MEASURES[leaf]
-        return (run for (_, each), run in self._runs.items() if each == measure and run.polled_at >= since)
+_ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]+")
+
+
+def _is_broken(run: _Run) -> bool:
+    return run.value == 0.0 and run.looks >= LOOKS
+
+
+def _is_well(leaf: str, run: _Run) -> bool:
+    return run.value > 0 and run.looks >= _WELL_AFTER[leaf]
 
 
 def _is(measure: str, begin: str) -> bool:

@@ -50,7 +50,8 @@ class Waiting(NamedTuple):
     key: Key
     detail: str
     """The leaf of the replies that want it."""
-    since: float
+    line: str
+    """The log line of one; it may name an address of ours."""
 
 
 class Engine:
@@ -497,7 +498,7 @@ class Engine:
     def waiting(self) -> list[Waiting]:
         """List what waits for a repair of this host's own (its name in the DNS, its TLS), as a provider's replies want."""
         return [
-            Waiting(sub.key, self.subqueues.rules.detail(sub.rule), sub.machine.since)
+            Waiting(sub.key, self.subqueues.rules.detail(sub.rule), sub.line)
             for sub in self.subqueues.all()
             if self._waits_for_host(sub)
         ]

@@ -64,8 +64,8 @@ class FailFast:
         self._holder = holder
         self._wanted = wanted
         self._broken: dict[Key, Broken] = {}
-        self._refused: dict[Key, float] = {}
-        """When a provider last wanted the repair of what was let go there; where that is not known, when it was asked."""
+        self._let_go: dict[str, dict[Key, float]] = {}
+        """Provider -> what was let go there, and when it last wanted the repair; 0: that is not known."""
         self.changed: dict[Key, Broken | None] = {}
         """To store since the last look; None for those that are repaired."""
 
@@ -76,6 +76,8 @@ class FailFast:
         """Take back what the store kept; what the site no longer wants held is forgotten."""
         if self.wants(row.key.value):
             self._broken[row.key] = row
+            if row.key.provider != EVERYWHERE:
+                self._let_go.setdefault(row.key.provider, {})[row.key] = 0.0
         else:
             self.changed[row.key] = None
 
@@ -139,25 +141,30 @@ class FailFast:
         """Hold nothing more under a key that a provider's replies have opened until that provider is content."""
         if key in self._broken or len(self._broken) < _MOST:
             self._broken[key] = self.changed[key] = Broken(key, rule, evidence[:_EVIDENCE_MAX], since, by_whom)
+            self._let_go.setdefault(key.provider, {})[key] = 0.0
 
     def passes(self, key: Key, *, now: float) -> bool:
         """Whether somebody has let go what a provider's reply would have held now; notes when that was."""
-        at = self._broken.get(key)
-        if at is not None:
-            self._refused[key] = now
-        return at is not None or any(
-            row.let_go_by and other.provider == EVERYWHERE and _alike(other, key) for other, row in self._broken.items()
-        )
+        there = self._let_go.get(key.provider, {})
+        if key in there:
+            there[key] = now
+            return True
+        everywhere = (self._broken.get(Key(type_, key.value, EVERYWHERE)) for type_ in _DOMAINS if key.type in _DOMAINS)
+        return any(row is not None and row.let_go_by for row in everywhere)
 
     def accepted(self, provider: str, covers: Callable[[Key], bool], *, now: float) -> None:
         """Take that a provider took a message: the episodes of its keys that cover it are over, if they were quiet."""
-        for key in [key for key in self._broken if key.provider == provider and covers(key)]:
-            if now - self._refused.setdefault(key, now) >= EPISODE:
+        there = self._let_go.get(provider)
+        if not there:  # nearly always
+            return
+        for key in [key for key in there if covers(key)]:
+            there[key] = there[key] or now
+            if now - there[key] >= EPISODE:
                 self._forget(key)
 
     def _forget(self, key: Key) -> None:
         del self._broken[key]
-        self._refused.pop(key, None)
+        del self._let_go[key.provider][key]
         self.changed[key] = None
 
 

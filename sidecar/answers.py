@@ -170,7 +170,7 @@ class Answers:
             fail_fast.repaired(Key.read(str(text)), now=now)
         for text in request.get("still", ()):
             self._engine.wait_on(Key.read(str(text)), now=now)
-        waiting = {str(each.key): each.detail for each in self._engine.waiting()}
+        waiting = {str(each.key): (each.detail, each.line) for each in self._engine.waiting()}
         for text in request.get("well", ()):
             if text in waiting:
                 self._engine.resume(Key.read(text), by_whom="authentication", now=now)

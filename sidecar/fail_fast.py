@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from parsers.feeds import own_authentication
 from parsers.observation import Outcome
-from policies.breakage import HOST_MEASURES, MEASURES, Breakages, HostRepairs, Look, Report
+from policies.breakage import HOST_MEASURES, MEASURES, Breakages, HostRepairs, Look, Report, Wanted
 from policies.fail_fast import PTR, TLS
 from policies.key import Key
 from policies.sent_as import HOUR
@@ -40,8 +40,8 @@ class _Held(NamedTuple):
 
     broken: list[Key]
     """Held by our own looks."""
-    waiting: dict[Key, str]
-    """Held by a provider's replies until this host is repaired -> their leaf."""
+    waiting: dict[Key, Wanted]
+    """Held by a provider's replies until this host is repaired."""
 
 
 class _Judged(NamedTuple):
@@ -105,7 +105,7 @@ class FailFastWatch:
             if self._said.get(key) != why:
                 self._said[key] = why
                 own_log.authentication_broken(text, more["evidence"][text], why_not=why)
-        waiting = {Key.read(text): leaf for text, leaf in answer.get("waiting", {}).items()}
+        waiting = {Key.read(text): Wanted(*wanted) for text, wanted in answer.get("waiting", {}).items()}
         return _Held([Key.read(text) for text in answer["broken"]], waiting)
 
     async def _tell(self, judged: _Judged) -> None:
@@ -143,11 +143,11 @@ class FailFastWatch:
         finally:
             store.close()
 
-    def _looks_at_host(self, store: OutsideStore, waiting: Mapping[Key, str], *, now: float) -> Iterator[Look]:
+    def _looks_at_host(self, store: OutsideStore, waiting: Mapping[Key, Wanted], *, now: float) -> Iterator[Look]:
         for known in store.newest(own_authentication.FEED, [HOST_MEASURES[PTR]]):
             if _is_address(known.object):  # of domains the same measure tells something else
                 yield _look(known)
-        if TLS in waiting.values():
+        if any(each.leaf == TLS for each in waiting.values()):
             yield self._look_at_postfix(now=now)
 
     def _look_at_postfix(self, *, now: float) -> Look:

@@ -15,7 +15,7 @@ from parsers.feeds.asking import Answer, Ask, DnsAnswer, DnsAsk
 from parsers.observation import Observation, Outcome
 from parsers.postfix import facts
 from parsers.record import LogRecord
-from policies.breakage import Breakages, HostRepairs, Look
+from policies.breakage import Breakages, HostRepairs, Look, Wanted
 from policies.cadence import Standing
 from policies.engine import Engine
 from policies.fail_fast import HoldBroken
@@ -377,13 +377,33 @@ def test_the_level_that_postfix_works_with(values: dict[str, str], level: str) -
     [("bb", "still"), ("b", ""), ("bbw", ""), ("bbwwww", ""), ("bbwwwww", "well"), ("wwwwww", ""), ("bbu", "still")],
 )
 def test_when_tls_counts_as_broken_and_as_well_again(levels: str, told: str) -> None:
-    found, waiting = HostRepairs(), {HOST_KEY: "infrastructure.tls"}
+    found, waiting = HostRepairs(), {HOST_KEY: Wanted("infrastructure.tls", NO_TLS)}
     said: tuple[list[Key], list[Key]] = ([], [])
     for number, sign in enumerate(levels):
         outcome, value = _OUTCOMES[sign]
         found.seen([Look("postfix", "smtp-tls", outcome, value, "", 30.0 * number)])
         said = found.judged(waiting, since=0.0)
     assert said == ([HOST_KEY] if told == "still" else [], [HOST_KEY] if told == "well" else [])
+
+
+@pytest.mark.parametrize(
+    ("line", "still"),
+    [
+        ("[192.0.2.10] has no PTR", True),
+        ("our 192.0.2.10.", True),
+        ("[192.0.2.1] has no PTR", False),
+        ("[192.0.2.11] has no PTR", False),
+        ("[2001:db8::7] has no PTR", False),
+        ("your address has no PTR", True),
+        ("[198.51.100.9] has no PTR", True),
+    ],
+)
+def test_only_the_address_that_a_provider_names_is_waited_for(line: str, *, still: bool) -> None:
+    found, waiting = HostRepairs(), {HOST_KEY: Wanted("authentication.ptr", line)}
+    for at in (1.0, 2.0):
+        values = {"192.0.2.10": 0.0, "192.0.2.1": 1.0, "192.0.2.11": 1.0, "2001:db8::7": 1.0}
+        found.seen([Look(each, "requirement.DNS_RECORDS", Outcome.OK, value, "", at) for each, value in values.items()])
+    assert found.judged(waiting, since=0.0) == ([HOST_KEY] if still else [], [])
 
 
 @pytest.mark.parametrize("rcode", ["SERVFAIL", "TIMEOUT", "REFUSED"])

@@ -389,6 +389,12 @@ OF_THE_HOST = {
     "PTR, but only some domains are held for": (NO_PTR, HOLD, ""),
     "TLS, but only some domains are held for": (NO_TLS, HOLD, ""),
     "TLS, but nobody is held for": (NO_TLS, HoldBroken(), ""),
+    "STARTTLS first, as Postfix says it": (
+        "530 5.7.0 Must issue a STARTTLS command first",
+        EVERYBODY,
+        "infrastructure.tls",
+    ),
+    "AUTH wants TLS": ("538 5.7.11 Encryption required for requested authentication mechanism", EVERYBODY, ""),
     "one recipient's domain wants TLS": (
         "421 4.7.0 TLS required for RCPT domain, closing connection. - gsmtp",
         EVERYBODY,
@@ -413,6 +419,19 @@ def test_which_replies_hold_all_mail_to_a_provider(name: str) -> None:
     on_hold = [file for file in made.files.values() if file.queue == "hold"]
     assert bool(on_hold) is bool(leaf)
     assert sum(made.delivered.values()) == 10
+
+
+def test_tls_that_lacks_now_and_then_holds_nothing() -> None:
+    """Most of our mail goes over TLS: what is refused has another reason than a setting of ours."""
+    number = iter(range(10_000))
+    made = world(
+        lambda _, provider, __: NO_TLS if provider == "google" and next(number) % 5 == 4 else None, hold=EVERYBODY
+    )
+    for _ in range(40):
+        send(made, 5)
+        made.run(5)
+    assert not made.engine.subqueues
+    assert made.deferrals > 30
 
 
 def _seen(made: World, role: str, host: str) -> None:
