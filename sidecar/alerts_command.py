@@ -50,8 +50,9 @@ def test(config: Config, channel: str | None, *, as_json: bool) -> None:
     known = channels.configured(config)
     chosen = [each for each in known if channel in {None, each.name}]
     if not chosen:
-        there = ", ".join(each.name for each in known) or "none; add a [[channel]]"
-        raise ConfigError(f"channel {channel or ''}: there is no such channel; there is {there}".replace("  ", " "))
+        if not known:
+            raise ConfigError("channel: nobody would be told, for there is none; add a [[channel]]")
+        raise ConfigError(f"channel {channel}: no such channel; there is {', '.join(each.name for each in known)}")
     results = [(each, _tested(each)) for each in chosen]
     for each, receipt in results:
         if receipt.result is Result.SENT:

@@ -45,8 +45,10 @@ def seedtest(config: Config, *, transport: str, provider: str, trend: bool, as_j
     checked(config)
     seeds = [seed for seed in config.seed if provider in {"", seed.provider}]
     if not seeds:
-        there = ", ".join(sorted({seed.provider for seed in config.seed})) or "none; add a [[seed]]"
-        raise ConfigError(f"provider {provider}: there is no such seed; there is {there}".replace("  ", " "))
+        if not config.seed:
+            raise ConfigError("seed: there is no mailbox to send to; add a [[seed]]")
+        there = ", ".join(sorted({seed.provider for seed in config.seed}))
+        raise ConfigError(f"--provider {provider}: no seed is there; there are seeds at {there}")
     if transport:
         check_transport(config, transport)
 

@@ -403,3 +403,9 @@ def test_alert_test_says_what_each_channel_answers(tmp_path: Path) -> None:
         none = CliRunner().invoke(sidecar, ["--config", str(config), "alert", "test", "nobody"])
         assert none.exit_code == 2
         assert "there is pager, chat" in none.output
+        config.write_text("")
+        nobody = CliRunner().invoke(sidecar, ["--config", str(config), "alert", "test"])
+        assert (nobody.exit_code, nobody.output.partition(": ")[2]) == (
+            2,
+            "channel: nobody would be told, for there is none; add a [[channel]]\n",
+        )

@@ -701,6 +701,11 @@ def test_by_hand(world: World, tmp_path: Path, folder: str, status: int) -> None
         f'imap = {{ host = "127.0.0.1", user = "reports", password_file = "{place}/password", port = {world.seed.imap.port}, tls = "none" }}\n'
     )
     arguments = ["--config", str(config), "seedtest", "--json"]
+    other = CliRunner().invoke(sidecar, [*arguments, "--provider", "gmx"])
+    assert (other.exit_code, other.output) == (
+        2,
+        "sidecar: --provider gmx: no seed is there; there are seeds at dovecot\n",
+    )
     away = CliRunner().invoke(sidecar, arguments)
     assert away.exit_code == 3
     assert "the outside process does not run here" in away.output
