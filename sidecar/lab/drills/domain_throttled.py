@@ -40,6 +40,8 @@ burst = 20
 """
 _KEY = "dkim-domain:shop.example@google"
 _CAMPAIGN = 150
+_LATE = 5
+"""Attempts that a slow host may begin before a message is taken."""
 
 
 async def act(bench: Bench) -> None:
@@ -68,11 +70,11 @@ async def act(bench: Bench) -> None:
 
 
 def expects(evidence: Evidence, figures: Figures) -> Iterator[str]:
-    """The throttle was applied, and only the first refusals were paid for it."""
+    """The throttle was applied, and what it is to hold was not tried."""
     if len(evidence.log.held) < _CAMPAIGN // 4:
         yield f"only {len(evidence.log.held)} messages were held; the throttle was not applied"
-    if figures.unheld_attempts:
-        yield f"{figures.unheld_attempts} attempts were made while the domain was to wait"
+    if figures.unheld_attempts > _LATE:
+        yield f"{figures.unheld_attempts} attempts were made while the domain was to wait, wanted at most {_LATE}"
 
 
 DRILLS = (
