@@ -1,11 +1,13 @@
 """Mail whose authentication is broken waits until it is repaired: stories at a modelled queue, and the store between."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from parsers.log import LogReader
 from parsers.postfix import facts
 from policies.engine import Engine
 from policies.fail_fast import LEASE, HoldBroken
@@ -461,6 +463,40 @@ def test_held_without_a_probe_while_somebody_sees_it_broken_then_by_the_ramp() -
     assert made.silently_lost == []
     kinds = [change.kind for change in made.engine.telling.changes if change.key == str(HOST)]
     assert kinds.index("opened") < kinds.index("probing") < kinds.index("ramping")
+
+
+def test_the_lines_of_a_log_open_hold_and_end_it() -> None:
+    """As Postfix writes them, with smtp_tls_loglevel = 1."""
+    engine = Engine(RULES, rules.organizational_domain, Settings(act=True, host="mx1", hold_broken=EVERYBODY))
+    reader, base = LogReader(zone=UTC), datetime(2026, 11, 22, tzinfo=UTC).timestamp()
+
+    def observe(second: int, daemon: str, text: str) -> None:
+        stamp = datetime.fromtimestamp(base + second, UTC).isoformat()
+        for fact in reader.facts(f"{stamp} mx1 postfix/{daemon}[77]: {text}".encode()):
+            engine.observe(fact, now=fact.record.time)
+
+    for number in range(4):
+        queue_id = f"4WzBBBBBBBB{number}zB"
+        observe(number, "qmgr", f"{queue_id}: from=<news@shop.example>, size=900, nrcpt=1 (queue active)")
+        observe(
+            number,
+            "smtp",
+            f"{queue_id}: to=<u{number}@gmail.com>, relay=gmail-smtp-in.l.google.com[192.0.2.1]:25, delay=0.4, "
+            f"delays=0.1/0/0.2/0.1, dsn=4.7.29, status=deferred (host gmail-smtp-in.l.google.com[192.0.2.1] said: "
+            f"{NO_TLS} (in reply to end of DATA command))",
+        )
+    key = Key("host", "mx1", "google")
+    assert [(each.key, each.detail) for each in engine.waiting()] == [(key, "infrastructure.tls")]
+    established = (
+        "TLS connection established {}[192.0.2.1]:25: TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)"
+    )
+    observe(60, "smtpd", f"Anonymous {established.format('from gmail-smtp-in.l.google.com')}")
+    observe(61, "smtp", f"Trusted {established.format('to mx1a1.comcast.net')}")
+    assert engine.waiting()
+    observe(62, "smtp", f"Trusted {established.format('to gmail-smtp-in.l.google.com')}")
+    sub = engine.subqueues.get(key)
+    assert sub is not None
+    assert sub.machine.state is State.PROBING
 
 
 def test_tls_with_a_provider_says_nothing_of_a_missing_ptr() -> None:
