@@ -8,10 +8,9 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-POOL: Final = "pool:"
-"""Stands before a pool's name where a transport may be named as well."""
+from policies.routing import POOL
 
 
 class Sticky(StrEnum):

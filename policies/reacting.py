@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
 from policies.key import EVERYWHERE, Key
-from policies.pools import POOL
+from policies.routing import POOL
 
 LEASE: Final = 1800.0
 """Seconds that a pause holds for after the last word of its sign; without another word mail is tried again."""

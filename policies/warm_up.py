@@ -25,6 +25,8 @@ FEWEST: Final = 5
 REFUSALS: Final = 3
 """Replies of a day against the address itself that take a figure back: one may be a slip of one server."""
 GROWTH_MAX: Final = 4.0
+MOST: Final = 10_000
+"""Figures, of all transports."""
 KEPT: Final = 35
 """Days after which a provider that had no mail is forgotten: it begins anew then anyway."""
 
@@ -149,8 +151,8 @@ class WarmUps:
         if today < plan.started:
             return Spent(EVERYWHERE, f"its warm-up begins {self.date(plan.started)}")
         for provider, number in (*counts.items(), (EVERYWHERE, sum(counts.values()))):
-            level = self._today(plan, provider, today)
-            if not level.warm and level.promised + number > level.figure:
+            level = self._own(plan, provider, today)
+            if level and not level.warm and level.promised + number > level.figure:
                 return Spent(provider, f"its {level.figure:.0f} of today {_at(provider)}are spent")
         return None
 
@@ -162,7 +164,9 @@ class WarmUps:
         today = self.day(now)
         self._note(self._today(plan, EVERYWHERE, today), promised=sum(counts.values()))
         for provider, number in counts.items():
-            self._note(self._today(plan, provider, today), promised=number)
+            level = self._own(plan, provider, today)
+            if level:
+                self._note(level, promised=number)
 
     def turned_away(self, transport: str, spent: Spent, number: int) -> None:
         """Count what was too much for a figure."""
@@ -244,6 +248,16 @@ class WarmUps:
         """All that is known of one, the whole first, then the largest."""
         found = [level for level in self._levels.values() if level.transport == transport]
         return sorted(found, key=lambda level: (level.provider != EVERYWHERE, -level.figure, level.provider))
+
+    def _own(self, plan: Plan, provider: str, today: int) -> Level | None:
+        """Give a provider's own level; None where it has none, and the whole is its only limit.
+
+        That is so where the provider is not known, and for those that come when there are a great many: what a list of
+        dead domains makes up must not fill the memory.
+        """
+        if (plan.transport, provider) not in self._levels and (not provider or len(self._levels) >= MOST):
+            return None
+        return self._today(plan, provider, today)
 
     def _today(self, plan: Plan, provider: str, today: int) -> Level:
         place = (plan.transport, provider)

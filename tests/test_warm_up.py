@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies import warm_up
 from policies.warm_up import DAY, IDLE, KEPT, REFUSALS, Level, Outcome, Plan, Spent, WarmUps
 
 FIRST = 20_000
@@ -267,3 +268,18 @@ def test_two_plans_for_a_transport_are_refused_and_the_old_ones_stay() -> None:
     with pytest.raises(ValueError, match="there are two of it"):
         made.configure([PLAN, PLAN])
     assert made.plans == (PLAN,)
+
+
+def test_who_is_not_known_has_the_limit_of_the_whole_alone() -> None:
+    made = WarmUps([PLAN])
+    assert send(made, 60, 0, "") == 60
+    assert send(made, 60, 0) == 40
+    assert {each.provider for each in made.levels("ip-2")} == {"*", "google"}
+
+
+def test_there_are_not_more_figures_than_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_up, "MOST", 10)
+    made = WarmUps([PLAN])
+    assert sum(send(made, 1, 0, f"mx{number}.example") for number in range(50)) == 50
+    assert len(made.levels("ip-2")) == 10
+    assert level(made).promised == 50
