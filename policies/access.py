@@ -14,6 +14,7 @@ from parsers.address import domain_of
 from parsers.policy_protocol import DUNNO, Action, DeferIfPermit, Discard, Filter, Hold, PolicyRequest, Reject, value_of
 from policies.audit import Acted
 from policies.routing import Mail, Route, Routing
+from policies.steering import Steered
 from policies.suppression import Listed
 
 MAX_AGE: Final = 600.0
@@ -151,14 +152,25 @@ class Refusing(Protocol):
         ...
 
 
-class Pools(Protocol):
-    """Which transport of a pool takes a message; implemented by `policies.pools`. Memory only, never a wait."""
+class Steers(Protocol):
+    """What routes come to now; implemented by `policies.steering`. Memory only, never a wait."""
 
-    def choose(self, pool: str, mail: Mail, *, now: float) -> str:
-        """Give a transport; "" where the pool has none for this mail, which then goes as ever.
+    def __bool__(self) -> bool:
+        """Whether mail may be steered that no route names."""
+        ...
 
-        Changes nothing: it is also asked for what is only explained.
+    def steer(
+        self, route: Route | None, mail: Mail, counts: Mapping[str, int], queue_id: str, *, now: float
+    ) -> Steered | None:
+        """Say where a message goes for which a route was found, or none; None where it goes as ever.
+
+        `counts`: recipients of the message by provider, "" for those that are not known. Counts nothing: it is also
+        asked for what is only explained.
         """
+        ...
+
+    def answered(self, transport: str, counts: Mapping[str, int], place: tuple[str, str], *, now: float) -> None:
+        """Count a message: `transport` is what FILTER was answered, "" where it was not; `place` is (instance, queue id)."""
         ...
 
 
@@ -243,11 +255,12 @@ _TABLES: Final = _nothing(
     "no route: tables of this Postfix (check names them) say where mail of some domains goes, and the route does not "
     "name the recipients' provider or domain"
 )
-_NO_MEMBER: Final = _nothing("no route: no member of the pool takes this mail now")
 _NO_FILTER: Final = _nothing("no route: relayhost, content_filter or another FILTER is set for this Postfix instance")
 _CLEAR: Final = _nothing("no paused sub-queue and no route takes this message")
 _DISAGREE: Final = _nothing("no paused sub-queue takes it, and not all of its recipients share one route")
 
+
+_MOST_REASONS: Final = 4_096
 
 _Remembered = dict[str, None] | Decision
 """Of one SMTP transaction: recipients asked about so far, in order; or what was decided."""
@@ -269,12 +282,12 @@ class Access:
         act: bool,
         wiring: Mapping[str, Wiring],
         refusing: Refusing | None = None,
-        pools: Pools | None = None,
+        steering: Steers | None = None,
         admitting: Admitting | None = None,
     ) -> None:
-        """`wiring`: by Postfix instance; one that is missing gets no FILTER. `pools`: None where no route names one."""
+        """`wiring`: by Postfix instance; one that is missing gets no FILTER. `steering`: None where nothing but routes steers."""
         self._arrivals = arrivals
-        self._pools = pools
+        self._steering = steering
         self._refusing = refusing
         self._admitting = admitting
         self._listed = refusing.find if refusing else _nobody_is
@@ -296,8 +309,8 @@ class Access:
     def configure(self, *, routing: Routing, milters_quarantine: bool, act: bool, wiring: Mapping[str, Wiring]) -> None:
         """Take other settings; what is remembered stays."""
         self._routing = routing
-        self._over: dict[tuple[str, str], Decision] = {}
-        """By route and transport."""
+        self._over: dict[tuple[str, str, str], Decision] = {}
+        """By route, transport and who was passed over."""
         self._milters_quarantine = milters_quarantine
         self._act = act
         self._wiring = dict(wiring)
@@ -420,9 +433,15 @@ class Access:
         if isinstance(known, Decision):
             return known  # smtpd lost the connection before it read our first answer
         binding = self._act and not self._milters_quarantine
-        decision = self._decided(_arrival(request, postfix_instance, known, binding=binding), now)
-        if type(decision.action) in _KINDS:
+        arrival = _arrival(request, postfix_instance, known, binding=binding)
+        decision = self._decided(arrival, now)
+        action = decision.action
+        if type(action) in _KINDS:
             self._acted[decision] += 1
+        if self._steering is not None and self._act and (action is DUNNO or isinstance(action, Filter)):
+            goes = action.transport if isinstance(action, Filter) else ""
+            place = (postfix_instance, request.queue_id)
+            self._steering.answered(goes, self._counts(arrival), place, now=now)
         if known is not None:
             self._recipients -= len(known)
         if instance:
@@ -470,14 +489,15 @@ class Access:
         return hold._replace(action=DUNNO, why=f"not held on arrival, for a milter may quarantine it: {why}")
 
     def _routed(self, arrival: Arrival, now: float) -> Decision:
-        if not self._routing:
+        if not (self._routing or self._steering):
             return _CLEAR
         if not arrival.complete:
             return _SOME_REFUSED
         wiring = self._wiring.get(arrival.postfix_instance)
         if wiring is None or not wiring.filter_allowed:
             return _NO_FILTER
-        agreed: tuple[Route, str] | None = None
+        agreed: Steered | None = None
+        counts = self._counts(arrival) if self._steering is not None else {}
         looked_at = set()
         for recipient in arrival.recipients:
             domain = domain_of(recipient)
@@ -486,20 +506,27 @@ class Access:
             if domain in looked_at and not self._routing.by_recipient:
                 continue
             looked_at.add(domain)
-            found = self._route(arrival, recipient, domain, now)
-            if isinstance(found, Decision):
-                return found
-            route, transport = found
-            if wiring.tables and not route.names_recipients:
+            found = self._route(arrival, recipient, domain, counts, now)
+            if found is None:
+                return _CLEAR
+            if not found.transport:
+                return _nothing(f"no route: {found.why}")
+            if wiring.tables and not found.route.names_recipients:
                 return _TABLES
-            if agreed is not None and agreed[1] != transport:
+            if agreed is not None and agreed.transport != found.transport:
                 return _DISAGREE
             agreed = agreed or found
-        return self._acting(self._goes_over(*agreed)) if agreed else _CLEAR
+        return self._acting(self._goes_over(agreed)) if agreed else _CLEAR
 
-    def _route(self, arrival: Arrival, recipient: str, domain: str, now: float) -> tuple[Route, str] | Decision:
-        """Find the route to one recipient, and the transport that it comes to now."""
-        instance, _, sender, recipients, _, size, client, login, _ = arrival
+    def _counts(self, arrival: Arrival) -> dict[str, int]:
+        """Count the recipients by provider, "" for those that are not known."""
+        return Counter(self._arrivals.provider_of(domain_of(each)) or "" for each in arrival.recipients)
+
+    def _route(
+        self, arrival: Arrival, recipient: str, domain: str, counts: Mapping[str, int], now: float
+    ) -> Steered | None:
+        """Find the route to one recipient, and the transport that it comes to now; None where it goes as ever."""
+        instance, queue_id, sender, recipients, _, size, client, login, _ = arrival
         provider = self._arrivals.provider_of(domain)
         sends = domain_of(sender)
         sending = self._routing.organizational(sends)
@@ -507,19 +534,19 @@ class Access:
         values = (provider, recipient, domain, sender, sends, sending, login, client, instance, size, count)
         mail = _new(Mail, values)
         route = self._routing.transport_for(mail)
-        if route is None:
-            return _CLEAR
-        if not route.pool:
-            return route, route.transport
-        transport = self._pools.choose(route.pool, mail, now=now) if self._pools else ""
-        return (route, transport) if transport else _NO_MEMBER
+        if self._steering is not None:
+            return self._steering.steer(route, mail, counts, queue_id, now=now)
+        return None if route is None or route.pool else _new(Steered, (route, route.transport, ""))
 
-    def _goes_over(self, route: Route, transport: str) -> Decision:
+    def _goes_over(self, steered: Steered) -> Decision:
         """Give the same object for the same, which is found again at once where its bytes are kept."""
-        key = route.name, transport
+        route, transport, passed = steered
+        key = route.name, transport, passed
         decision = self._over.get(key)
         if decision is None:
-            why = f"all its recipients go over {transport}"
+            if len(self._over) >= _MOST_REASONS:
+                self._over.clear()
+            why = f"all its recipients go over {transport}" + (f", {passed}" if passed else "")
             decision = self._over[key] = Decision(Filter(transport), "", f"route/{route.name}", why)
         return decision
 

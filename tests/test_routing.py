@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from parsers.expression import ExpressionError, parse
 from parsers.policy_protocol import DUNNO, Action, Filter, PolicyRequest
 from policies.access import Decision
 from policies.routing import FIELDS, CompiledRoute, Mail, Route, Routing, compiled, necessary, read_route
+from policies.steering import Steered
 from sidecar import routes, rules
 from sidecar.config import Config, ConfigError
 from sidecar.config import Route as Written
@@ -190,8 +192,10 @@ def test_which_routes_say_whom_they_lead_to(when: str, names: bool) -> None:  # 
 # In the policy service.
 
 
-def answer(written: Routing, recipients: list[str], *, pools: Any = None, wiring: Any = OPEN, **more: Any) -> Decision:
-    access = access_in(routing=written, wiring={"postfix": wiring}, pools=pools)
+def answer(
+    written: Routing, recipients: list[str], *, steering: Any = None, wiring: Any = OPEN, **more: Any
+) -> Decision:
+    access = access_in(routing=written, wiring={"postfix": wiring}, steering=steering)
     given = {"instance": "1", "sender": "x@else.example", "sasl_username": "newsletter", **more}
 
     def asked(**attributes: Any) -> PolicyRequest:
@@ -236,16 +240,27 @@ def test_where_tables_lead_mail_only_a_route_that_names_recipients_is_answered(w
 
 
 class OnePool:
-    def choose(self, pool: str, mail: Mail, *, now: float) -> str:
-        return "" if mail.provider == "gmx" else f"{pool}-{mail.sending_domain}-{now:.0f}".replace("000000", "")
+    def __bool__(self) -> bool:
+        return False
+
+    def steer(
+        self, route: Route | None, mail: Mail, counts: Mapping[str, int], queue_id: str, *, now: float
+    ) -> Steered | None:
+        if route is None or "gmx" in counts:
+            return route and Steered(route, "", "the pool has none for gmx")
+        return Steered(route, f"{route.pool}-{mail.sending_domain}-{now:.0f}".replace("000000", ""), f"for {queue_id}")
+
+    def answered(self, transport: str, counts: Mapping[str, int], place: tuple[str, str], *, now: float) -> None:
+        pass
 
 
 def test_a_pool_gives_the_transport() -> None:
     found = Routing([compiled(read_route("pool:bulk", "tenant = newsletter"))], rules.organizational_domain)
-    decision = answer(found, ["a@gmail.com", "b@yahoo.com"], pools=OnePool(), sender="x@mail.else.example")
+    decision = answer(found, ["a@gmail.com", "b@yahoo.com"], steering=OnePool(), sender="x@mail.else.example")
     assert (decision.action, decision.rule) == (Filter("bulk-else.example-1000"), "route/pool:bulk")
-    none = answer(found, ["b@gmx.de"], pools=OnePool())
-    assert (none.action, none.why) == (DUNNO, "no route: no member of the pool takes this mail now")
+    assert decision.why.startswith("all its recipients go over bulk-else.example-1000, for ")
+    none = answer(found, ["b@gmx.de"], steering=OnePool())
+    assert (none.action, none.why) == (DUNNO, "no route: the pool has none for gmx")
     assert answer(found, ["b@gmail.com"]).action == DUNNO
 
 
