@@ -287,7 +287,6 @@ class Access:
     ) -> None:
         """`wiring`: by Postfix instance; one that is missing gets no FILTER. `steering`: None where nothing but routes steers."""
         self._arrivals = arrivals
-        self._steering = steering
         self._refusing = refusing
         self._admitting = admitting
         self._listed = refusing.find if refusing else _nobody_is
@@ -304,10 +303,21 @@ class Access:
         self._not_admitted: dict[str, tuple[Decision, int]] = {}
         """By rule of hygiene or quota: the first that was refused, and how many. Each names a domain or a sender, of
         which there may be any number."""
-        self.configure(routing=routing, milters_quarantine=milters_quarantine, act=act, wiring=wiring)
+        self.configure(
+            routing=routing, milters_quarantine=milters_quarantine, act=act, wiring=wiring, steering=steering
+        )
 
-    def configure(self, *, routing: Routing, milters_quarantine: bool, act: bool, wiring: Mapping[str, Wiring]) -> None:
+    def configure(
+        self,
+        *,
+        routing: Routing,
+        milters_quarantine: bool,
+        act: bool,
+        wiring: Mapping[str, Wiring],
+        steering: Steers | None = None,
+    ) -> None:
         """Take other settings; what is remembered stays."""
+        self._steering = steering
         self._routing = routing
         self._over: dict[tuple[str, str, str], Decision] = {}
         """By route, transport and who was passed over."""

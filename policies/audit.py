@@ -13,12 +13,14 @@ KINDS: Final = (
     *("opened", "probing", "ramping", "paused", "closed", "answered", "held", "released", "adopted", "forgotten"),
     *("refused", "capped", "reload", "postfix", "gap", "unaccounted", "hold-failed", "release-failed"),
     *("routed", "rejected", "discarded", "deferred", "suppressed", "unsuppressed", "erased", "quota-reset"),
+    *("reacted", "returning", "restored", "undone", "warm-up", "canary"),
 )
 """Of a sub-queue: opened to closed. Of messages: answered (HOLD at their end), held (taken from the queue), released,
 adopted (on hold by our word, though the books did not say so), forgotten (by another hand), capped (left at hold_max).
 Of Postfix: reload (by us), postfix (started, stopped, reloaded by anybody). Of what smtpd was answered: routed (FILTER),
 rejected, discarded, deferred. Of the suppression list: suppressed, unsuppressed, erased. Of quotas: quota-reset, a
-bucket emptied by hand. The rest are troubles.
+bucket emptied by hand. Of where mail is steered: reacted (to a bad
+sign), returning (an address, by a growing share), restored, undone (by hand), warm-up, canary. The rest are troubles.
 """
 
 

@@ -4,7 +4,7 @@ Joins policies/pools.py, warm_up.py, canary.py and reacting.py: each says why a 
 what becomes of mail is told back to them. Saying where a message would go changes nothing; what was answered counts.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -64,12 +64,10 @@ class Steering:
         warm_ups: WarmUps,
         reactions: Reactions,
         *,
-        organizational: Callable[[str], str],
         tell: Tell,
     ) -> None:
         self.warm_ups = warm_ups
         self.reactions = reactions
-        self._organizational = organizational
         self._tell = tell
         self._trials: dict[str, Trial] = {}
         self.changed_trials: dict[str, Trial | None] = {}

@@ -116,6 +116,8 @@ class WarmUps:
         self._levels: dict[tuple[str, str], Level] = {}
         self.paused: dict[str, str] = {}
         """Transport -> by whom."""
+        self.changed_pauses: dict[str, str | None] = {}
+        """To store since the last look; None for those that go on."""
         self.changed: dict[tuple[str, str], Level | None] = {}
         """To store since the last look; None for those that are forgotten."""
         self.configure(plans)
@@ -214,11 +216,14 @@ class WarmUps:
 
     def pause(self, transport: str, *, by_whom: str) -> None:
         """Let it carry nothing. Raises KeyError where nothing of this name warms up."""
-        self.paused[self._plans[transport].transport] = by_whom
+        name = self._plans[transport].transport
+        self.paused[name] = self.changed_pauses[name] = by_whom
 
     def resume(self, transport: str) -> bool:
         """Whether it was paused. Raises KeyError as `pause`."""
-        return self.paused.pop(self._plans[transport].transport, None) is not None
+        name = self._plans[transport].transport
+        self.changed_pauses[name] = None
+        return self.paused.pop(name, None) is not None
 
     # Days.
 

@@ -15,6 +15,7 @@ from policies.subqueues import BY_HAND
 from sidecar.control import Handler
 from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
+from sidecar.pool_answers import PoolAnswers
 from sidecar.reload import Reload, ReloadError
 
 Request = Mapping[str, Any]
@@ -48,6 +49,7 @@ class Answers:
             "suppress": self.suppress,
             "quota": self.quota,
             "reload": self.reload,
+            **(PoolAnswers(self._parts.steering, self._wake).table() if self._parts.steering is not None else {}),
         }
 
     def health(self, _: Request) -> Answer:

@@ -6,7 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from policies.hygiene import Level
+from policies.pools import Sticky
 from policies.quota import Counted, Per, Within
+from policies.reacting import Do, Signal
 from policies.stored_address import AddressForm
 from policies.timetable import Schedule
 from sidecar.toml_table import ConfigError, read_table
@@ -551,6 +553,76 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolMember:
+    transport: str
+    """Name of a transport in master.cf."""
+    weight: float = 1.0
+    """Its share of the pool's mail is its weight in that of all members."""
+    address: str = ""
+    """That its mail leaves from, as the world sees it; empty: what Postfix binds it to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    name: str
+    transports: tuple[PoolMember, ...]
+    """{ transport, weight, address } each."""
+    sticky: Sticky = Sticky.NONE
+    otherwise: str = ""
+    """Transport of mail that no member takes; empty: as Postfix sends all other."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUpCap:
+    provider: str
+    per_day: int
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUpConfig:
+    transport: str
+    started: str
+    """The first day, in UTC, as "2026-11-22"; before it the transport takes no mail."""
+    start_per_day: int
+    """Recipients on the first day, altogether and at each provider."""
+    until_per_day: int
+    """Recipients a day at which it is warm."""
+    growth: float = 1.4
+    """Factor from one good day to the next."""
+    caps: tuple[WarmUpCap, ...] = ()
+    """{ provider, per_day } each: never more than that while it warms up."""
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryConfig:
+    name: str
+    when: str
+    """Which mail is tried on: an expression as in [[route]]."""
+    transport: str
+    """What the share goes over; or pool:NAME."""
+    share: float = 0.05
+    until: int = 1_000
+    """Deliveries of the canary after which it is decided."""
+    loss: float = 0.02
+    """Acceptance that it may at most have lost, for sure, to be promoted by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReactConfig:
+    name: str
+    signal: Signal
+    do: Do
+    to: str = ""
+    """Transport or pool:NAME of isolated mail."""
+    providers: tuple[str, ...] = ()
+    """At these; empty: where the sign was seen, or everywhere."""
+    only: tuple[str, ...] = ()
+    """Transports or sending domains that it is for; empty: all."""
+    return_hours: float = 24.0
+    """In how many hours an address that may come back gets all its mail again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     mode: Mode = Mode.OBSERVE
     runtime_directory: str = "/run/sidecar"
@@ -585,6 +657,14 @@ class Config:
     """[[quota]]: how much a tenant, a domain, a client or a sender may hand in."""
     route: tuple[Route, ...] = ()
     """[[route]]: which mail goes over which transport, in order."""
+    pool: tuple[PoolConfig, ...] = ()
+    """[[pool]]: transports that share mail."""
+    warm_up: tuple[WarmUpConfig, ...] = ()
+    """[[warm_up]]: how much a new address may carry."""
+    canary: tuple[CanaryConfig, ...] = ()
+    """[[canary]]: mail of which a share goes another way first; the first whose `when` holds has it."""
+    react: tuple[ReactConfig, ...] = ()
+    """[[react]]: what a bad sign sets off."""
 
     @property
     def control_socket(self) -> Path:

@@ -28,7 +28,7 @@ from policies.engine import Engine
 from policies.listing import Listing, Queued
 from policies.sent_as import HOUR, KEPT
 from policies.watching import Watching
-from sidecar import own_log, postfix, rules
+from sidecar import own_log, pools, postfix, rules
 from sidecar.answers import Answers
 from sidecar.config import DEFAULT_PATH, Config, Mode, StoreConfig
 from sidecar.control import serve_control
@@ -123,7 +123,10 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
         suppressing=opened.suppressing if opened else None,
     )
     await asyncio.get_running_loop().run_in_executor(thread, restore, engine, store)
-    ledger = Ledger(engine, store, thread)
+    steered = pools.wanted(config, instances)
+    steering = pools.steering_of(steered, engine, scale=config.subqueues.scale)
+    await asyncio.get_running_loop().run_in_executor(thread, store.restore_steering, steering)
+    ledger = Ledger(engine, store, thread, steering)
     quotas = None
     if wanted:
         opening = functools.partial(open_quotas, wanted, store.quotas, engine.provider_of, now=time.time())
@@ -131,12 +134,13 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     book = QuotaBook(quotas, store.quotas, thread, engine.telling) if quotas else None
     access = Access(
         engine,
-        routing=routing_of(routes_of(config)),
+        routing=routing_of(routes_of(config, pools.names(config))),
         milters_quarantine=config.policy.milters_quarantine,
         act=config.mode is Mode.ACT,
         wiring=wired,
         refusing=opened.refusals if opened else None,
         admitting=Admission(hygiene, quotas, provider_of=engine.provider_of) if hygiene or quotas else None,
+        steering=steering if steered.anything else None,
     )
     passed = inherited_sockets(os.environ, pid=os.getpid())
     owner = instances[0].parameters["mail_owner"]
@@ -154,6 +158,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             access=access,
             policy=policy,
             watching=Watching(since=time.time()),
+            steering=steering,
             suppression=Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine)
             if opened
             else None,

@@ -7,6 +7,7 @@ from parsers.log import LogReader
 from policies.access import Access
 from policies.engine import Engine
 from policies.hygiene import Hygiene
+from policies.steering import Steering
 from policies.watching import Watching
 from sidecar.config import Config
 from sidecar.hands import Hands
@@ -36,6 +37,8 @@ class Parts:
     access: Access
     policy: PolicyServer
     watching: Watching
+    steering: Steering | None = None
+    """None: it was not asked for where these parts were made."""
     suppression: Suppression | None = None
     """None: nobody is suppressed."""
     quotas: QuotaBook | None = None

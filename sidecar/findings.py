@@ -14,9 +14,12 @@ from typing import NamedTuple
 
 from policies.hygiene import Level
 from policies.quota import Per
+from policies.reacting import Signal
 from sidecar import other_filters, restrictions, transports, wiring_plan
 from sidecar.config import Config, ConfigError, Mode
 from sidecar.hygiene import levels_in, open_hygiene
+from sidecar.pools import names
+from sidecar.pools import wanted as wanted_pools
 from sidecar.postfix import seconds
 from sidecar.postfix_configuration import Configuration, Service
 from sidecar.quota import read_quotas
@@ -359,6 +362,29 @@ def _transports(host: Host) -> Iterator[Finding]:
             yield Finding("transport-differs", Severity.WARNING, str(file), key, found, said, host.apply)
 
 
+def _pools(host: Host) -> Iterator[Finding]:
+    """Transports that mail is steered to must be there, and tell the log their name: outcomes are known by it."""
+    try:
+        steered = wanted_pools(host.config, [host.site.instance])
+    except ConfigError as error:
+        key, _, wrong = str(error).partition(": ")
+        yield host.ours("pool-wrong", key, "not usable; core does not start with it", wrong)
+        return
+    for key, name in steered.named():
+        service = host.site.service(name, "unix")
+        if service is None:
+            wanted = "an entry of master.cf of that name: mail sent there would wait"
+            yield host.ours("pool-transport", key, name, wanted, host.apply)
+        elif not host.site.effective(service, "syslog_name").endswith(f"/{name}"):
+            found = f"{name} without a name of its own in the log"
+            wanted = f"-o syslog_name=.../{name} in master.cf: what becomes of its mail is known by that name alone"
+            yield host.ours("pool-syslog-name", key, found, wanted)._replace(severity=Severity.WARNING)
+    from_outside = [rule.name for rule in host.config.react if rule.signal is not Signal.IP_BLOCKED]
+    if from_outside and not host.config.alerts.enabled:
+        wanted = f"alerts.enabled = true: {', '.join(from_outside)} would hear of nothing"
+        yield host.ours("react-deaf", "react.signal", "alerts are off", wanted)
+
+
 def _routes(host: Host) -> Iterator[Finding]:
     expanded = host.site.expanded
     if host.config.subqueues.lane and not wiring_of(host.site).lanes:
@@ -367,7 +393,7 @@ def _routes(host: Host) -> Iterator[Finding]:
         )
         yield host.ours("lane-missing", "subqueues.lane", ", ".join(host.config.subqueues.lane), wanted, host.apply)
     try:
-        routes = routes_of(host.config)
+        routes = routes_of(host.config, names(host.config))
     except ConfigError as error:
         key, _, wrong = str(error).partition(": ")
         yield host.ours("route-wrong", key, "not usable; core does not start with it", wrong)
@@ -376,7 +402,7 @@ def _routes(host: Host) -> Iterator[Finding]:
         if not route.pool and host.site.service(route.transport, "unix") is None:
             yield host.ours("route-transport", "route.transport", route.transport,
                             "an entry of master.cf of that name: mail routed there would wait", host.apply)  # fmt: skip
-    if not routes:
+    if not (routes or host.config.canary or any(rule.to for rule in host.config.react)):
         return
     for name in relays(expanded):
         yield host.main("route-relayhost", Severity.ERROR, name, "empty, or no [[route]]: FILTER bypasses a relay")
@@ -535,6 +561,7 @@ CHECKS: Sequence[Check] = (
     _routes,
     _quotas,
     _hygiene,
+    _pools,
     _copies,
     _milters,
     _delay_warning,

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from policies.engine import Engine
+from policies.steering import Steering
 from policies.suppression import Delivered
 from sidecar.log_batch import Position
 from sidecar.rows import gather, merged
@@ -22,9 +23,12 @@ _LOG = logging.getLogger("sidecar.ledger")
 class Ledger:
     """The engine's way to the store. All SQL runs in one thread; commits are never concurrent."""
 
-    def __init__(self, engine: Engine, store: Store, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, thread: ThreadPoolExecutor, steering: Steering | None = None
+    ) -> None:
         self._engine = engine
         self._store = store
+        self._steering = steering
         self._thread = thread
         self._turn = asyncio.Lock()
         self._pending: Commit | None = None
@@ -37,7 +41,7 @@ class Ledger:
     async def commit(self) -> bool:
         """Store all that is known up to now; tell whether it is stored."""
         async with self._turn:
-            commit = merged(self._pending, gather(self._engine, self._checkpoint(), now=time.time()))
+            commit = merged(self._pending, gather(self._engine, self._checkpoint(), self._steering, now=time.time()))
             if commit is None:
                 return True
             try:

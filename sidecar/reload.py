@@ -21,7 +21,7 @@ from policies.access import Wiring
 from policies.classify import RuleSet
 from policies.rule import Provider
 from policies.rules import RuleError
-from sidecar import postfix, rules
+from sidecar import pools, postfix, rules
 from sidecar.config import DEFAULT_PATH, Config, ConfigError, HygieneConfig, Mode, SuppressionConfig, load
 from sidecar.core_parts import Parts
 from sidecar.hygiene import open_hygiene
@@ -37,6 +37,10 @@ LIVE: Final = frozenset(
         "mode",
         "route",
         "transport",
+        "pool",
+        "warm_up",
+        "canary",
+        "react",
         "rules.directory",
         "policy.milters_quarantine",
         "store.retention_days",
@@ -106,6 +110,7 @@ class Reading(NamedTuple):
     instances: tuple[postfix.Instance, ...]
     wiring: Mapping[str, Wiring]
     routes: tuple[routing.Route, ...]
+    steered: pools.Wanted
     own: tuple[Packed, ...]
     """The admin's files of rules."""
 
@@ -122,7 +127,14 @@ def read(source: Source, postfix_directory: str) -> Reading:
     packed = tuple(
         Packed(dataclasses.replace(provider, rules=()), tuple(map(pickle.dumps, provider.rules))) for provider in own
     )
-    return Reading(config, instances, wiring(instances), routes_of(config), packed)
+    return Reading(
+        config,
+        instances,
+        wiring(instances),
+        routes_of(config, pools.names(config)),
+        pools.wanted(config, instances),
+        packed,
+    )
 
 
 def main() -> None:
@@ -189,6 +201,10 @@ def in_force(old: Config, new: Config) -> Config:
         mode=new.mode,
         route=new.route,
         transport=new.transport,
+        pool=new.pool,
+        warm_up=new.warm_up,
+        canary=new.canary,
+        react=new.react,
         rules=new.rules,
         policy=dataclasses.replace(old.policy, milters_quarantine=new.policy.milters_quarantine),
         store=dataclasses.replace(old.store, retention_days=new.store.retention_days, audit_days=new.store.audit_days),
@@ -246,7 +262,10 @@ class Reload:
             milters_quarantine=config.policy.milters_quarantine,
             act=config.mode is Mode.ACT,
             wiring=reading.wiring,
+            steering=parts.steering if reading.steered.anything else None,
         )
+        if parts.steering is not None:
+            pools.configure(parts.steering, reading.steered)
         parts.engine.take_over(rule_set, engine_settings(config, reading.instances, reading.wiring))
         different = set(changed(config, reading.config))
         if listeners(config, reading.instances) != listeners(config, parts.instances):

@@ -9,7 +9,9 @@ from policies.key import Key
 from policies.messages import Message, Place, Recipient
 from policies.senders import Habit
 from policies.sent_as import SentAs
+from policies.steering import Steering
 from policies.suppression import Move
+from sidecar import pool_rows
 from sidecar.log_batch import Position
 from sidecar.store import Store
 from sidecar.store_rows import BrokenRow, Commit, HeldBy, HoldRow, LearnedRow, SubQueueRow
@@ -18,10 +20,19 @@ _HABITS = ("dkim-domain", "from-domain")
 _PROVIDER = "provider"
 
 
-def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit | None:
-    """Take all that the engine has to store since the last time; None where there is nothing."""
+def gather(
+    engine: Engine, checkpoint: Position | None, steering: Steering | None = None, *, now: float
+) -> Commit | None:
+    """Take all that the engine has to store since the last time; None where there is nothing.
+
+    `steering` hears of the attempts first, for what they set off is stored with them.
+    """
     telling, subqueues = engine.telling, engine.subqueues
     attempts, telling.attempts = telling.attempts, []
+    if steering is not None:
+        for attempt in attempts:
+            steering.attempted(attempt, now=now)
+        steering.look(now=now)
     received, telling.received = telling.received, []
     removed, telling.removed = telling.removed, []
     books, engine.books.changed = engine.books.changed, {}
@@ -46,6 +57,7 @@ def gather(engine: Engine, checkpoint: Position | None, *, now: float) -> Commit
         received=received,
         removed=removed,
         suppression=moves,
+        pools=pool_rows.gather(steering) if steering is not None else None,
     )
     return commit if any(commit) else None
 
@@ -77,6 +89,7 @@ def merged(earlier: Commit | None, later: Commit | None) -> Commit | None:
         received=[*earlier.received, *later.received],
         removed=[*earlier.removed, *later.removed],
         suppression=[*earlier.suppression, *later.suppression],
+        pools=pool_rows.merged(earlier.pools, later.pools),
     )
 
 

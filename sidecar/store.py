@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from policies.commands import Attempt, Change
-from sidecar import statements, suppression_store
+from policies.steering import Steering
+from sidecar import pool_rows, statements, suppression_store
 from sidecar.database import Database, StoreDamaged, StoreError, StoreUnavailable
 from sidecar.history_store import HistoryStore
 from sidecar.history_store import prune as prune_history
@@ -141,6 +142,10 @@ class Store:
     def quotas(self) -> QuotaTable:
         return QuotaTable(self._database)
 
+    def restore_steering(self, steering: Steering) -> None:
+        """Give it back what was stored of warm-ups, reactions and canaries."""
+        pool_rows.restore(steering, self._database)
+
     def close(self) -> None:
         self._database.close()
 
@@ -166,6 +171,8 @@ class Store:
             write(statements.DROP_BROKEN, ((key,) for key in commit.repaired))
             write(statements.PUT_BROKEN, commit.broken)
             suppression_store.write(self.connection, commit.suppression)
+            if commit.pools is not None:
+                pool_rows.write(self.connection, commit.pools)
 
 
 def open_read_only(path: Path) -> Store:

@@ -11,6 +11,7 @@ from policies.commands import Attempt, Change, Received, Removed
 from policies.sent_as import SentAs
 from policies.suppression import Move
 from sidecar.log_batch import Position
+from sidecar.pool_rows import PoolRows
 
 
 class HeldBy(StrEnum):
@@ -91,3 +92,5 @@ class Commit(NamedTuple):
     removed: Sequence[Removed] = ()
     suppression: Sequence[Move] = ()
     """In order."""
+    pools: PoolRows | None = None
+    """Of warm-ups, reactions and canaries."""

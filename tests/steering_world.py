@@ -56,9 +56,7 @@ class World:
         self.lines: list[str] = []
         canaries = ((CANARY, compiled(read_route("ip-8", canary, name="canary-new-template"))),) if canary else ()
         self.settings = Settings(checked(pools), canaries, ADDRESSES, **settings)
-        self.steering = Steering(
-            self.settings, WarmUps(plans), Reactions(rules, Hands()), organizational=str, tell=self.tell
-        )
+        self.steering = Steering(self.settings, WarmUps(plans), Reactions(rules, Hands()), tell=self.tell)
 
     def tell(self, kind: str, why: str, *, now: float, line: str = "", rule: str = "", by_whom: str) -> None:  # noqa: ARG002  # not of interest
         self.said.append(f"{kind} {why} by {by_whom}")
@@ -80,8 +78,12 @@ class World:
 
     def delivered(self, queue_id: str, service: str, *, now: float = BEGIN, **differs: Any) -> None:
         """The log says what became of it."""
-        row = Attempt(
-            now, "mx", "postfix", queue_id, "shop.example", "gmail.com", "google", "mx.google.com[192.0.2.9]:25", "2.0.0",
-            "sent", "", "", "", "", 1.0, "", service=service,
-        )._replace(**differs)  # fmt: skip
-        self.steering.attempted(row, now=now)
+        self.steering.attempted(attempt(queue_id, service, now=now)._replace(**differs), now=now)
+
+
+def attempt(queue_id: str, service: str, *, now: float = BEGIN) -> Attempt:
+    """One that google accepted."""
+    return Attempt(
+        now, "mx", "postfix", queue_id, "shop.example", "gmail.com", "google", "mx.google.com[192.0.2.9]:25", "2.0.0", "sent",
+        "", "", "", "", 1.0, "", service=service,
+    )  # fmt: skip

@@ -15,15 +15,20 @@ from click.testing import CliRunner
 
 from policies.hygiene import Level
 from policies.quota import Per, Within
+from policies.reacting import Do, Signal
 from sidecar import check, findings, postfix, wiring_plan
 from sidecar.config import (
+    AlertsConfig,
     Config,
     HygieneConfig,
     LogConfig,
     Mode,
     PolicyConfig,
+    PoolConfig,
+    PoolMember,
     PostfixConfig,
     QuotaConfig,
+    ReactConfig,
     Route,
     SubqueuesConfig,
     TransportConfig,
@@ -45,6 +50,7 @@ COMCAST_5 = Config(transport=(TransportConfig("out-comcast", 25, "192.0.2.7", co
 COMCAST_CF = "out-comcast unix - - n - 25 smtp\n  -o syslog_name=postfix/comcast -o smtp_bind_address=192.0.2.7\n"
 LANE = "lane-01 unix - - n - 2 smtp\n"
 ROUTE_BY_TENANT = Config(route=(Route("out-google", when="tenant = newsletter"),))
+POOLED = Config(pool=(PoolConfig("bulk", (PoolMember("out-google"),)),))
 OUT = "out-google unix - - n - 20 smtp\n"
 
 
@@ -158,6 +164,11 @@ CASES: list[tuple[str, str, str, dict[str, str], str, Config | None]] = [
     ("transport-differs", "warning", "out-comcast/unix/smtp_helo_name", {}, COMCAST_CF + "  -o smtp_helo_name=a.example\n", COMCAST),
     ("transport-differs", "warning", "out-comcast_destination_concurrency_limit", {}, COMCAST_CF, COMCAST_5),
     ("transport-differs", "warning", "out-google/unix/maxproc", {}, "out-google unix - - n - 7 smtp\n", ROUTED),
+    ("pool-wrong", "error", "pool bulk", {}, "", Config(pool=(PoolConfig("bulk", ()),))),
+    ("pool-transport", "error", "pool.transports", {}, "", POOLED),
+    ("pool-transport", "error", "react.to", {}, "", Config(react=(ReactConfig("r", Signal.REPUTATION, Do.ISOLATE, "quarantine"),))),
+    ("pool-syslog-name", "warning", "pool.transports", {}, OUT, POOLED),
+    ("react-deaf", "error", "react.signal", {}, "", Config(alerts=AlertsConfig(enabled=False), react=(ReactConfig("r", Signal.LISTED, Do.LEAVE_POOL),))),
     ("always-bcc", "info", "always_bcc", {"always_bcc": "archive@one.example"}, "", None),
     ("always-bcc", "info", "recipient_bcc_maps", {"recipient_bcc_maps": "inline:{a=b}"}, "", None),
     ("milters", "warning", "smtpd_milters", {"smtpd_milters": "inet:127.0.0.1:8891"}, "", None),
@@ -251,7 +262,7 @@ def test_every_finding_has_a_case() -> None:
         assert f'"{id_}"' in source
     for id_ in below:
         assert f'"{id_}"' in source
-    assert len(findings.CHECKS) == 22  # another check: another case, then another number
+    assert len(findings.CHECKS) == 23  # another check: another case, then another number
 
 
 def ids(found: Sequence[Finding]) -> list[tuple[str, Severity]]:

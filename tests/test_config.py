@@ -277,6 +277,37 @@ options = ["smtp_bind_address=192.0.2.7"]
 name = "bulk"
 when = "tenant = newsletter and size > 100k"
 transport = "lane-02"
+
+[[pool]]
+name = "bulk"
+transports = [{ transport = "ip-1" }, { transport = "ip-2", weight = 2.5, address = "192.0.2.8" }]
+sticky = "sending-domain"
+otherwise = "lane-01"
+
+[[warm_up]]
+transport = "ip-2"
+started = "2026-11-22"
+start_per_day = 200
+until_per_day = 50000
+growth = 1.3
+caps = [{ provider = "google", per_day = 5000 }]
+
+[[canary]]
+name = "new-template"
+when = "tenant = newsletter"
+transport = "pool:bulk"
+share = 0.1
+until = 500
+loss = 0.01
+
+[[react]]
+name = "doubtful"
+signal = "reputation"
+do = "isolate"
+to = "lane-01"
+providers = ["google"]
+only = ["example.com"]
+return_hours = 48
 """
 
 

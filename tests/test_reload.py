@@ -19,18 +19,24 @@ import pytest
 from policies.classify import RuleSet, Said
 from policies.engine import Engine
 from policies.key import Key
+from policies.reacting import Do, Signal
 from policies.site import Settings
 from sidecar import reload, rules
 from sidecar.config import (
+    CanaryConfig,
     Config,
     LogConfig,
     Mode,
     PolicyConfig,
+    PoolConfig,
+    PoolMember,
+    ReactConfig,
     Route,
     RulesConfig,
     StoreConfig,
     SubqueuesConfig,
     TransportConfig,
+    WarmUpConfig,
 )
 from sidecar.control import CoreRefused, ask_core
 from sidecar.lab.private_postfix import PrivatePostfix
@@ -66,6 +72,10 @@ def test_every_setting_of_core_is_known_and_those_that_change_do() -> None:
         subqueues=SubqueuesConfig(1.0, 2.0, 3.0, ("google",), ("yahoo",)),
         route=(Route("lane-01", "yahoo"),),
         transport=(TransportConfig("lane-01"),),
+        pool=(PoolConfig("bulk", (PoolMember("ip-1"),)),),
+        warm_up=(WarmUpConfig("ip-1", "2026-11-22", 100, 1_000),),
+        canary=(CanaryConfig("new", "tenant = news", "ip-1"),),
+        react=(ReactConfig("listed", Signal.LISTED, Do.LEAVE_POOL),),
     )
     different = set(changed(Config(), new))
     assert different >= LIVE

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -177,7 +178,7 @@ def test_a_canary_is_stopped_by_its_own_refusals_and_begun_anew_by_hand() -> Non
     world = World(canary="tenant = newsletter", rules=())
     for queue_id in IDS:
         over = world.send(queue_id)
-        refused = {"status": "bounced", "bounce": "block"} if over == "ip-8" else {}
+        refused: dict[str, Any] = {"status": "bounced", "bounce": "block"} if over == "ip-8" else {}
         world.delivered(queue_id, over, **refused)
     world.steering.look(now=BEGIN)
     assert world.said[0].startswith("canary new-template is stopped: acceptance 0.00% of ")
