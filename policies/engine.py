@@ -27,6 +27,7 @@ from policies.listing import Listing
 from policies.messages import ENTERED, Message, Messages, Place, Recipient, by_arrival
 from policies.outcomes import Outcomes
 from policies.parked import OpenSubQueue
+from policies.reacting import RULE as REACTED
 from policies.recipients import RecipientProviders
 from policies.releasing import Releasing
 from policies.rule import Strategy
@@ -484,7 +485,7 @@ class Engine:
     def resume(self, key: Key, *, by_whom: str, now: float) -> bool:
         """End a pause that waits for a repair: the probe goes now. Whether there was one."""
         sub = self.subqueues.get(key)
-        if sub is None or not (sub.rule.startswith(RULE) or self._outcomes.waits_for_repair(sub.rule)):
+        if sub is None or not (sub.rule.startswith((RULE, REACTED)) or self._outcomes.waits_for_repair(sub.rule)):
             return False
         sub.machine.resume(now=now)
         sub.dirty = True

@@ -12,9 +12,11 @@ from parsers.expression import Comparison, Expression, FieldType, Operator
 from policies import canary as canaries
 from policies.canary import Arm, Canary, Phase, Trial
 from policies.commands import Attempt
+from policies.figures import Kind
 from policies.pools import PassedOver, Pool, Sticky, choose
-from policies.reacting import Event, Reactions, Signal, Subject, Told
+from policies.reacting import Event, Reactions, Subject, Told
 from policies.routing import CompiledRoute, Mail, Route
+from policies.signs import Sign
 from policies.warm_up import Outcome, Spent, WarmUps
 
 MOST_IN_TRIAL: Final = 50_000
@@ -196,18 +198,18 @@ class Steering:
 
     # Signs, and time.
 
-    def signs(self, signs: Iterable[tuple[Signal, str, str, str]], *, now: float) -> None:
-        """Hear of all signs that others see now: (signal, address or domain, provider, evidence).
+    def signs(self, signs: Iterable[Sign], *, now: float) -> None:
+        """Hear of all signs that others see now.
 
         An address stands for the transports whose mail leaves from it; what is listed does not grow either.
         """
         told: list[Told] = []
-        for signal, object_, provider, evidence in signs:
-            transports = self._transports.get(object_, ())
-            told += [Told(signal, Subject.TRANSPORT, transport, provider, evidence) for transport in transports]
-            if not transports:
-                told.append(Told(signal, Subject.DOMAIN, object_.lower(), provider, evidence))
-            for transport in transports:
+        for signal, kind, object_, provider, evidence in signs:
+            if kind is Kind.DOMAIN:
+                told.append(Told(signal, Subject.DOMAIN, object_, provider, evidence))
+                continue
+            for transport in self._transports.get(object_, ()):
+                told.append(Told(signal, Subject.TRANSPORT, transport, provider, evidence))
                 self.warm_ups.signal(transport, provider, f"{signal}: {evidence}", now=now)
         self._told(self.reactions.told(told, now=now), now=now)
 

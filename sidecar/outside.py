@@ -42,6 +42,7 @@ from sidecar.page import access
 from sidecar.page.app import StatusPage, names
 from sidecar.page.gate import Gate
 from sidecar.poller import Polled, Poller
+from sidecar.react_watch import ReactWatch
 from sidecar.report_store import MailRow
 from sidecar.scope import find
 from sidecar.seed_schedule import SeedSchedule
@@ -203,6 +204,7 @@ async def _work(config: Config, core: Core, own: OutsideFigures, lookups: MxLook
     own_commands = {**seeds.commands(), **delistings.commands(time.time), "erase": events.erase}
     commands = {**(alerts[0].commands() if alerts else {}), **own_commands}
     fail_fast = FailFastWatch(config, core.ask)
+    reacting = ReactWatch(config, core.ask)
     report = _report(config, alerts)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -219,6 +221,8 @@ async def _work(config: Config, core: Core, own: OutsideFigures, lookups: MxLook
             ]
             if fail_fast.wanted:
                 running.append(tasks.create_task(fail_fast.run()))
+            if reacting.wanted:
+                running.append(tasks.create_task(reacting.run()))
             if alerts is not None:
                 running.append(tasks.create_task(alerts[0].run()))
             if report is not None:

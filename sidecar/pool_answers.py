@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from policies.canary import Arm, Canary, Phase, Trial, compared, judged
+from policies.figures import Kind
 from policies.reacting import Reaction, Signal
+from policies.signs import Sign
 from policies.steering import Steering
 from policies.warm_up import Level, Plan
 from sidecar.control import Handler
@@ -116,11 +118,7 @@ class PoolAnswers:
                     raise ValueError(f"{about}: nothing is done about it")
                 undone = [f"{event.reaction.object}@{event.reaction.provider}" for event in events]
             case "signs":
-                told = [
-                    (Signal(str(sign["signal"])), str(sign["object"]), str(sign["provider"]), str(sign["evidence"]))
-                    for sign in request.get("signs", ())
-                ]
-                steering.signs(told, now=now)
+                steering.signs([_sign(each) for each in request.get("signs", ())], now=now)
             case _:
                 raise ValueError(f"do={do!r}: wanted list, undo or signs")
         self._wake()
@@ -142,6 +140,11 @@ class PoolAnswers:
             "undone_by": reaction.undone_by,
             "evidence": reaction.evidence,
         }
+
+
+def _sign(said: Mapping[str, Any]) -> Sign:
+    signal, kind = Signal(str(said["signal"])), Kind(str(said["kind"]))
+    return Sign(signal, kind, str(said["object"]), str(said["provider"]), str(said["evidence"]))
 
 
 def _who(request: Request) -> str:

@@ -9,8 +9,10 @@ from click.testing import CliRunner
 
 from policies.canary import Arm, Phase
 from policies.engine import Engine
+from policies.figures import Kind
 from policies.pools import Member, Pool, Sticky
 from policies.reacting import Do, Signal
+from policies.signs import Sign
 from policies.site import Settings
 from policies.warm_up import DAY
 from sidecar import pool_commands, pools, rules
@@ -106,7 +108,7 @@ def full_world() -> World:
     for number in range(30):
         world.send(f"4cK{number}")
     world.send("4cL", mail=MAIL._replace(tenant="app"))
-    world.steering.signs([(Signal.LISTED, "192.0.2.2", "*", "zen")], now=BEGIN)
+    world.steering.signs([Sign(Signal.LISTED, Kind.ADDRESS, "192.0.2.2", "*", "zen")], now=BEGIN)
     world.steering.pause("ip-3", by_whom="jo", now=BEGIN)
     world.steering.decide(CANARY.name, Phase.STOPPED, by_whom="jo", now=BEGIN)
     return world
@@ -261,7 +263,7 @@ def test_reactions_are_shown_and_undone_by_hand(core: World) -> None:
 
 def test_core_hears_of_signs_over_the_control_socket(core: World) -> None:
     react = PoolAnswers(core.steering, lambda: None).table()["react"]
-    sign = {"signal": "reputation", "object": "shop.example", "provider": "google", "evidence": "BAD"}
+    sign = {"signal": "reputation", "kind": "domain", "object": "shop.example", "provider": "google", "evidence": "BAD"}
     found = cast("dict[str, Any]", react({"do": "signs", "signs": [sign]}))
     assert [(each["object"], each["ended"] > 0) for each in found["reactions"]] == [
         ("ip-2", True),

@@ -9,15 +9,17 @@ import pytest
 from parsers.policy_protocol import DUNNO, Filter, PolicyRequest
 from policies.access import Access, Decision
 from policies.canary import Arm, Phase
+from policies.figures import Kind
 from policies.pools import Sticky
 from policies.reacting import BLOCKS, Signal
 from policies.routing import Routing, compiled, read_route
+from policies.signs import Sign
 from policies.warm_up import DAY, REFUSALS
 from tests.policy_world import OPEN, access_in
 from tests.steering_world import BEGIN, CANARY, MAIL, PLAN, POOL, World
 
 IDS = [f"4cH{number:05d}" for number in range(3_000)]
-LISTED = (Signal.LISTED, "192.0.2.2", "*", "192.0.2.2 is listed by zen")
+LISTED = Sign(Signal.LISTED, Kind.ADDRESS, "192.0.2.2", "*", "192.0.2.2 is listed by zen")
 HOUR = 3600.0
 
 
@@ -79,13 +81,17 @@ def test_out_at_one_provider_is_in_at_others_and_mail_to_both_agrees_on_a_member
 
 def test_when_none_is_left_it_goes_as_the_pool_says() -> None:
     world = World()
-    world.steering.signs([(Signal.LISTED, f"192.0.2.{number}", "*", "x") for number in (1, 2, 3)], now=BEGIN)
+    world.steering.signs(
+        [Sign(Signal.LISTED, Kind.ADDRESS, f"192.0.2.{number}", "*", "x") for number in (1, 2, 3)], now=BEGIN
+    )
     found = world.ask("4cH")
     assert found is not None
     assert found.transport == "last"
     assert found.why.startswith("pool bulk without ip-")
     nothing = World(pools=(POOL._replace(otherwise=""),), rules=world.steering.reactions.rules[:1])
-    nothing.steering.signs([(Signal.LISTED, f"192.0.2.{number}", "*", "x") for number in (1, 2, 3)], now=BEGIN)
+    nothing.steering.signs(
+        [Sign(Signal.LISTED, Kind.ADDRESS, f"192.0.2.{number}", "*", "x") for number in (1, 2, 3)], now=BEGIN
+    )
     found = nothing.ask("4cH")
     assert found is not None
     assert found.transport == ""
@@ -133,14 +139,14 @@ def test_what_comes_back_steers_the_warm_up() -> None:
 def test_a_listing_holds_the_warm_up_as_well() -> None:
     world = World(plans=(PLAN,), rules=())
     shares(world)
-    world.steering.signs([(Signal.LISTED, "192.0.2.3", "*", "zen")], now=BEGIN)
+    world.steering.signs([Sign(Signal.LISTED, Kind.ADDRESS, "192.0.2.3", "*", "zen")], now=BEGIN)
     assert shares(world, now=BEGIN + DAY)["ip-3"] == 100
 
 
 def test_an_isolated_domain_goes_elsewhere_whatever_route_it_has() -> None:
     world = World()
     assert bool(world.steering)
-    world.steering.signs([(Signal.REPUTATION, "Shop.Example", "google", "BAD")], now=BEGIN)
+    world.steering.signs([Sign(Signal.REPUTATION, Kind.DOMAIN, "shop.example", "google", "BAD")], now=BEGIN)
     assert (world.send("4cH"), world.send("4cH", route=None)) == ("ip-9", "ip-9")
     assert world.send("4cH", mail=MAIL._replace(provider="yahoo"), route=None) == ""
     assert world.send("4cH", mail=MAIL._replace(sending_domain="steady.example"), route=None) == ""
