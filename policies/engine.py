@@ -125,6 +125,12 @@ class Engine:
         self.subqueues.strategies = settings.strategies
         self.allow_parking(allowed=self._storable)
 
+    def ask_for_others(self, has_other: Callable[[str, str, float], bool]) -> None:
+        """Have it asked, of a transport, a provider and a time, whether mail goes over another one when that provider
+        refuses the address of this: such a refusal pauses nothing then.
+        """
+        self._outcomes.has_other = has_other
+
     # What the log says.
 
     def observe(self, fact: facts.Fact, *, now: float) -> None:

@@ -1,8 +1,10 @@
 """What a delivery attempt means for the sub-queues: scope first, then whom it concerns."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from parsers.postfix.facts import DeliveryAttempt, MessageExpired, RemoteReply
+from parsers.record import LogRecord
 from policies.classify import RuleSet, Said
 from policies.commands import Attempt
 from policies.key import Key
@@ -36,6 +38,10 @@ class Judgement(NamedTuple):
     """The provider that took the message."""
 
 
+def _has_no_other(transport: str, provider: str, now: float) -> bool:  # noqa: ARG001  # one address for everything
+    return False
+
+
 class Outcomes:
     def __init__(
         self,
@@ -50,6 +56,8 @@ class Outcomes:
     ) -> None:
         self.rules = rules
         self._suppressing = suppressing
+        self.has_other: Callable[[str, str, float], bool] = _has_no_other
+        """Whether mail over a transport, to a provider, goes over another one when that refuses the address of this."""
         self._subqueues = subqueues
         self._recipients = recipients
         self._habits = habits
@@ -67,7 +75,7 @@ class Outcomes:
         """
         provider = self._provider(fact, recipient, now=now)
         verdict = None if fact.status == "sent" else self._verdict(fact, recipient, provider)
-        key = self._named(verdict, message, provider) if verdict and provider else None
+        key = self._named(verdict, message, provider, fact.record, now=now) if verdict and provider else None
         refused = self._subqueues.named(key) if key else None
         concerned = self._subqueues.matching(message, provider) if provider else []
         if provider and verdict is None:
@@ -143,7 +151,8 @@ class Outcomes:
         if provider is None or {self._recipients.of_domain(domain, now=now) for domain in domains} != {provider}:
             return _NOTHING
         verdict = self.rules.classify(Said(fact.reason, fact.relay_host, next(iter(domains))))
-        key = None if self.waits_for_repair(verdict.rule) else self._named(verdict, message, provider)
+        waits = self.waits_for_repair(verdict.rule)
+        key = None if waits else self._named(verdict, message, provider, fact.record, now=now)
         named = verdict.identity is not None
         if key is None or not (named or verdict.rule.startswith(f"{provider}/")):
             return _NOTHING
@@ -228,12 +237,14 @@ class Outcomes:
             sub.unheld_attempts += 1
             self._telling.unheld_attempts += 1
 
-    def _named(self, verdict: Verdict, message: Message, provider: str) -> Key | None:
+    def _named(self, verdict: Verdict, message: Message, provider: str, record: LogRecord, *, now: float) -> Key | None:
         """Make the key that a refusal is about; None where it pauses nobody."""
         if verdict.reaction not in _OPENING or self.waits_for_repair(verdict.rule):
             return self._unauthenticated(verdict, message, provider)
         named = verdict.identity
         if verdict.reaction is Reaction.SLOW_IP:
+            if self.has_other(record.service, provider, now):
+                return None  # that address leaves its pool there, and no other mail of this host need wait
             if named and named.type in {IdentityType.IP, IdentityType.NETBLOCK}:
                 return Key(named.type, named.value, provider)
             return Key("host", self.settings.host, provider)

@@ -243,11 +243,13 @@ class Reactions:
                 self._drop(reaction)
         return events
 
-    def undo(self, object_: str, provider: str = "", *, by_whom: str, now: float) -> list[Event]:
-        """Take back what is done about something, and do it no more until its sign has passed."""
+    def undo(self, object_: str, provider: str = "", *, do: Do | None = None, by_whom: str, now: float) -> list[Event]:
+        """Take back what is done about something, and do it no more until its sign has passed; `do`: that alone."""
         events = []
         for reaction in list(self._of.get(object_, ())):
             if reaction.undone_by or (provider and reaction.provider != provider):
+                continue
+            if do is not None and self._rules[reaction.rule].do is not do:
                 continue
             if reaction.ended or reaction.until:
                 self._drop(reaction)  # the sign has passed, or was one of a moment: the next one counts again
@@ -274,6 +276,15 @@ class Reactions:
                 back = f", back with {share:.0%} of its mail" if share else ""
                 return f"{signal} ({reaction.rule}){back}"
         return ""
+
+    def leaves(self, transport: str, provider: str) -> bool:
+        """Whether a rule has a transport leave its pools where a provider refuses its address."""
+        return any(
+            rule.signal is Signal.IP_BLOCKED
+            and (not rule.only or transport in rule.only)
+            and (not rule.providers or provider in rule.providers)
+            for rule in self._rules.values()
+        )
 
     def isolated(self, domain: str, provider: str) -> tuple[str, str]:
         """Say over what a domain's mail goes instead, and by which rule; ("", "") where it is not isolated."""

@@ -13,8 +13,9 @@ from policies import canary as canaries
 from policies.canary import Arm, Canary, Phase, Trial
 from policies.commands import Attempt
 from policies.figures import Kind
+from policies.key import Key
 from policies.pools import PassedOver, Pool, Sticky, choose
-from policies.reacting import Event, Reactions, Subject, Told
+from policies.reacting import Do, Event, Reactions, Subject, Told
 from policies.routing import CompiledRoute, Mail, Route
 from policies.signs import Sign
 from policies.warm_up import Outcome, Spent, WarmUps
@@ -23,6 +24,8 @@ MOST_IN_TRIAL: Final = 50_000
 """Messages of a canary and its control that are known until they are delivered; of more the oldest are not counted."""
 _GREYLISTED: Final = "throttling.greylist"
 _LOOK_EVERY: Final = 10.0
+_LAST: Final = 0.999_999
+"""Luck of mail that comes back last."""
 
 
 class Steered(NamedTuple):
@@ -196,6 +199,18 @@ class Steering:
         if against_us:
             self._told(self.reactions.blocked(attempt.service, attempt.provider, attempt.reply, now=now), now=now)
 
+    def has_other(self, transport: str, provider: str, now: float) -> bool:
+        """Whether mail goes over another member of a pool when a provider refuses the address of this one.
+
+        A rule must say that it leaves then, and one that is beside it must be wholly in there.
+        """
+        return self.reactions.leaves(transport, provider) and any(
+            member.transport != transport and not self.reactions.refuses(member.transport, provider, _LAST, now=now)
+            for pool in self._pools.values()
+            if any(member.transport == transport for member in pool.members)
+            for member in pool.members
+        )
+
     # Signs, and time.
 
     def signs(self, signs: Iterable[Sign], *, now: float) -> None:
@@ -246,6 +261,11 @@ class Steering:
         ]
         self._told(events, now=now)
         return events
+
+    def let_go(self, key: Key, *, by_whom: str, now: float) -> None:
+        """Pause a domain's mail no more, where somebody closed or released its sub-queue by hand."""
+        if key.type == "sender-domain":
+            self._told(self.reactions.undo(key.value, key.provider, do=Do.PAUSE, by_whom=by_whom, now=now), now=now)
 
     def pause(self, transport: str, *, by_whom: str, now: float) -> None:
         """Raises KeyError where nothing of this name warms up."""

@@ -135,9 +135,11 @@ class Answers:
                 seconds = request.get("seconds")
                 self._engine.pause(key, float(seconds) if seconds is not None else None, by_whom=who, now=now)
             case "close":
+                self._let_go(key, who, now)
                 if not self._engine.close(key, by_whom=who, now=now):
                     raise ValueError(f"{key}: no such sub-queue is open")
             case "release":
+                self._let_go(key, who, now)
                 count = self._engine.release(key, by_whom=who, now=now)
                 self._wake()
                 return {"released": count, "key": str(key)}
@@ -161,6 +163,11 @@ class Answers:
         )
         self._wake()
         return {"subqueue": self._said(sub)}
+
+    def _let_go(self, key: Key, who: str, now: float) -> None:
+        """What an admin lets go, no rule holds again half a minute later."""
+        if self._parts.steering is not None:
+            self._parts.steering.let_go(key, by_whom=who, now=now)
 
     def authentication(self, request: Request) -> Answer:
         """Take what was found broken, or well again, in the DNS; tell what is held and why the rest is not."""

@@ -85,12 +85,14 @@ def wanted(config: Config, instances: Sequence[Instance]) -> Wanted:
 
 def steering_of(found: Wanted, engine: Engine, *, scale: float) -> Steering:
     """Make the steering of core."""
-    return Steering(
+    steering = Steering(
         found.settings(),
         WarmUps(found.plans, scale=scale),
         Reactions(found.rules, engine, scale=scale),
         tell=engine.telling.tell,
     )
+    engine.ask_for_others(steering.has_other)
+    return steering
 
 
 def configure(steering: Steering, found: Wanted) -> None:
@@ -150,7 +152,7 @@ def _plan(plan: WarmUpConfig, key: str) -> Plan:
 def _rule(rule: ReactConfig, key: str, pools: Collection[str]) -> Rule:
     if rule.to:
         _leads_to(rule.to, f"{key}.to", pools)
-    only = frozenset(map(str.lower, rule.only))
+    only = frozenset({*rule.only, *map(str.lower, rule.only)})  # transports are as they are, domains in small letters
     return Rule(rule.name, rule.signal, rule.do, rule.to, frozenset(rule.providers), only, rule.return_hours)
 
 

@@ -61,3 +61,21 @@ def test_a_slowed_domain_leaves_by_a_ramp_there_and_at_once_elsewhere() -> None:
     made.run(3_600)
     assert sum(made.delivered.values()) == 40
     assert made.silently_lost == []
+
+
+TSS04 = (
+    "host mta5.am0.yahoodns.net[67.195.228.110] said: 421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to"
+    " unexpected volume or user complaints - 4.16.55.1 (in reply to MAIL FROM command)"
+)
+
+
+def test_an_address_that_is_refused_pauses_the_host_unless_its_mail_goes_over_another() -> None:
+    def opened(*, other: bool) -> list[str]:
+        made = World(lambda _, provider, now: TSS04 if provider == "yahoo" else None)  # noqa: ARG005  # at any time
+        made.engine.ask_for_others(lambda *_: other)
+        send(made, 10, to="yahoo.com")
+        made.run(30)
+        return [str(key) for key in made.engine.open_keys()]
+
+    assert opened(other=False) == ["ip:192.0.2.1@yahoo"]
+    assert opened(other=True) == []

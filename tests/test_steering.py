@@ -10,6 +10,7 @@ from parsers.policy_protocol import DUNNO, Filter, PolicyRequest
 from policies.access import Access, Decision
 from policies.canary import Arm, Phase
 from policies.figures import Kind
+from policies.key import Key
 from policies.pools import Sticky
 from policies.reacting import BLOCKS, Signal
 from policies.routing import Routing, compiled, read_route
@@ -269,3 +270,35 @@ def test_mail_that_no_route_names_is_steered_too() -> None:
     )
     tables = access_in(routing=Routing([]), steering=world.steering, wiring={"postfix": OPEN._replace(tables=True)})
     assert {ends(tables, number).action for number in range(400)} == {DUNNO}
+
+
+def test_there_is_another_way_while_a_member_is_wholly_in() -> None:
+    world = World()
+
+    def has_other(transport: str = "ip-2", provider: str = "google", hours: float = 0.0) -> bool:
+        return world.steering.has_other(transport, provider, BEGIN + hours * HOUR)
+
+    assert has_other()
+    assert not has_other("ip-9", "google")  # alone in its pool
+    assert not has_other("out", "google")  # in none
+    one, three = (Sign(Signal.LISTED, Kind.ADDRESS, f"192.0.2.{number}", "*", "x") for number in (1, 3))
+    world.steering.signs([one], now=BEGIN)
+    assert has_other()
+    world.steering.signs([one, three], now=BEGIN)
+    assert not has_other()
+    world.steering.signs([], now=BEGIN)
+    assert not has_other(hours=12)  # both are only on their way back
+    assert has_other(hours=25)
+    assert not World(rules=()).steering.has_other("ip-2", "google", BEGIN)  # nothing would take it out
+
+
+def test_what_an_admin_lets_go_is_not_paused_again_while_the_sign_is_there() -> None:
+    world = World()
+    broken = Sign(Signal.AUTHENTICATION, Kind.DOMAIN, "shop.example", "*", "no key")
+    bad = Sign(Signal.REPUTATION, Kind.DOMAIN, "shop.example", "*", "BAD")
+    world.steering.signs([broken, bad], now=BEGIN)
+    for key in ("spf-domain:shop.example@*", "sender-domain:shop.example@google", "sender-domain:shop.example@*"):
+        world.steering.let_go(Key.read(key), by_whom="jo", now=BEGIN)
+    assert world.said[2:] == ["undone shop.example at *: by hand by jo"]
+    assert [reaction.undone_by for reaction in world.steering.reactions.known()] == ["jo", ""]
+    assert world.send("4cH", route=None) == "ip-9"  # what is isolated stays so
