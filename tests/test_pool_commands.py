@@ -1,6 +1,7 @@
 """Pools from the configuration to the store and the commands: what is refused, kept over a restart, shown and done by hand."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from sidecar.config import (
     ReactConfig,
     WarmUpCap,
     WarmUpConfig,
+    load,
 )
 from sidecar.pool_answers import PoolAnswers
 from sidecar.rows import gather, merged
@@ -284,3 +286,14 @@ def test_every_command_has_an_example(words: tuple[str, ...]) -> None:
 
 def test_the_day_of_the_configuration_is_counted_in_utc() -> None:
     assert pools.day("2024-10-04") * DAY == BEGIN
+
+
+def test_what_the_document_shows_is_taken(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[1] / "docs" / "pools.md").read_text()
+    shown = "\n".join(re.findall(r"```toml\n(.*?)```", document, re.DOTALL))
+    path = tmp_path / "sidecar.toml"
+    path.write_text(f'{shown}\n[[pool]]\nname = "doubtful"\ntransports = [{{ transport = "ip-9" }}]\n')
+    found = pools.wanted(load(path), [])
+    assert (len(found.pools), len(found.plans), len(found.canaries), len(found.rules)) == (2, 1, 1, 3)
+    assert all(f"| `{signal}` |" in document for signal in Signal)
+    assert all(f"`{do}`" in document for do in Do)
