@@ -46,12 +46,12 @@ class Canary(NamedTuple):
     """Acceptance that it may at most have lost, surely, to be promoted by itself."""
 
 
-_COUNTED: Final = ("attempts", "sent", "bounced", "hard", "block", "expired", "deferred", "complaints")
+_COUNTED: Final = ("attempts", "sent", "bounced", "hard", "block", "expired", "deferred")
 
 
 class Compared(NamedTuple):
     name: str
-    """acceptance, deferrals, complaints."""
+    """acceptance or deferrals."""
     canary: Rate
     control: Rate
     difference: Interval
@@ -104,7 +104,7 @@ def compared(trial: Trial, z: float = Z) -> tuple[Compared, ...]:
             newcombe(canary[name], control[name]),
             _worse(canary[name], control[name], z, more_is_better=name == "acceptance"),
         )
-        for name in ("acceptance", "deferrals", "complaints")
+        for name in ("acceptance", "deferrals")
     )
 
 

@@ -68,14 +68,6 @@ def test_it_goes_on_while_a_loss_is_not_ruled_out() -> None:
     assert judged(small, trial_of((1_000, 18, 0), ALIKE)).phase is Phase.PROMOTED
 
 
-def test_complaints_stop_it_too() -> None:
-    trial = trial_of((1_000, 10, 10), ALIKE)
-    trial.count(Arm.CANARY, complaints=12)
-    trial.count(Arm.CONTROL, complaints=15)
-    assert judged(NEW, trial).phase is Phase.STOPPED
-    assert judged(NEW, trial).why.startswith("complaints 1.20% of 1000")
-
-
 def test_what_is_decided_stays() -> None:
     trial = trial_of((10, 900, 0), ALIKE)
     trial.phase, trial.why = Phase.PROMOTED, "by hand"
@@ -106,7 +98,7 @@ def test_chance_seldom_stops_what_is_no_worse_and_a_bad_one_does_not_get_far() -
 
 def test_the_comparison_is_the_report_s() -> None:
     found = {each.name: each for each in compared(trial_of((980, 20, 0), (19_000, 1_000, 500)))}
-    assert list(found) == ["acceptance", "deferrals", "complaints"]
+    assert list(found) == ["acceptance", "deferrals"]
     assert found["acceptance"].canary.share == 0.98
     assert found["acceptance"].difference == newcombe(Rate(980, 1_000), Rate(19_000, 20_000))
     assert not any(each.worse for each in found.values())
