@@ -41,9 +41,10 @@ from benchmarks.suppression import strangers  # noqa: E402  # after the path
 from parsers.address import domain_of  # noqa: E402  # as above
 from policies.access import Access, Arrival, Arrivals, Parked, Wiring  # noqa: E402  # as above
 from policies.admission import Admission  # noqa: E402  # as above
+from policies.buckets import Quotas  # noqa: E402  # as above
 from policies.engine import Engine  # noqa: E402  # as above
 from policies.key import Key  # noqa: E402  # as above
-from policies.quota import Counted, Per, Quota, Quotas, Within  # noqa: E402  # as above
+from policies.quota import Counted, Per, Quota, Within  # noqa: E402  # as above
 from policies.refusals import Refusals  # noqa: E402  # as above
 from policies.routing import Routing, read_route, to_provider  # noqa: E402  # as above
 from policies.site import Settings  # noqa: E402  # as above
@@ -66,8 +67,9 @@ SLOWEST_MS = 50.0
 """Of an answer during a reload."""
 SUBQUEUES = 10_000
 SENDERS = 10_000
-QUOTA_KEYS = 5_000
 """Sending domains in the load; as many have a sub-queue, each at one provider."""
+QUOTA_KEYS = 5_000
+"""Buckets of a quota."""
 
 # The domains of policy_load.c.
 PROVIDERS = {

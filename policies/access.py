@@ -206,14 +206,13 @@ REFUSALS: Final = (Reject, DeferIfPermit)
 class Admitting(Protocol):
     """Hygiene and quotas; implemented by `policies.admission`. Memory only, never a wait."""
 
-    def recipient(
+    def recipient(  # noqa: PLR0917  # by name it takes longer
         self,
         request: PolicyRequest,
-        postfix_instance: str,
+        message: tuple[str, str],
         wiring: Mapping[str, Wiring],
-        *,
-        again: bool,
-        acting: bool,
+        again: bool,  # noqa: FBT001  # as above
+        acting: bool,  # noqa: FBT001  # as above
         now: float,
     ) -> Decision | None:
         """Say what RCPT is answered, None where nothing; charge a recipient that is new to its message."""
@@ -225,12 +224,12 @@ class Admitting(Protocol):
         """The same, and charge nothing."""
         ...
 
-    def ended(self, request: PolicyRequest, postfix_instance: str, *, now: float) -> None:
-        """END-OF-MESSAGE was asked; often, it may be, about one message."""
+    def ended(self, request: PolicyRequest, message: tuple[str, str], now: float) -> None:
+        """END-OF-MESSAGE was asked, for the first time about this message."""
         ...
 
-    def forget(self, postfix_instance: str, instance: str) -> None:
-        """A message is finished or was given up."""
+    def forget(self, message: tuple[str, str]) -> None:
+        """A message was given up before its end, or was refused altogether."""
         ...
 
 
@@ -373,15 +372,14 @@ class Access:
 
     def forget(self, postfix_instance: str, instance: str) -> None:
         """The message is finished or aborted: its smtpd asks about another one on the same connection."""
-        if self._admitting is not None:
-            self._admitting.forget(postfix_instance, instance)
         key = (postfix_instance, instance)
         known = self._young.pop(key, None)
         if known is None:
-            if self._old:
-                self._old.pop(key, None)
+            known = self._old.pop(key, None) if self._old else None
         elif isinstance(known, dict):
             self._recipients -= len(known)
+        if self._admitting is not None and not isinstance(known, Decision):
+            self._admitting.forget(key)
 
     def _remember(self, request: PolicyRequest, postfix_instance: str, now: float) -> Decision:
         """A RCPT query: again for the same recipient where several lists ask, or smtpd lost a connection."""
@@ -405,12 +403,9 @@ class Access:
             known = self._from_old(key, now)
         again = known is not None and (isinstance(known, Decision) or recipient in known)
         if self._admitting is not None and refused is None:
-            acting = self._act
-            said = self._admitting.recipient(
-                request, postfix_instance, self._wiring, again=again, acting=acting, now=now
-            )
+            said = self._admitting.recipient(request, key, self._wiring, again, self._act, now)
             if said is not None:
-                if acting and isinstance(said.action, REFUSALS):
+                if self._act and isinstance(said.action, REFUSALS):
                     first, count = self._not_admitted.get(said.rule, (said, 0))
                     self._not_admitted[said.rule] = first, count + 1
                     return said
@@ -431,9 +426,7 @@ class Access:
         return self._acting(refused) if refused is not None else None
 
     def _end_of_message(self, request: PolicyRequest, postfix_instance: str, now: float) -> Decision:
-        if self._admitting is not None:
-            self._admitting.ended(request, postfix_instance, now=now)
-        if not request.queue_id:
+        if not request.queue_id and self._admitting is None:
             return _NO_QUEUE_ID
         instance = request.instance
         key = (postfix_instance, instance)
@@ -442,13 +435,20 @@ class Access:
             known = self._from_old(key, now)
         if isinstance(known, Decision):
             return known  # smtpd lost the connection before it read our first answer
+        if self._admitting is not None and instance:
+            self._admitting.ended(request, key, now)
         binding = self._act and not self._milters_quarantine
         arrival = _arrival(request, postfix_instance, known, binding=binding)
-        decision = self._decided(arrival, now)
+        decision = self._decided(arrival, now) if request.queue_id else _NO_QUEUE_ID
         action = decision.action
         if type(action) in _KINDS:
             self._acted[decision] += 1
-        if self._steering is not None and self._act and (action is DUNNO or isinstance(action, Filter)):
+        if (
+            self._steering is not None
+            and self._act
+            and request.queue_id
+            and (action is DUNNO or isinstance(action, Filter))
+        ):
             goes = action.transport if isinstance(action, Filter) else ""
             place = (postfix_instance, request.queue_id)
             self._steering.answered(goes, self._counts(arrival), place, now=now)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from parsers.address import domain_of
 from parsers.policy_protocol import PolicyRequest, Reject
 from policies.access import REFUSALS, Decision, Wiring
+from policies.buckets import Message, Quotas
 from policies.hygiene import Found, Hygiene
-from policies.quota import Limited, Quotas
+from policies.quota import Limited
 
 
 class Admission:
@@ -21,14 +22,13 @@ class Admission:
         self._provider_of = provider_of
         self._wants_dns = hygiene is not None and hygiene.wants_dns
 
-    def recipient(
+    def recipient(  # noqa: PLR0917  # by name it takes longer
         self,
         request: PolicyRequest,
-        postfix_instance: str,
+        message: Message,
         wiring: Mapping[str, Wiring],
-        *,
-        again: bool,
-        acting: bool,
+        again: bool,  # noqa: FBT001  # as above
+        acting: bool,  # noqa: FBT001  # as above
         now: float,
     ) -> Decision | None:
         """Say what is to be answered about a recipient, None where nothing is; charge it to its quotas.
@@ -36,15 +36,14 @@ class Admission:
         `again`: this message has named it before, so that it is charged already. `acting`: a refusal is one; else the
         recipient is taken all the same, and what stands here is only said.
         """
-        found = self._look(request, postfix_instance, wiring, now)
+        found = self._look(request, message[0], wiring, now) if self.hygiene is not None else None
         if found is not None and self.hygiene is not None and not again:
             self.hygiene.count(found)
         if found is not None and isinstance(found.action, Reject) and acting:
             return _of_hygiene(found)
         limited = None
         if self.quotas is not None and not again:
-            message = (postfix_instance, request.instance)
-            limited = self.quotas.take(request, message, acting=acting, now=now)
+            limited = self.quotas.take(request, message, acting, now)
         return None if found is None and limited is None else _first(found, limited)
 
     def explain(
@@ -55,14 +54,15 @@ class Admission:
         limited = self.quotas.explain(request, now=now) if self.quotas is not None else None
         return _first(found, limited)
 
-    def ended(self, request: PolicyRequest, postfix_instance: str, *, now: float) -> None:
-        """END-OF-MESSAGE: what it took is settled."""
+    def ended(self, request: PolicyRequest, message: Message, now: float) -> None:
+        """The first END-OF-MESSAGE of a message: what it took is settled."""
         if self.quotas is not None:
-            self.quotas.settle(request, (postfix_instance, request.instance), now=now)
+            self.quotas.settle(request, message, now)
 
-    def forget(self, postfix_instance: str, instance: str) -> None:
+    def forget(self, message: Message) -> None:
+        """It was given up before its end."""
         if self.quotas is not None:
-            self.quotas.forget((postfix_instance, instance))
+            self.quotas.forget(message)
 
     def _look(
         self, request: PolicyRequest, postfix_instance: str, wiring: Mapping[str, Wiring], now: float

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.quota import Bucket, Quota, Quotas, Taken
+from policies.buckets import Bucket, Quotas, Taken
+from policies.quota import ALMOST, Quota
 from policies.telling import Telling
 from sidecar.config import Config, ConfigError, QuotaConfig
 from sidecar.database import StoreUnavailable
@@ -116,6 +117,8 @@ class QuotaBook:
                 if not self._failure:
                     _LOG.warning("quotas: %s; what is in use is in memory alone until the store takes writes", error)
                 self._failure = str(error)
+                # Ever new senders push out ever more; what is left of those in the store goes with time.
+                self._unstored = {key: row for key, row in self._unstored.items() if row.at}
                 return False
             self._unstored.clear()
             self._failure = ""
@@ -123,16 +126,11 @@ class QuotaBook:
 
     async def _prune(self, *, now: float) -> None:
         """Delete rows that say nothing: all has come back, or there is no such quota."""
+        rates = {name: quota.rate for name, quota in self.quotas.quotas.items()}
         try:
-            rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._table.all)
-            over = [row for row in rows if self._has_come_back(row, now)]
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._table.drop, over)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._table.prune, rates, now)
         except StoreUnavailable as error:
             _LOG.warning("quotas: old rows stay: %s", error)
-
-    def _has_come_back(self, row: Taken, now: float) -> bool:
-        quota = self.quotas.quotas.get(row.quota)
-        return quota is None or row.taken <= (now - row.at) * quota.rate
 
     # By hand.
 
@@ -149,7 +147,7 @@ class QuotaBook:
     async def _list(self, request: Request, name: str) -> Answer:
         limit = min(int(request.get("limit", 50)), _LISTED)
         buckets = self.quotas.buckets(name, now=time.time())
-        return {"buckets": [_said(bucket) for bucket in buckets[:limit]], "in_use": len(buckets)}
+        return {"buckets": [_said(bucket) for bucket in buckets[: max(limit, 0)]], "in_use": len(buckets)}
 
     async def _show(self, request: Request, name: str) -> Answer:
         key = str(request.get("key", ""))
@@ -187,8 +185,8 @@ def _said(bucket: Bucket) -> Answer:
         "within": str(quota.within),
         "burst": quota.burst,
         "in_use": round(bucket.taken, 3),
-        "room": max(0, int(quota.burst - bucket.taken + 1e-6)),
-        "room_again_s": round(bucket.wait(), 3),
+        "room": max(0, int(quota.burst - bucket.taken + ALMOST)),
+        "room_again_s": round(bucket.wait(bucket.taken), 3),
         "under_way": bucket.unsettled,
         "beyond": bucket.beyond,
         "defers": quota.defers,

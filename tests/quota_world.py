@@ -4,8 +4,9 @@ from typing import Any
 
 from parsers.policy_protocol import PolicyRequest
 from policies.admission import Admission
+from policies.buckets import Quotas
 from policies.hygiene import Hygiene
-from policies.quota import Counted, Per, Quota, Quotas, Within
+from policies.quota import Counted, Per, Quota, Within
 from tests.policy_world import PROVIDERS, World, access_in
 
 NOW = 1.8e9

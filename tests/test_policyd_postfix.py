@@ -35,8 +35,9 @@ from parsers.policy_protocol import (
 from parsers.postfix.facts import Filtered, Held
 from policies.access import Access, Decision, held_key, hold_text
 from policies.admission import Admission
+from policies.buckets import Quotas
 from policies.hygiene import Hygiene, Level, Levels
-from policies.quota import Per, Quotas
+from policies.quota import Per
 from sidecar.hygiene import packaged
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.policy_sockets import BACKLOG, Listener

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parsers.policy_protocol import DUNNO, DeferIfPermit, Info, encode
-from policies import quota as quota_module
-from policies.quota import Counted, Per, Taken, Within, client_network
+from policies import buckets as buckets_module
+from policies.buckets import Taken, client_network
+from policies.quota import Counted, Per, Within
 from policies.quota_condition import read_condition
 from tests.quota_world import NOW, access, admitted, end, quota, quotas, request
 
@@ -18,10 +19,10 @@ HOUR = 3_600.0
 
 def test_a_burst_is_let_in_and_then_what_comes_back() -> None:
     made = quotas(quota(limit=60, within=Within.HOUR, burst=10))
-    assert admitted(made, 12) == 10
-    assert admitted(made, 5, now=NOW + 59, message="2") == 0
-    assert admitted(made, 5, now=NOW + 60, message="3") == 1
-    assert admitted(made, 50, now=NOW + 60 + 24 * HOUR, message="4") == 10
+    for count, later, let_in in ((12, 0, 10), (5, 59, 0), (5, 60, 1), (50, 60 + 24 * HOUR, 10)):
+        assert admitted(made, count, now=NOW + later, message=str(later)) == let_in
+        if let_in:
+            end(made, let_in, now=NOW + later, message=str(later))
 
 
 @pytest.mark.parametrize(("within", "seconds"), [("second", 1), ("minute", 60), ("hour", 3_600), ("day", 86_400)])
@@ -124,11 +125,16 @@ def test_the_same_question_again_is_charged_once() -> None:
     assert (bucket.taken, bucket.unsettled) == (1, 0)
 
 
+def test_without_a_queue_id_the_end_is_charged_once_as_well() -> None:
+    found, made = access(quota())
+    for _ in range(2):
+        found.decide(request(protocol_state="END-OF-MESSAGE", recipient_count=2), "postfix", now=NOW)
+    assert made.buckets(now=NOW)[0].taken == 2
+
+
 def test_what_was_refused_by_others_is_given_back_at_the_end() -> None:
     made = quotas(quota())
     admitted(made, 5)
-    end(made, 2)
-    assert made.buckets(now=NOW)[0].taken == 2
     end(made, 2)
     assert made.buckets(now=NOW)[0].taken == 2
 
@@ -142,6 +148,14 @@ def test_a_message_that_is_given_up_takes_nothing() -> None:
     assert made.buckets(now=NOW)[0].taken == 1
 
 
+def test_a_message_that_was_refused_altogether_leaves_nothing_behind() -> None:
+    found, made = access(quota(burst=1))
+    admitted(made, 1, message="0")
+    for number in range(1, 50):
+        found.decide(request(instance=str(number)), "postfix", now=NOW)
+    assert len(made._open) == 1
+
+
 def test_what_is_given_up_late_gives_back_less() -> None:
     """Ten of ten are taken; five come back and are taken by others; the ten must not all be room again."""
     made = quotas(quota(limit=36, burst=10))
@@ -149,6 +163,13 @@ def test_what_is_given_up_late_gives_back_less() -> None:
     assert admitted(made, 9, now=NOW + 500, message="2") == 5
     made.forget(("postfix", "1"))
     assert admitted(made, 99, now=NOW + 500, message="3") == 5
+
+
+def test_a_slow_message_has_its_room_come_back_while_it_lasts() -> None:
+    """Ten a second, and a hundred recipients in ten seconds: none is beyond."""
+    made = quotas(quota(limit=10, burst=10, within=Within.SECOND))
+    assert sum(admitted(made, 1, now=NOW + number * 0.1) for number in range(100)) == 100
+    end(made, 100, now=NOW + 10)
 
 
 def test_recipients_that_nobody_asked_about_are_charged_at_the_end_and_fill_the_bucket_at_most() -> None:
@@ -173,6 +194,12 @@ def test_a_restart_neither_forgets_nor_doubles() -> None:
     after.restore(Taken("gone", "shop", 3.0, NOW), now=NOW)
     end(after, 2, now=NOW + 360, message="2")  # its end comes to the new process
     assert after.buckets(now=NOW + 360)[0].taken == pytest.approx(4)
+
+
+def test_a_bucket_that_has_become_smaller_is_full_at_most() -> None:
+    made = quotas(quota(burst=10, limit=10, within=Within.DAY))
+    made.restore(Taken("q", "shop", 5_000.0, NOW), now=NOW)
+    assert made.buckets(now=NOW)[0].taken == 10
 
 
 def test_observing_takes_nothing_that_acting_would_not() -> None:
@@ -203,6 +230,7 @@ def test_a_warning_comes_once_and_again_after_a_quiet_time() -> None:
 
     def said(count: int, message: str, now: float) -> list[str]:
         told = [made.take(request(recipient=f"{n}@a.de"), ("", message), acting=True, now=now) for n in range(count)]
+        made.settle(request(recipient_count=count), ("", message), now)
         return [each.action.text for each in told if each is not None and isinstance(each.action, Info)]
 
     assert said(9, "1", NOW) == ["quota q: 50 % of 10 recipients an hour in use for this login"]
@@ -215,7 +243,7 @@ def test_a_quota_that_only_warns_defers_nobody() -> None:
     told = [made.take(request(recipient=f"{n}@a.de"), ("", "1"), acting=True, now=NOW) for n in range(5)]
     assert [each and type(each.action) for each in told] == [None, None, Info, None, None]
     assert made.beyond == {"q": 3}
-    end(made, 5, message="1")
+    made.settle(request(recipient_count=5), ("", "1"), NOW)
     assert made.buckets(now=NOW)[0].taken == 2
 
 
@@ -238,25 +266,60 @@ def test_random_senders_push_out_only_those_of_their_own_quota() -> None:
         made.take(asked, ("postfix", str(number)), acting=True, now=NOW)
         end(made, 1, message=str(number), sender=asked.sender)
     assert made.keys() == {"sender": 100, "tenant": 1}
-    assert len(made.changed()) <= 101
+    rows = made.changed()
+    assert len([row for row in rows if row.taken]) == 101
+    assert {(row.quota, row.at) for row in rows if not row.taken} == {("sender", 0.0)}, (
+        "and those are taken out of the store"
+    )
     assert made.buckets("tenant", now=NOW)[0].taken == pytest.approx(1_000)
 
 
-def test_messages_that_never_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quota_module, "MAX_MESSAGES", 10)
+def test_who_sends_all_the_time_is_not_pushed_out_by_those_who_come_once() -> None:
+    made = quotas(quota("sender", per=Per.SENDER, keys=50, burst=5, limit=1, within=Within.DAY))
+    admitted(made, 5, sender="known@shop.example")
+    end(made, 5, sender="known@shop.example")
+    for number in range(1_000):
+        now = NOW + number
+        admitted(made, 1, now=now, message=f"{number}", sender=f"{number}@shop.example")
+        end(made, 1, now=now, message=f"{number}", sender=f"{number}@shop.example")
+        if not number % 10:
+            assert admitted(made, 1, now=now, message=f"k{number}", sender="known@shop.example") == 0
+
+
+def test_a_message_under_way_whose_bucket_is_pushed_out_ends_as_any_other() -> None:
+    made = quotas(quota("sender", per=Per.SENDER, keys=1, burst=5))
+    assert admitted(made, 2, sender="a@shop.example") == 2
+    assert admitted(made, 1, message="2", sender="b@shop.example") == 1
+    assert admitted(made, 4, sender="a@shop.example") == 3
+    end(made, 5, sender="a@shop.example")
+    end(made, 1, message="2", sender="b@shop.example")
+    assert [(bucket.key, bucket.taken) for bucket in made.buckets(now=NOW)] == [("b@shop.example", 1)]
+    assert [row.key for row in made.changed() if row.taken] == ["b@shop.example"]
+
+
+def test_messages_that_never_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets_module, "MAX_MESSAGES", 10)
     made = quotas(quota(burst=1_000))
     for number in range(50):
         admitted(made, 1, message=str(number))
-    admitted(made, 1, message="last")
-    assert len(made._open) == 10
-    assert made.buckets(now=NOW)[0].taken == pytest.approx(11, abs=1)
-    admitted(made, 1, now=NOW + quota_module.MAX_AGE, message="later")
-    assert len(made._open) == 1
+        assert len(made._open) <= 10
+    assert made.buckets(now=NOW)[0].taken == len(made._open)
+
+
+def test_messages_that_have_not_ended_for_long_are_given_up() -> None:
+    made = quotas(quota(limit=1, burst=1_000, within=Within.DAY))
+    for later, message, taken in ((0, "1", 1), (0.5, "2", 2), (1, "3", 2)):
+        now = NOW + later * buckets_module.MAX_AGE
+        admitted(made, 1, now=now, message=message)
+        assert made.buckets(now=now)[0].taken == pytest.approx(taken, abs=0.1)
+    end(made, 1, now=now, message="1")
+    assert made.buckets(now=now)[0].taken == pytest.approx(3, abs=0.1), "it ended all the same"
 
 
 def test_a_clock_set_back_neither_gives_nor_takes() -> None:
     made = quotas(quota(limit=10, burst=10))
     assert admitted(made, 10) == 10
+    end(made, 10)
     assert admitted(made, 10, now=NOW - HOUR, message="2") == 0
     assert admitted(made, 10, now=NOW - HOUR / 2, message="3") == 5
 

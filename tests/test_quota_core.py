@@ -123,6 +123,35 @@ def test_a_store_that_takes_no_writes_loses_nothing(tmp_path: Path, monkeypatch:
     asyncio.run(story())
 
 
+def test_who_is_pushed_out_is_taken_out_of_the_store_and_out_of_what_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else ever new senders fill disk and memory."""
+
+    async def story() -> None:
+        async with book(tmp_path, QuotaConfig("q", Per.SENDER, 10, Within.DAY, keys=5)) as made:
+
+            async def round_of_senders(count: int) -> None:
+                for number in range(count):
+                    sender, now = f"{number}@shop.example", time.time()
+                    admitted(made.quotas, 1, now=now, message=sender, sender=sender)
+                    end(made.quotas, 1, now=now, message=sender, sender=sender)
+                    await made.store()
+
+            await round_of_senders(20)
+            assert len(made._table.all()) == 5
+
+            def full(_: Any) -> None:
+                raise StoreUnavailable("disk full")
+
+            with monkeypatch.context() as patched:
+                patched.setattr(made._table, "put", full)
+                await round_of_senders(50)
+                assert len(made._unstored) == 5
+
+    asyncio.run(story())
+
+
 def test_a_name_that_is_no_utf8_is_stored(tmp_path: Path) -> None:
     async def story() -> None:
         async with book(tmp_path) as made:
@@ -147,6 +176,8 @@ def test_an_admin_looks_and_resets_and_that_is_written_down(tmp_path: Path) -> N
             assert change.kind in KINDS
             assert change.why == "q for shop: 10.0 of 10 were in use"
             assert admitted(made.quotas, 12, now=time.time(), message="2") == 10
+            end(made.quotas, 10, now=time.time())
+            assert await in_use(made) == [("shop", 10)], "what was under way counts no more"
 
     asyncio.run(story())
 
