@@ -4,23 +4,21 @@ Knows when a recipient is charged and what is given back. Nothing is ever waited
 """
 
 import itertools
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv6Network
 from operator import attrgetter
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from parsers.address import domain_of
 from parsers.policy_protocol import PolicyRequest
-from policies.quota import Asked, Limited, Per, Quota, deferring, warning
+from policies.bucket import Bucket, Buckets, Group, One, Open, Taken
+from policies.quota import Asked, Limited, Per, Quota, deferring
 
 MAX_MESSAGES: Final = 50_000
 MAX_AGE: Final = 1_200.0
 """Messages between their first RCPT and their end: beyond so many, or after so many seconds (or half as many), what they
 took is given back. One that ends later all the same is charged then."""
-_LOOKED_AT: Final = 100
-"""Buckets that get another chance before one is dropped that has been in use since."""
 
 
 @lru_cache(maxsize=8_192)
@@ -33,141 +31,6 @@ def client_network(address: str) -> str:
     except ValueError:
         return address
 
-
-class Bucket:
-    """What one key has taken of a quota and what has not come back yet."""
-
-    __slots__ = ("at", "beyond", "easy", "gone", "key", "placed", "quota", "rate", "stage", "taken", "unsettled")
-
-    def __init__(self, quota: Quota, key: str, *, now: float, taken: float = 0.0) -> None:
-        self.quota = quota
-        self.key = key
-        self.rate = quota.rate
-        self.taken = taken
-        self.at = now
-        """When `taken` was true."""
-        self.unsettled = 0
-        """Of that, by messages that have not ended."""
-        self.easy = quota.easy
-        """With more in use somebody has to look closer."""
-        self.beyond = 0
-        """Recipients that it had no room for, since the start or a reset."""
-        self.stage = _BELOW
-        self.placed = now
-        """`at`, when it was last looked at for being dropped."""
-        self.gone = False
-        """Another one is in its place, or none; messages under way still count on it."""
-
-    def level_at(self, now: float) -> float:
-        """What is in use; a clock set back takes nothing away and gives nothing."""
-        return max(0.0, self.taken - (now - self.at) * self.rate) if now > self.at else self.taken
-
-    def drain(self, now: float) -> None:
-        """Let come back what has."""
-        self.taken = self.level_at(now)
-        self.at = now
-
-    def give_back(self, count: int, *, since: float, now: float) -> None:
-        """Give back what a message took at `since` and later, less what would have come back by itself until now.
-
-        Without that share two messages could use the same room: one that is given up after an hour gives back an hour
-        less. So never more is let in than the limit says, and sometimes a little less.
-        """
-        self.drain(now)
-        back = count - max(0.0, now - since) * self.rate
-        self.taken = max(0.0, self.taken - max(0.0, back))
-
-    def wait(self, level: float) -> float:
-        """Seconds until there is room for one more."""
-        return max(0.0, (level + 1.0 - self.quota.burst) / self.rate)
-
-    def at_stage(self, stage: int) -> None:
-        """Note what was said about it; from then on each recipient is looked at closer, until it was half as full."""
-        self.stage = stage
-        self.easy = -1.0 if stage else self.quota.easy
-
-
-_BELOW, _WARNED, _OVER = range(3)
-
-
-class Taken(NamedTuple):
-    """A bucket as the store keeps it: only what messages took that have ended."""
-
-    quota: str
-    key: str
-    taken: float
-    at: float
-    """0 where the bucket is gone, and nothing taken."""
-
-
-_Buckets: TypeAlias = tuple[Bucket, ...]
-
-
-class _Group:
-    """Quotas that have the same keys, and so are looked up together."""
-
-    __slots__ = ("buckets", "key_of", "keys", "quotas", "where")
-
-    def __init__(self, quotas: tuple[Quota, ...], key_of: Callable[[PolicyRequest], str]) -> None:
-        self.quotas = quotas
-        self.key_of = key_of
-        """Whose buckets a question concerns; "" is nobody's: mail without a login has no tenant, a bounce no sender."""
-        self.where = quotas[0].where
-        """Only what this holds for is counted; such a quota is a group by itself."""
-        self.keys = quotas[0].keys
-        self.buckets = OrderedDict[str, _Buckets]()
-        """One of each quota."""
-
-    def unused(self) -> str:
-        """Find a key that was not in use for long: the first that was not since it was looked at the last time.
-
-        So being used costs nothing, where the order of last uses would cost each recipient something.
-        """
-        for _ in range(_LOOKED_AT):
-            key, buckets = next(iter(self.buckets.items()))
-            used = buckets[0].at  # of the others, too: they are charged together
-            if used <= buckets[0].placed and not buckets[0].unsettled:
-                return key
-            buckets[0].placed = used
-            self.buckets.move_to_end(key)
-        return next(iter(self.buckets))
-
-
-class _Message:
-    """What one SMTP transaction has taken, where that is more than one recipient of each bucket."""
-
-    __slots__ = ("asked", "begun", "first", "further", "more", "others", "since", "whole")
-
-    def __init__(self, since: float, first: _Buckets, *, recipients: int = 0) -> None:
-        """`recipients`: 1 where the first was charged to each of these buckets."""
-        self.since = since
-        self.first = first
-        """What the first recipient is charged to."""
-        self.further = tuple(bucket for bucket in first if not bucket.quota.by_message)
-        """And each one after it."""
-        self.asked = recipients
-        """Recipients that we let through, charged or not."""
-        self.begun = bool(recipients)
-        """One was let through: what counts messages is charged, or has said that it is beyond."""
-        self.whole = bool(recipients)
-        """The first was charged to each of `first`."""
-        self.more = 0
-        """Recipients that were charged to each of `further`."""
-        self.others = Counter[Bucket]()
-        """What was charged apart from that."""
-
-    def charged(self) -> dict[Bucket, int]:
-        """Recipients by bucket; 1 where messages are counted."""
-        charged = dict(self.others)
-        for bucket in self.first if self.whole else ():
-            charged[bucket] = charged.get(bucket, 0) + 1
-        for bucket in self.further if self.more else ():
-            charged[bucket] = charged.get(bucket, 0) + self.more
-        return charged
-
-
-_One: TypeAlias = tuple[float, _Buckets]
-"""A message of which one recipient is charged to each of these buckets, and when that was: nearly all mail."""
 
 Message: TypeAlias = tuple[str, str]
 """(Postfix instance, `instance` of the policy protocol)."""
@@ -196,19 +59,19 @@ class Quotas:
         grouped: dict[tuple[object, ...], list[Quota]] = {}
         for quota in quotas:
             grouped.setdefault((quota.per, quota.keys, quota.name if quota.where else ""), []).append(quota)
-        groups = [_Group(tuple(each), keys[each[0].per]) for each in grouped.values()]
+        groups = [Group(tuple(each), keys[each[0].per]) for each in grouped.values()]
         self._group_of = {quota.name: group for group in groups for quota in group.quotas}
         self._plain = [group for group in groups if not _asks_for_recipient(group.quotas[0])]
         self._of_recipient = [group for group in groups if _asks_for_recipient(group.quotas[0])]
         self._by_provider = any(quota.by_provider for quota in quotas)
-        self._open: dict[Message, _One | _Message] = {}
+        self._open: dict[Message, One | Open] = {}
         """Messages that have not ended."""
-        self._given_up: list[_Message] = []
+        self._given_up: list[Open] = []
         """Before they ended; given back when next somebody asks, who knows what time it is."""
         self._old: list[Message] = []
         """Those that were open when it was swept last."""
         self._swept = 0.0
-        self._settled: list[_Buckets] = []
+        self._settled: list[Buckets] = []
         self._changed: dict[Bucket, None] = {}
         self._dropped: dict[tuple[str, str], None] = {}
         self.beyond = dict.fromkeys(self.quotas, 0)
@@ -228,17 +91,17 @@ class Quotas:
         if opened is None:
             if len(self._open) >= MAX_MESSAGES or not 0 <= now - self._swept < MAX_AGE / 2:
                 self._sweep(now)
-            buckets: _Buckets = ()
+            buckets: Buckets = ()
             for group in self._plain:
                 key = group.key_of(request)
                 if key:
                     buckets += group.buckets.get(key) or self._new(group, key, now)
         else:
             if isinstance(opened, tuple):
-                opened = self._open[message] = _Message(*opened, recipients=1)
+                opened = self._open[message] = Open(*opened, recipients=1)
             buckets = opened.further if opened.begun else opened.first
         if self._of_recipient:
-            return self._take_with_care(request, message, opened or _Message(now, buckets), acting=acting, now=now)
+            return self._take_with_care(request, message, opened or Open(now, buckets), acting=acting, now=now)
         for bucket in buckets:
             past = now - bucket.at
             left = bucket.taken - past * bucket.rate if past > 0.0 else bucket.taken  # as level_at()
@@ -261,7 +124,7 @@ class Quotas:
                 break
             each.taken -= 1.0
             each.unsettled -= 1
-        return self._take_with_care(request, message, opened or _Message(now, buckets), acting=acting, now=now)
+        return self._take_with_care(request, message, opened or Open(now, buckets), acting=acting, now=now)
 
     def settle(self, request: PolicyRequest, message: Message, now: float) -> None:
         """The message has ended with so many recipients: give back what was refused later, charge what was not asked.
@@ -281,7 +144,7 @@ class Quotas:
         """It was given up before its end: it takes nothing."""
         opened = self._open.pop(message, None)
         if opened is not None:
-            self._given_up.append(_Message(*opened, recipients=1) if isinstance(opened, tuple) else opened)
+            self._given_up.append(Open(*opened, recipients=1) if isinstance(opened, tuple) else opened)
 
     def explain(self, request: PolicyRequest, *, now: float) -> Limited | None:
         """Say whether one more recipient would be deferred now; nothing is changed."""
@@ -295,7 +158,7 @@ class Quotas:
         return limited
 
     def _take_with_care(
-        self, request: PolicyRequest, message: Message, opened: _Message, *, acting: bool, now: float
+        self, request: PolicyRequest, message: Message, opened: Open, *, acting: bool, now: float
     ) -> Limited | None:
         """Look at each bucket: some may be nearly full, or warn, or ask who the recipient is."""
         limited, longest = None, 0.0
@@ -318,16 +181,14 @@ class Quotas:
         opened.begun = True
         said = None
         for bucket in charge:
-            bucket.taken += 1.0
-            bucket.unsettled += 1
             opened.others[bucket] += 1
-            said = _said_of_charged(bucket) or said
+            said = bucket.charge() or said
         for bucket in over:
             self._count_beyond(bucket)
-            said = _said_once(bucket, _OVER) or said
+            said = bucket.say_beyond() or said
         return said
 
-    def _buckets_of(self, request: PolicyRequest, opened: _Message, now: float) -> list[Bucket]:
+    def _buckets_of(self, request: PolicyRequest, opened: Open, now: float) -> list[Bucket]:
         """All that a recipient concerns, but those that count messages and have this one already."""
         found = list(opened.further if opened.begun else opened.first)
         for group in self._concerning(request):
@@ -340,12 +201,12 @@ class Quotas:
         bucket.beyond += 1
         self.beyond[bucket.quota.name] += 1
 
-    def _settle_with_care(self, request: PolicyRequest, opened: _One | _Message | None, now: float) -> None:
+    def _settle_with_care(self, request: PolicyRequest, opened: One | Open | None, now: float) -> None:
         """Of more recipients than one, or of some that nobody asked about."""
         if opened is None:
-            opened = _Message(now, ())
+            opened = Open(now, ())
         elif isinstance(opened, tuple):
-            opened = _Message(*opened, recipients=1)
+            opened = Open(*opened, recipients=1)
         count = request.recipient_count
         charged = opened.charged()
         for bucket, taken in charged.items():
@@ -389,7 +250,7 @@ class Quotas:
         provider = self._provider(request) if request.sasl_username else ""
         return f"{request.sasl_username}@{provider}" if provider else ""
 
-    def _concerning(self, request: PolicyRequest) -> list[_Group]:
+    def _concerning(self, request: PolicyRequest) -> list[Group]:
         """Groups that are asked for each recipient, and count this one."""
         if not self._of_recipient:
             return []
@@ -397,7 +258,7 @@ class Quotas:
         asked = Asked(request, provider, self._sending_domain(request))
         return [group for group in self._of_recipient if group.where is None or group.where(asked)]
 
-    def _new(self, group: _Group, key: str, now: float) -> _Buckets:
+    def _new(self, group: Group, key: str, now: float) -> Buckets:
         if len(group.buckets) >= group.keys:
             for bucket in group.buckets.pop(group.unused()):
                 self._drop(bucket)
@@ -474,19 +335,3 @@ class Quotas:
 def _asks_for_recipient(quota: Quota) -> bool:
     """Whose bucket it is, or whether it counts at all, may be another answer for each recipient."""
     return quota.where is not None or quota.per is Per.TENANT_PROVIDER
-
-
-def _said_of_charged(bucket: Bucket) -> Limited | None:
-    if bucket.taken >= bucket.quota.warn_at:
-        return _said_once(bucket, _WARNED)
-    if bucket.stage and bucket.taken < bucket.quota.burst * (bucket.quota.warn or 1.0) / 2:
-        bucket.at_stage(_BELOW)
-    return None
-
-
-def _said_once(bucket: Bucket, stage: int) -> Limited | None:
-    """Say that a bucket has got so full, once; again when it was half as full in between."""
-    if stage <= bucket.stage:
-        return None
-    bucket.at_stage(stage)
-    return warning(bucket.quota, bucket.key, bucket.taken)

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from policies.buckets import Bucket, Quotas, Taken
+from policies.bucket import Bucket, Taken
+from policies.buckets import Quotas
 from policies.quota import ALMOST, Quota
 from policies.telling import Telling
 from sidecar.config import Config, ConfigError, QuotaConfig

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from policies.buckets import Taken
+from policies.bucket import Taken
 from sidecar.database import Database
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from parsers.policy_protocol import DUNNO, DeferIfPermit, Info, encode
 from policies import buckets as buckets_module
-from policies.buckets import Taken, client_network
+from policies.bucket import Taken
+from policies.buckets import client_network
 from policies.quota import Counted, Per, Within
 from policies.quota_condition import read_condition
 from tests.quota_world import NOW, access, admitted, end, quota, quotas, request
