@@ -5,12 +5,14 @@ connections, first as fast as they can, then 2,000 a second. Ours decides with t
 and 10,000 open sub-queues, as many at each provider, and looks every recipient up among 100,000 suppressed ones. Rounds alternate between the servers. Of CPU time the
 lowest of a server's rounds counts, for whatever else the machine does can only add to it; of a latency the median.
 
-    python benchmarks/policyd.py [--json] [--seconds 2] [--rounds 5] [--suppressed 100000] [--routes 500] [--quotas] [--stand-in] [--only NAME ...]
+    python benchmarks/policyd.py [--json] [--seconds 2] [--rounds 5] [--suppressed 100000] [--routes 500] [--quotas N ...]
+                                [--stand-in] [--only NAME ...]
     python benchmarks/policyd.py --reload [--json]
 
 --reload asks core itself 2,000 questions a second, first in quiet, then while it reads 600 rules again ten times, and
 says how long the slowest answer took; it needs Postfix's commands, for core asks them about the site.
---quotas has every request counted by five quotas, that of senders with 5,000 buckets, which ever new senders push out.
+--quotas 1 5 has two more of ours beside: with one quota, and with five, each of at most 5,000 buckets, which every message is
+counted by. Those of the load fit in, but for the sending domains' (10,000), which ever push each other out.
 --stand-in puts a dictionary in the place of the engine: what the service alone costs. Says which bars
 of the design are met and which are missed. Needs gcc; postfwd is left out where it is not installed.
 """
@@ -70,6 +72,8 @@ SENDERS = 10_000
 """Sending domains in the load; as many have a sub-queue, each at one provider."""
 QUOTA_KEYS = 5_000
 """Buckets of a quota."""
+QUOTAS_MOST = {1: 1.0, 5: 4.0}
+"""Microseconds of CPU that so many quotas may cost."""
 
 # The domains of policy_load.c.
 PROVIDERS = {
@@ -215,23 +219,23 @@ def _routing(count: int) -> Routing:
     return routing_of([*read, to_provider("yahoo", "lane-01"), to_provider("apple", "lane-02")])
 
 
-def _quotas(arrivals: Arrivals) -> Admission:
-    """Rows that never run dry, so that what is measured is what nearly all mail costs."""
+def _quotas(arrivals: Arrivals, count: int) -> Admission:
+    """So many rows that never run dry, so that what is measured is what nearly all mail costs."""
     rows = tuple(
         Quota(f"{per}-{counted}", per, counted, 10**9, Within.DAY, burst=10**9, warn=0.8, keys=QUOTA_KEYS)
         for per, counted in (
-            (Per.TENANT, Counted.MESSAGES),
             (Per.TENANT, Counted.RECIPIENTS),
+            (Per.TENANT, Counted.MESSAGES),
             (Per.SENDING_DOMAIN, Counted.RECIPIENTS),
             (Per.CLIENT, Counted.RECIPIENTS),
             (Per.SENDER, Counted.RECIPIENTS),
-        )
+        )[:count]
     )
     quotas = Quotas(rows, organizational=rules.organizational_domain, provider_of=arrivals.provider_of)
     return Admission(None, quotas, provider_of=arrivals.provider_of)
 
 
-async def _serve(path: Path, index: Path, *, stand_in: bool, routes: int, quotas: bool) -> None:
+async def _serve(path: Path, index: Path, *, stand_in: bool, routes: int, quotas: int) -> None:
     engine = None if stand_in else _engine(time.time())
     arrivals: Arrivals = StandIn() if engine is None else engine
     wiring = {"postfix": Wiring(filter_allowed=True, own_domains=frozenset({"corp.example"}))}
@@ -242,7 +246,7 @@ async def _serve(path: Path, index: Path, *, stand_in: bool, routes: int, quotas
         act=True,
         wiring=wiring,
         refusing=_refusals(index),
-        admitting=_quotas(arrivals) if quotas else None,
+        admitting=_quotas(arrivals, quotas) if quotas else None,
     )
     await serve(access, [Listener(f"unix:{path}")])
     spare_the_collector()  # as core does
@@ -330,7 +334,14 @@ def measured(closed: Sequence[Load], at_rate: Sequence[Load]) -> Measured:
 
 
 def run(
-    *, seconds: float, rounds: int, suppressed: int, routes: int, quotas: bool, stand_in: bool, only: Sequence[str]
+    *,
+    seconds: float,
+    rounds: int,
+    suppressed: int,
+    routes: int,
+    quotas: Sequence[int],
+    stand_in: bool,
+    only: Sequence[str],
 ) -> dict[str, Measured]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
@@ -343,14 +354,15 @@ def run(
                 stack.enter_context(started("c", [str(compiled("policy_server", directory)), str(path)], path))
             )
         if "sidecar" in only:
-            path = directory / "sidecar"
             index = directory / "suppressed.index"
             if suppressed:
                 build(strangers(suppressed, random.Random(1)), index, Stamp(bytes(16), 0))
-            command = [sys.executable, __file__, "--serve", str(path), "--index", str(index)]
-            command += ["--routes", str(routes), *(["--stand-in"] if stand_in else [])]
-            command += ["--quotas"] if quotas else []
-            servers.append(stack.enter_context(started("sidecar", command, path)))
+            for count in (0, *quotas):
+                path = directory / f"sidecar-{count}"
+                command = [sys.executable, __file__, "--serve", str(path), "--index", str(index)]
+                command += ["--routes", str(routes), *(["--stand-in"] if stand_in else [])]
+                command += ["--quotas", str(count)]
+                servers.append(stack.enter_context(started(_name(count), command, path)))
         if "postfwd" in only and shutil.which("postfwd1"):
             servers.append(stack.enter_context(started_postfwd(directory)))
         closed: dict[str, list[Load]] = {server.name: [] for server in servers}
@@ -360,6 +372,10 @@ def run(
                 closed[server.name].append(load(binary, server, seconds=seconds))
                 at_rate[server.name].append(load(binary, server, seconds=seconds, rate=RATE))
         return {server.name: measured(closed[server.name], at_rate[server.name]) for server in servers}
+
+
+def _name(quotas: int) -> str:
+    return f"sidecar, quotas: {quotas}" if quotas else "sidecar"
 
 
 # Core itself, reloading.
@@ -437,6 +453,10 @@ def bars(found: dict[str, Measured]) -> list[Bar]:
         return []
     ours = found["sidecar"]
     wanted = [Bar("CPU us a request", ours.cpu_us, 15.0)]
+    for count, most in QUOTAS_MOST.items():
+        if _name(count) in found:
+            more = round(found[_name(count)].cpu_us - ours.cpu_us, 2)
+            wanted.append(Bar(f"CPU us more a request, quotas: {count}", more, most))
     if "c" in found:
         wanted.append(Bar("CPU a request over C's", round(ours.cpu_us / found["c"].cpu_us, 2), 4.5))
         ratio = ours.p99_us_at_rate / found["c"].p99_us_at_rate
@@ -457,7 +477,9 @@ def main() -> None:
         "--suppressed", type=int, default=100_000, help="addresses on the suppression list; 0: no look-up"
     )
     parser.add_argument("--routes", type=int, default=0, help="routes beside those to two providers")
-    parser.add_argument("--quotas", action="store_true", help="each request is counted by five quotas")
+    parser.add_argument(
+        "--quotas", nargs="+", type=int, choices=range(6), default=[], metavar="N", help="ours with N quotas beside"
+    )
     parser.add_argument("--stand-in", action="store_true", help="a dictionary in the place of the engine")
     parser.add_argument("--only", nargs="+", choices=["c", "sidecar", "postfwd"], default=["c", "sidecar", "postfwd"])
     parser.add_argument("--reload", action="store_true", help="the slowest answer while core reloads")
@@ -467,7 +489,8 @@ def main() -> None:
     if given.serve:
         # As in core: a line for each HOLD, to a stream that somebody else reads.
         logging.basicConfig(level=logging.INFO, stream=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
-        asyncio.run(_serve(given.serve, given.index, stand_in=given.stand_in, routes=given.routes, quotas=given.quotas))
+        serving = _serve(given.serve, given.index, stand_in=given.stand_in, routes=given.routes, quotas=given.quotas[0])
+        asyncio.run(serving)
         return
     if given.reload:
         reloads = run_reloads()
