@@ -1,7 +1,8 @@
 """Polls of a site for a simulated year: questions a day to each operator of lists beside its free-use limit; memory.
 
 The real poller, feeds, cadences and store, with a clock of its own and a DNS that answers at once. Usage:
-`polls.py [--days 365] [--addresses 200] [--domains 2000] [--json]`
+`polls.py [--days 365] [--addresses 200] [--domains 2000] [--store DIRECTORY] [--json]`. A run that finds a store in
+DIRECTORY goes on where that one stopped, as the outside process does after a restart.
 """
 
 import argparse
@@ -138,16 +139,19 @@ async def simulated(days: int, addresses: int, domains: int, directory: Path, *,
         assert polled.reading.trouble is None, polled.reading.why
 
     poller = Poller(config, feeds, store, world, find_scope=lambda _: scope, told=told, clock=lambda: world.now)
-    plan = [(START + number, name) for number, name in enumerate(feeds)]
-    began, pruned = time.monotonic(), START
+    plan = [(store.standing(name).next_at or START + number, name) for number, name in enumerate(feeds)]
+    heapq.heapify(plan)
+    began, world.now = time.monotonic(), plan[0][0]
+    first, pruned, looked = world.day, world.now, world.now
     memory: list[float] = []
     listings = poller.listings("spamhaus-sia")
     while plan[0][0] < START + days * DAY:
         world.now, name = heapq.heappop(plan)
-        if world.now >= START + (len(memory) + 1) * month * DAY:
+        if world.now - looked >= month * DAY:
+            looked += month * DAY
             memory.append(resident_mb())
-            months = f"{world.now / DAY - START / DAY:.0f} days in {time.monotonic() - began:.0f} s"
-            print(f"{months}, {memory[-1]:.1f} MB", file=sys.stderr)  # it takes most of an hour
+            done = f"{world.day} days, the last {world.day - first} in {time.monotonic() - began:.0f} s"
+            print(f"{done}: {memory[-1]:.1f} MB", file=sys.stderr)  # it takes most of an hour
         if world.now - pruned > DAY:
             pruned = world.now
             store.prune(now=world.now)
@@ -158,11 +162,14 @@ async def simulated(days: int, addresses: int, domains: int, directory: Path, *,
     memory.append(resident_mb())
     store.close()
     size = (directory / "outside.db").stat().st_size / 1e6
-    return Year(dict(world.a_day), memory, size, ended, time.monotonic() - began)
+    a_day = {operator: counts[first:] for operator, counts in world.a_day.items()}
+    return Year(a_day, memory, size, ended, time.monotonic() - began)
 
 
-def year(days: int, addresses: int, domains: int, *, month: int = MONTH) -> Year:
+def year(days: int, addresses: int, domains: int, *, month: int = MONTH, directory: Path | None = None) -> Year:
     random.seed(1)  # the jitter of the cadences
+    if directory is not None:
+        return asyncio.run(simulated(days, addresses, domains, directory, month=month))
     with tempfile.TemporaryDirectory() as name:
         return asyncio.run(simulated(days, addresses, domains, Path(name), month=month))
 
@@ -186,9 +193,10 @@ def main() -> None:
     wanted.add_argument("--days", type=int, default=365)
     wanted.add_argument("--addresses", type=int, default=200)
     wanted.add_argument("--domains", type=int, default=2000)
+    wanted.add_argument("--store", type=Path, help="go on with the store in this directory, or begin one there")
     wanted.add_argument("--json", action="store_true")
     given = wanted.parse_args()
-    found = year(given.days, given.addresses, given.domains)
+    found = year(given.days, given.addresses, given.domains, directory=given.store)
     if given.json:
         print(json.dumps({**found._asdict(), "a_day": rows(found)}))
         return

@@ -87,9 +87,12 @@ class OutsideStore:
         write = self._database.connection.executemany
         with self._database.transaction():
             write(_PUT_STANDING, [_standing_row(feed, standing)])
-            seen = list(observations)
+            # In the order of the tables' keys: with thousands of objects each page is then read once a poll.
+            seen = sorted(observations, key=lambda each: each[:3])
+            told = [each for each in seen if each.outcome is Outcome.OK]
+            write(_ADD_NEWS, [_history_row(each, now=now) for each in told if not each.at])  # as known before this poll
             write(_PUT_MEASURE, [_measure_row(each, now=now) for each in seen])
-            write(_ADD_HISTORY, [_history_row(each, now=now) for each in seen if each.outcome is Outcome.OK])
+            write(_ADD_HISTORY, [_history_row(each, now=now) for each in told if each.at])
             kept = [(feed, now, each.asked, zlib.compress(each.body[:ANSWER_MAX])) for each in answers]
             write(_ADD_ANSWER, kept)
             write(_PRUNE_ANSWERS, [(feed, ANSWERS_KEPT)])
@@ -186,6 +189,15 @@ _PUT_MEASURE = """
         told_at = iif(excluded.told_at > 0, excluded.told_at, told_at),
         at = max(at, excluded.at)
 """
+# Of what is so now: when it changed, and once a day (UTC). The small table of what is known tells that.
+_ADD_NEWS = """
+    INSERT OR REPLACE INTO history (feed, object, measure, at, value, text)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (
+        SELECT 1 FROM measure WHERE feed = ?1 AND object = ?2 AND measure = ?3 AND told_at > 0
+        AND at <= ?4 AND at >= CAST(?4 / 86400 AS INTEGER) * 86400 AND value IS ?5 AND text = ?6
+    )
+"""
+# Of a day that is told later, perhaps again: what history says of the time before it.
 _ADD_HISTORY = """
     INSERT OR REPLACE INTO history (feed, object, measure, at, value, text)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (

@@ -69,7 +69,7 @@ def test_history_has_changes_and_one_row_a_day(store: OutsideStore) -> None:
     for hour in range(72):
         polled(store, score(90.0 if hour < 30 else 80.0), now=DAY + hour * 3600.0)
     history = store.history("senderscore", "192.0.2.1", "score", since=0)
-    assert [((at - DAY) / 3600, value) for at, value, _ in history] == [(0, 90.0), (24, 90.0), (30, 80.0), (54, 80.0)]
+    assert [((at - DAY) / 3600, value) for at, value, _ in history] == [(0, 90.0), (24, 90.0), (30, 80.0), (48, 80.0)]
 
 
 def test_answers_are_kept_as_they_came_and_the_oldest_go(store: OutsideStore, monkeypatch: pytest.MonkeyPatch) -> None:
