@@ -46,6 +46,7 @@ class StoreConfig:
     """Directory of core.db, outside.db and the helper's record."""
     redis: str = ""
     clickhouse: str = ""
+    """http://HOST:8123 of a ClickHouse server that keeps the history of many hosts; empty: none."""
     retention_days: int = 30
     """How long single events stay."""
     audit_days: int = 90
@@ -56,6 +57,25 @@ class StoreConfig:
     """How long sums by the day stay."""
     addresses: AddressForm = AddressForm.FULL
     """How events keep the addresses of senders and recipients. Mail on hold keeps them as they are until it leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseConfig:
+    """About the server of store.clickhouse."""
+
+    database: str = "sidecar"
+    user: str = ""
+    """Empty: the server's user "default"."""
+    password_file: str = ""
+    name: str = ""
+    """What this host's store is called there, no other's name; empty: alerts.host, else the host's name."""
+    every_seconds: float = 10.0
+    """How often events are sent; with more than ten hosts, one second for each."""
+    prune: bool = True
+    """Drop there what is older than the days below; one host of a fleet is enough."""
+    event_days: int = 90
+    hourly_days: int = 90
+    daily_days: int = 730
 
 
 @dataclass(frozen=True, slots=True)
@@ -630,6 +650,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    clickhouse: ClickHouseConfig = field(default_factory=ClickHouseConfig)
     postfix: PostfixConfig = field(default_factory=PostfixConfig)
     rules: RulesConfig = field(default_factory=RulesConfig)
     web: WebConfig = field(default_factory=WebConfig)

@@ -359,6 +359,20 @@ class OutsideFigures:
             ["database"],
             registry=self.registry,
         )
+        self.history_sent = Counter(
+            "sidecar_history_sent_rows", "Rows of core sent to ClickHouse, each once", registry=self.registry
+        )
+        self.history_failures = Counter(
+            "sidecar_history_failures", "Rounds in which nothing could be sent to ClickHouse", registry=self.registry
+        )
+        self.history_waiting = Gauge(
+            "sidecar_history_waiting_attempts", "Attempts that ClickHouse does not have yet", registry=self.registry
+        )
+        self.history_sent_up_to = Gauge(
+            "sidecar_history_sent_up_to_timestamp_seconds",
+            "Time of the log up to which ClickHouse has all attempts",
+            registry=self.registry,
+        )
         ProcessCollector(namespace="sidecar_outside", registry=self.registry)
 
 

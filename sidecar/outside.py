@@ -24,7 +24,7 @@ from policies.channels.receipt import Result
 from policies.incidents import severities, times
 from policies.note import Note
 from policies.placement import DECIDED, Placement
-from sidecar import channels, history_mail, metrics, own_log, report_intake
+from sidecar import channels, clickhouse, history_mail, metrics, own_log, report_intake
 from sidecar.config import Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable, Handler, ask_core_async, serve_control
 from sidecar.delisting_store import DelistingStore
@@ -32,6 +32,7 @@ from sidecar.fail_fast import FailFastWatch
 from sidecar.feeds import FEEDS
 from sidecar.feeds_command import asking
 from sidecar.history_mail import ScheduledReport
+from sidecar.history_sender import HistorySender
 from sidecar.incident_store import IncidentStore
 from sidecar.ingest import ingest, listening
 from sidecar.lookout import Lookout
@@ -48,6 +49,7 @@ from sidecar.scope import find
 from sidecar.seed_schedule import SeedSchedule
 from sidecar.seed_store import SeedStore
 from sidecar.seed_tests import checked
+from sidecar.shipping import Sent
 from sidecar.systemd import notify
 from sidecar.web import Page, Routes, plain, serve_web, watched
 
@@ -206,6 +208,7 @@ async def _work(config: Config, core: Core, own: OutsideFigures, lookups: MxLook
     fail_fast = FailFastWatch(config, core.ask)
     reacting = ReactWatch(config, core.ask)
     report = _report(config, alerts)
+    server = clickhouse.configured(config)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -227,12 +230,17 @@ async def _work(config: Config, core: Core, own: OutsideFigures, lookups: MxLook
                 running.append(tasks.create_task(alerts[0].run()))
             if report is not None:
                 running.append(tasks.create_task(report.run()))
+            if server is not None:
+                running.append(
+                    tasks.create_task(HistorySender(config, server, told=functools.partial(_sent, own)).run())
+                )
             await stop.wait()
             own_log.stopping("asked to")
             for task in running:
                 task.cancel()
     finally:
-        for opened in (reports, events, store, seed_store, delistings, *((alerts[1],) if alerts else ())):
+        also = (*((alerts[1],) if alerts else ()), *((server,) if server else ()))
+        for opened in (reports, events, store, seed_store, delistings, *also):
             opened.close()
 
 
@@ -295,6 +303,15 @@ def _placed(own: OutsideFigures, found: Sequence[Placement]) -> None:
                 number = getattr(each, place)
                 own.seed_placement.labels(each.provider, each.transport, place).set(number / each.decided)
             own.seed_tested.labels(each.provider, each.transport).set_to_current_time()
+
+
+def _sent(own: OutsideFigures, sent: Sent | None) -> None:
+    if sent is None:
+        own.history_failures.inc()
+        return
+    own.history_sent.inc(sent.rows)
+    own.history_waiting.set(sent.waiting)
+    own.history_sent_up_to.set(time.time() - sent.behind)
 
 
 def _size(database: Path) -> float:

@@ -234,3 +234,30 @@ def look_incomplete(why: str) -> None:
 
 def report_not_sent(why: str) -> None:
     _LOG.error("scheduled report: %s", why)
+
+
+def history_away(why: str) -> None:
+    _LOG.warning("history: nothing is sent: %s; core.db keeps it meanwhile", why)
+
+
+def history_back(waiting: int) -> None:
+    _LOG.info("history: events are sent again; %d wait", waiting)
+
+
+def history_failed(error: Exception) -> None:
+    _LOG.error("history: an error of ours: %r", error, exc_info=error)
+
+
+def history_lacked(day: str, table: str, number: int) -> None:
+    _LOG.warning("history: of %s the server had lost %d rows of %s; they were sent again", day, number, table)
+
+
+def history_put_right(day: str, table: str) -> None:
+    _LOG.warning("history: %s sums of %s did not agree with the events on the server; they do now", table, day)
+
+
+def history_begins_anew(name: str) -> None:
+    _LOG.warning(
+        "history: the server knows other events of %s: this store is a new or a restored one, or the name is taken",
+        name,
+    )

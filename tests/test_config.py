@@ -52,6 +52,17 @@ hourly_days = 14
 daily_days = 90
 addresses = "hash"
 
+[clickhouse]
+database = "mail"
+user = "sidecar"
+password_file = "/etc/sidecar/clickhouse.password"
+name = "mx1"
+every_seconds = 60
+prune = false
+event_days = 30
+hourly_days = 400
+daily_days = 800
+
 [postfix]
 config_directory = "/etc/postfix-out"
 
