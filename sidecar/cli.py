@@ -72,6 +72,7 @@ EXIT_STATUSES: Mapping[str, int] = {
     "sidecar.toml_table.ConfigError": 2,
     "sidecar.postfix.PostfixError": 2,
     "sidecar.database.StoreError": 2,
+    "sidecar.clickhouse.ServerError": 2,
     "sidecar.backup.BackupError": 2,
     "policies.rules.RuleError": 2,
     "sidecar.control.CoreRefused": 2,

@@ -21,11 +21,22 @@ from rich.text import Text
 from parsers.expression import Expression, ExpressionError
 from policies.rollup import DAY, HOUR
 from policies.site import Settings
-from sidecar import history_html, history_log, history_report, history_tables, rules
+from sidecar import clickhouse, history_html, history_log, history_report, history_tables, rules
 from sidecar.config import Config
 from sidecar.database import Database, StoreError
-from sidecar.history_read import ALIASES, BY_HOUR_MAX, DIMENSIONS, FLOW_COLUMNS, Selection, span, where
+from sidecar.history_read import (
+    ALIASES,
+    BY_HOUR_MAX,
+    DIMENSIONS,
+    FLOW_COLUMNS,
+    History,
+    Selection,
+    StoredHistory,
+    span,
+    where,
+)
 from sidecar.history_report import Report
+from sidecar.history_server import ServerHistory
 from sidecar.local_time import local_zone
 from sidecar.outside_store import SCHEMA as OUTSIDE_SCHEMA
 from sidecar.parse import Zone
@@ -41,7 +52,7 @@ _EXPRESSION: Final = (
 class Source(NamedTuple):
     """Where a report comes from."""
 
-    core: Database
+    history: History
     outside: Database | None
     name: str
     now: float
@@ -114,6 +125,7 @@ class Filter(click.ParamType[Expression]):
     "--cohort", type=click.Choice(list(FLOW_COLUMNS)), help="Acceptance by the day on which a value was first seen."
 )
 @click.option("--warm-up", is_flag=True, help="Each transport's days: how much more, and at what price.")
+@click.option("--here", is_flag=True, help="Of this host's own store, though store.clickhouse has the fleet's.")
 @click.option("--tz", "zone", type=Zone(), help="Zone of stamps in FILES that name none; default: this host's.")
 @click.option("--year", type=click.IntRange(1971, 9998), help="Year of each file's first line; default: from its time.")
 @click.option("--now", type=float, hidden=True, help="For benchmarks: the end of the time reported on.")
@@ -138,6 +150,7 @@ def report(
     compare: tuple[str, str] | None,
     cohort: str | None,
     warm_up: bool,
+    here: bool,
     zone: tzinfo | None,
     year: int | None,
     now: float | None,
@@ -146,16 +159,15 @@ def report(
     """Say what became of the mail: acceptance, bounces, deferrals and complaints against their targets, time to
     delivery, trends, and what stands out, with what happened around it.
 
-    Out of the store of core, or out of log FILES, which may be compressed and in any order; - is standard input.
+    Out of the store of core, or of the fleet's that store.clickhouse names, or out of log FILES, which may be compressed
+    and in any order; - is standard input.
     """
     began, worked = time.perf_counter(), time.process_time()
     dimensions = tuple(word for words in by or ("provider",) for word in words.split(","))
     with ExitStack() as stack:
-        source = _of_files(config, files, zone, year) if files else _of_store(config, now=now)
-        for database in filter(None, (source.core, source.outside)):
-            stack.enter_context(closing(database))
+        source = _of_files(config, files, zone, year) if files else _of_store(config, stack, here=here, now=now)
         selection = Selection(*_span(source, last), dimensions, condition)
-        made = history_report.make(source.core, source.outside, selection, now=source.now)
+        made = history_report.make(source.history, source.outside, selection, now=source.now)
         special = _special(source, selection, made, compare, cohort, warm_up=warm_up)
         form = "json" if as_json else form
         _write(_rendered(made, special, source, form, top=top), form, output)
@@ -166,10 +178,17 @@ def report(
 # Where it comes from.
 
 
-def _of_store(config: Config, *, now: float | None) -> Source:
-    """Raises StoreError."""
-    core = Database.open_read_only(config.core_database, CORE_SCHEMA)
-    return Source(core, outside_store(config), str(config.core_database), now or time.time())
+def _of_store(config: Config, stack: ExitStack, *, here: bool, now: float | None) -> Source:
+    """Raises StoreError, ServerError, ConfigError."""
+    outside = outside_store(config)
+    if outside is not None:
+        stack.enter_context(closing(outside))
+    server = None if here else clickhouse.configured(config)
+    if server is not None:
+        stack.enter_context(closing(server))
+        return Source(ServerHistory(server), outside, server.name, now or time.time())
+    core = stack.enter_context(closing(Database.open_read_only(config.core_database, CORE_SCHEMA)))
+    return Source(StoredHistory(core), outside, str(config.core_database), now or time.time())
 
 
 def outside_store(config: Config) -> Database | None:
@@ -206,7 +225,7 @@ def _of_files(config: Config, files: Sequence[Path], zone: tzinfo | None, year: 
             told=lambda done, of: progress.update(task, completed=done, total=of),
         )
     name = f"{len(files)} file{'s' if len(files) > 1 else ''}, {read.lines} lines ({read.unknown} not understood)"
-    return Source(read.database, None, name, read.last, read.first)
+    return Source(StoredHistory(read.database), None, name, read.last, read.first)
 
 
 def _span(source: Source, last: int | None) -> tuple[int, int]:
@@ -248,9 +267,9 @@ def _special(
         return Special(drawn, [history_tables.difference_json(each) for each in found])
     if cohort or warm_up:
         frame = (
-            history_report.cohorts(source.core, selection, cohort)
+            history_report.cohorts(source.history, selection, cohort)
             if cohort
-            else history_report.warm_up(source.core, selection)
+            else history_report.warm_up(source.history, selection)
         )
         title = f"acceptance by days since a {cohort} was first seen" if cohort else "warm-up"
         shown = frame.reset_index() if frame.index.name else frame

@@ -165,7 +165,7 @@ def _child(config: Config, due: float, connection: Connection) -> None:
 def render(config: Config, due: float) -> Rendered:
     """Make the report of the time before it is due. Raises StoreError."""
     from sidecar import history_command, history_html, history_report, history_tables  # noqa: PLC0415  # pandas
-    from sidecar.history_read import Selection, span  # noqa: PLC0415  # as above
+    from sidecar.history_read import Selection, StoredHistory, span  # noqa: PLC0415  # as above
     from sidecar.statements import SCHEMA as CORE_SCHEMA  # noqa: PLC0415  # as above
 
     wanted = config.report
@@ -173,7 +173,7 @@ def render(config: Config, due: float) -> Rendered:
     outside = history_command.outside_store(config)
     with closing(Database.open_read_only(config.core_database, CORE_SCHEMA)) as core:
         selection = Selection(*span(last, now=due - 1.0), ("provider",))
-        report = history_report.make(core, outside, selection, now=due - 1.0)
+        report = history_report.make(StoredHistory(core), outside, selection, now=due - 1.0)
     if outside is not None:
         outside.close()
     accepted = history_tables.percent(report.total.rates["acceptance"].share)

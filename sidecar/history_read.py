@@ -1,11 +1,13 @@
 # ruff: noqa: S608  # statements are put together from names in this project alone; values are always parameters
 """The sums of core's store as tables: which mail, over which time, by what.
 
-The only SQL that reads them. Days are those of UTC; what spans at most a week is read by the hour.
+The only SQL that reads them from SQLite; history_server has the same of a fleet. Days are those of UTC; what spans at
+most a week is read by the hour.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple, Protocol
 
 import pandas as pd
 
@@ -76,6 +78,38 @@ class Selection(NamedTuple):
         return {ALIASES.get(name, name) for name in (*self.by, *named)} - TIMES.keys()
 
 
+class History(Protocol):
+    """Where a report reads from: core's store, or a server that many hosts send theirs to."""
+
+    def sums(self, selection: Selection) -> pd.DataFrame:
+        """Give the sums by `begin` and the selection's dimensions; of refusals attempts, deferred and bounced ones
+        alone. Raises StoreError, ServerError.
+        """
+
+    def flow_of(self, queue_id: str, message_id: str) -> tuple[str, ...]:
+        """Give the values of FLOW_COLUMNS of a message's last attempt, () where none is known. Raises as `sums`."""
+
+    def changes(self, since: float, until: float) -> list[tuple[float, str, str, str]]:
+        """Give time, kind, key and reason of what may explain a change. Raises as `sums`."""
+
+
+class StoredHistory:
+    """Core's store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def sums(self, selection: Selection) -> pd.DataFrame:
+        return sums(self._database, selection)
+
+    def flow_of(self, queue_id: str, message_id: str) -> tuple[str, ...]:
+        found = self._database.rows(_ATTEMPT_OF, (queue_id, message_id, f"<{message_id.strip('<>')}>"))
+        return tuple(map(str, found[0])) if found else ()
+
+    def changes(self, since: float, until: float) -> list[tuple[float, str, str, str]]:
+        return self._database.rows(_EVENTS, (since, until))
+
+
 def where(text: str) -> Expression:
     """Read a condition on the mail. Raises ExpressionError."""
     return parse(text, FIELDS)
@@ -137,17 +171,10 @@ def _chosen(database: Database, selection: Selection, expression: Expression) ->
     if database.rows("SELECT 1 FROM temp.sqlite_schema WHERE name = ?", (table,)):
         return table
     names = [name for name in FLOW_COLUMNS if name in {ALIASES.get(each, each) for each in fields_of(expression)}]
-    condition = compile_expression(expression, _reader)
+    condition = cache(fits(expression, names))
     columns = ", ".join(FLOW_COLUMNS[name] for name in names)
-    known: dict[tuple[Any, ...], bool] = {}
-    found = []
-    for row in database.rows(f"SELECT id, {columns} FROM flow WHERE last_day >= ?", (since,)):
-        values = row[1:]
-        fits = known.get(values)
-        if fits is None:
-            fits = known[values] = _fits(condition, names, row)
-        if fits:
-            found.append((row[0],))
+    rows = database.rows(f"SELECT id, {columns} FROM flow WHERE last_day >= ?", (since,))
+    found = [(row[0],) for row in rows if condition(row[1:])]
     database.connection.execute(f"CREATE TEMP TABLE {table} (id INTEGER PRIMARY KEY)")
     with database.transaction():
         database.connection.executemany(f"INSERT INTO {table} VALUES (?)", found)
@@ -168,8 +195,8 @@ def _of_refusals(database: Database, selection: Selection, by: tuple[str, ...]) 
     )
     rows = database.rows(statement, (selection.since, selection.until))
     if selection.where is not None:
-        condition = compile_expression(selection.where, _reader)
-        rows = [row for row in rows if _fits(condition, names, row)]
+        condition = fits(selection.where, names)
+        rows = [row for row in rows if condition(row[1:])]
     frame = pd.DataFrame(rows, columns=["begin", *names, *_REFUSED])
     return frame.groupby(["begin", *by], as_index=False, sort=False)[list(_REFUSED)].sum()
 
@@ -178,23 +205,24 @@ def _reader(field: str) -> Any:
     return by_key(ALIASES.get(field, field))
 
 
-def _fits(condition: Condition[Mapping[str, Any]], names: Sequence[str], row: tuple[Any, ...]) -> bool:
-    """What is not known is "" in the store, and missing in a condition."""
-    return condition({name: value or None for name, value in zip(names, row[1:], strict=False)})
+def fits(expression: Expression, names: Sequence[str]) -> Callable[[tuple[Any, ...]], bool]:
+    """Tell whether values of some dimensions fit. What is not known is "" in a store, and missing in a condition."""
+    condition: Condition[Mapping[str, Any]] = compile_expression(expression, _reader)
+    return lambda values: condition({name: value or None for name, value in zip(names, values, strict=False)})
 
 
-def complaints(core: Database, outside: Database, selection: Selection) -> pd.DataFrame:
+def complaints(history: History, outside: Database, selection: Selection) -> pd.DataFrame:
     """Give trusted complaints as rows with the selection's dimensions and `complaints`; "" where the report does not
     tell, and no event of the message is left that does. Of refusals there are none. Raises StoreError.
     """
     names = [name for name in FLOW_COLUMNS if name in selection.fields]
     found = []
     if not selection.of_refusals:
-        condition = compile_expression(selection.where, _reader) if selection.where is not None else None
+        condition = fits(selection.where, names) if selection.where is not None else None
         for row in outside.rows(_COMPLAINTS, (selection.since, selection.until)):
-            told = _told(core, *row[1:])
+            told = _told(history, *row[1:])
             values = tuple(told[name] for name in names)
-            if condition is None or _fits(condition, names, (row[0], *values)):
+            if condition is None or condition(values):
                 found.append((int(row[0]), *values, 1))
     frame = pd.DataFrame(found, columns=["begin", *names, "complaints"])
     width = HOUR if selection.table == "hourly" else DAY
@@ -202,20 +230,19 @@ def complaints(core: Database, outside: Database, selection: Selection) -> pd.Da
     return frame
 
 
-def _told(core: Database, *row: Any) -> dict[str, str]:
+def _told(history: History, *row: Any) -> dict[str, str]:
     provider, domain, own_id, feedback_id, message_id, queue_id = row
     told = dict.fromkeys(FLOW_COLUMNS, "")
     if message_id or queue_id:
-        for parameters in core.rows(_ATTEMPT_OF, (queue_id, message_id, f"<{message_id.strip('<>')}>")):
-            told = dict(zip(told, map(str, parameters), strict=True))
+        told |= dict(zip(told, history.flow_of(queue_id, message_id), strict=False))
     campaign = own_id or header_word("feedback-id", feedback_id)
     known = {"provider": provider, "domain": domain, "campaign": campaign}
     return told | {name: told[name] or value for name, value in known.items()}
 
 
-def events(core: Database, outside: Database | None, since: float, until: float) -> pd.DataFrame:
+def events(history: History, outside: Database | None, since: float, until: float) -> pd.DataFrame:
     """Give what happened that may explain a change: sub-queues that opened, reloads of Postfix, listings."""
-    rows = core.rows(_EVENTS, (since, until))
+    rows: list[tuple[Any, ...]] = [*history.changes(since, until)]
     if outside is not None:
         rows += outside.rows(_LISTINGS, (since, until))
     return pd.DataFrame(rows, columns=["time", "kind", "about", "why"]).sort_values("time", kind="stable")

@@ -17,7 +17,7 @@ from policies.naming import OTHER
 from policies.rollup import DAY, HOUR, MEASURES
 from policies.time_to_delivery import BUCKETS, percentile
 from sidecar.database import Database
-from sidecar.history_read import ALIASES, TIMES, Selection, complaints, events, sums
+from sidecar.history_read import ALIASES, TIMES, History, Selection, complaints, events
 
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 WINDOWS: Final = {"24 h": DAY, "7 d": 7 * DAY, "30 d": 30 * DAY}
@@ -101,34 +101,34 @@ class Report(NamedTuple):
         return self.selection.of_refusals
 
 
-def make(core: Database, outside: Database | None, selection: Selection, *, now: float) -> Report:
+def make(history: History, outside: Database | None, selection: Selection, *, now: float) -> Report:
     """Put a report together. `outside`: the store of complaints and listings, where there is one. Raises StoreError."""
     whole = selection.by != ("provider",) and not set(selection.by) & TIMES.keys()
-    frame = _with_complaints(core, outside, selection._replace(whole=whole))
+    frame = _with_complaints(history, outside, selection._replace(whole=whole))
     plain = selection._replace(by=())
     if selection.of_refusals:
         by_provider = frame.iloc[0:0].assign(provider="")
         return Report(selection, _rows(frame, selection), _total(frame), _by_begin(frame), by_provider, (), ())
     by_provider = (
-        frame if selection.by == ("provider",) else _with_complaints(core, outside, plain._replace(by=("provider",)))
+        frame if selection.by == ("provider",) else _with_complaints(history, outside, plain._replace(by=("provider",)))
     )
-    by_time = _by_begin(by_provider) if selection.where else _with_complaints(core, outside, plain)
+    by_time = _by_begin(by_provider) if selection.where else _with_complaints(history, outside, plain)
     return Report(
         selection,
         _rows(frame, selection),
         _total(by_time),
         by_time,
         by_provider,
-        _trends(core, outside, plain, now=now),
-        _spikes(core, outside, plain, by_provider),
+        _trends(history, outside, plain, now=now),
+        _spikes(history, outside, plain, by_provider),
     )
 
 
-def _with_complaints(core: Database, outside: Database | None, selection: Selection) -> pd.DataFrame:
-    frame = sums(core, selection)
+def _with_complaints(history: History, outside: Database | None, selection: Selection) -> pd.DataFrame:
+    frame = history.sums(selection)
     if outside is None or selection.of_refusals:
         return frame
-    more = complaints(core, outside, selection)
+    more = complaints(history, outside, selection)
     keys = ["begin", *dict.fromkeys(ALIASES.get(name, name) for name in selection.by if name not in TIMES)]
     more = more.groupby(keys, as_index=False)[["complaints"]].sum()
     joined = frame.merge(more, on=keys, how="outer")
@@ -158,14 +158,13 @@ def _rows(frame: pd.DataFrame, selection: Selection) -> tuple[Row, ...]:
             frame = frame.assign(**{name: frame["begin"] // TIMES[name] * TIMES[name]})
     measures = _measures(frame)
     grouped = frame.groupby(names, sort=False)[measures].sum()
-    busiest = grouped.assign(_order=grouped["attempts"] + grouped.get("expired", 0)).sort_values(
-        "_order", ascending=False, kind="stable"
-    )
     rows = [
         Row(_key(names, key), dict(zip(measures, values, strict=True)))
-        for key, values in zip(busiest.index, busiest[measures].to_numpy().tolist(), strict=True)
+        for key, values in zip(grouped.index, grouped[measures].to_numpy().tolist(), strict=True)
     ]
-    return tuple(sorted(rows, key=lambda row: row.key)) if set(names) & TIMES.keys() else tuple(rows)
+    if set(names) & TIMES.keys():
+        return tuple(sorted(rows, key=lambda row: row.key))
+    return tuple(sorted(rows, key=lambda row: (-row.sums["attempts"] - row.sums.get("expired", 0), row.key)))
 
 
 def _key(names: Sequence[str], key: Any) -> tuple[str, ...]:
@@ -182,13 +181,13 @@ def _said(name: str, value: Any) -> str:
 # Trends.
 
 
-def _trends(core: Database, outside: Database | None, plain: Selection, *, now: float) -> tuple[Trend, ...]:
+def _trends(history: History, outside: Database | None, plain: Selection, *, now: float) -> tuple[Trend, ...]:
     trends = []
     for window, seconds in WINDOWS.items():
         width = HOUR if seconds == DAY else DAY
         until = (int(now) // width + 1) * width
         since = until - seconds
-        frame = _with_complaints(core, outside, plain._replace(since=since - seconds, until=until))
+        frame = _with_complaints(history, outside, plain._replace(since=since - seconds, until=until))
         trends.append(Trend(window, _total(frame[frame["begin"] >= since]), _total(frame[frame["begin"] < since])))
     return tuple(trends)
 
@@ -196,7 +195,9 @@ def _trends(core: Database, outside: Database | None, plain: Selection, *, now: 
 # Spikes.
 
 
-def _spikes(core: Database, outside: Database | None, plain: Selection, by_provider: pd.DataFrame) -> tuple[Spike, ...]:
+def _spikes(
+    history: History, outside: Database | None, plain: Selection, by_provider: pd.DataFrame
+) -> tuple[Spike, ...]:
     width = HOUR if plain.table == "hourly" else DAY
     found: list[Spike] = []
     for provider, frame in by_provider.groupby("provider", sort=False):
@@ -218,8 +219,8 @@ def _spikes(core: Database, outside: Database | None, plain: Selection, by_provi
     found.sort(key=lambda spike: spike.refused.hits, reverse=True)
     if not found:
         return ()
-    told = events(core, outside, plain.since - _BEFORE, plain.until)
-    return tuple(_explained(core, plain, spike, told) for spike in found[:_SPIKES])
+    told = events(history, outside, plain.since - _BEFORE, plain.until)
+    return tuple(_explained(history, plain, spike, told) for spike in found[:_SPIKES])
 
 
 def _runs(high: list[tuple[int, Rate]], width: int) -> Iterable[list[tuple[int, Rate]]]:
@@ -240,7 +241,7 @@ def _sum(some: Iterable[Rate]) -> Rate:
     return Rate(sum(rate.hits for rate in listed), sum(rate.of for rate in listed))
 
 
-def _explained(core: Database, plain: Selection, spike: Spike, told: pd.DataFrame) -> Spike:
+def _explained(history: History, plain: Selection, spike: Spike, told: pd.DataFrame) -> Spike:
     told = told[(told["time"] >= spike.begin - _BEFORE) & (told["time"] < spike.end)]
     near = [
         (float(time), _words(kind, about, why))
@@ -254,7 +255,7 @@ def _explained(core: Database, plain: Selection, spike: Spike, told: pd.DataFram
         _and_provider(plain.where, spike.provider),
         plain.table == "daily",
     )
-    frame = sums(core, within)
+    frame = history.sums(within)
     refused = (frame["deferred"] + frame["bounced"]).groupby([frame["campaign"], frame["domain"]]).sum()
     largest = refused.sort_values(ascending=False).head(3)
     whole = max(float(refused.sum()), 1.0)
@@ -298,12 +299,12 @@ def compare(report: Report, one: str, other: str) -> tuple[Difference, ...]:
     )
 
 
-def cohorts(core: Database, selection: Selection, dimension: str) -> pd.DataFrame:
+def cohorts(history: History, selection: Selection, dimension: str) -> pd.DataFrame:
     """Give acceptance by the day on which a value of a dimension first had mail (rows) and by days since (columns).
 
     What had mail on the first day may be older: its row is marked with "<=". Raises StoreError.
     """
-    frame = sums(core, selection._replace(by=(dimension,)))
+    frame = history.sums(selection._replace(by=(dimension,)))
     name = ALIASES.get(dimension, dimension)
     frame = frame[~frame[name].isin(["", OTHER])]
     frame = frame.assign(day=frame["begin"] // DAY * DAY)
@@ -325,9 +326,9 @@ def cohorts(core: Database, selection: Selection, dimension: str) -> pd.DataFram
     return share
 
 
-def warm_up(core: Database, selection: Selection) -> pd.DataFrame:
+def warm_up(history: History, selection: Selection) -> pd.DataFrame:
     """Give each transport's days: how much it delivered, how much more than the day before, and at what price."""
-    frame = sums(core, selection._replace(by=("transport",)))
+    frame = history.sums(selection._replace(by=("transport",)))
     frame = frame.assign(day=frame["begin"] // DAY * DAY)
     days = frame.groupby(["transport", "day"], as_index=False)[_measures(frame)].sum()
     days["number"] = days.groupby("transport").cumcount() + 1

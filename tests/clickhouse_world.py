@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 from sidecar import clickhouse_schema
@@ -176,3 +177,32 @@ def emptied(server: ClickHouse) -> None:
     clickhouse_schema.make(server)
     for table in ("attempt", "message", "change", "named", "hourly", "daily"):
         server.run(f"TRUNCATE TABLE {table}")
+
+
+# Fixtures, for the modules that import them.
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateServer]:
+    with private_server(tmp_path_factory.mktemp("clickhouse")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def current(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
+    with embedded(tmp_path_factory.mktemp("chdb")) as engine:
+        yield engine
+
+
+@pytest.fixture(params=["debian", "current"])
+def server(request: pytest.FixtureRequest) -> Iterator[ClickHouse]:
+    """Each engine, with our tables, and nothing in them."""
+    if request.param == "current":
+        engine = request.getfixturevalue("current")
+        emptied(engine)
+        yield engine
+        return
+    with closing(request.getfixturevalue("debian").client()) as client:
+        client.create()
+        emptied(client)
+        yield client

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,37 +17,13 @@ from sidecar.config import ClickHouseConfig, Config, StoreConfig
 from sidecar.history_sender import HistorySender
 from sidecar.shipping import LATER, Sent, Shipper
 from sidecar.store import Commit, Store
-from tests.clickhouse_world import PrivateServer, embedded, emptied, private_server
+from tests.clickhouse_world import PrivateServer, current, debian, private_server, server
 from tests.test_rollup import BEGIN, attempt
+
+__all__ = ["current", "debian", "server"]
 
 NOW = BEGIN + 2 * DAY
 SUMS = [*MEASURES, "ids"]
-
-
-@pytest.fixture(scope="module")
-def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateServer]:
-    with private_server(tmp_path_factory.mktemp("clickhouse")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def current(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
-    with embedded(tmp_path_factory.mktemp("chdb")) as engine:
-        yield engine
-
-
-@pytest.fixture(params=["debian", "current"])
-def server(request: pytest.FixtureRequest) -> Iterator[ClickHouse]:
-    """Each engine, with our tables, and nothing in them."""
-    if request.param == "current":
-        engine = request.getfixturevalue("current")
-        emptied(engine)
-        yield engine
-        return
-    with closing(request.getfixturevalue("debian").client()) as client:
-        client.create()
-        emptied(client)
-        yield client
 
 
 def many(number: int, begin: int = 0) -> list[Attempt]:
