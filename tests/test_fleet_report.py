@@ -84,20 +84,21 @@ def rows_of(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 def test_every_word_condition_and_time_gives_the_rows_of_core(stored: Path, server: ClickHouse) -> None:
     sent(stored / "core.db", server)
-    whole = [(), *((name,) for name in (*DIMENSIONS, *ALIASES)), ("provider", "tenant"), ("rule", "domain", "day")]
-    conditions = [None, *map(where, CONDITIONS)]
+    words: list[tuple[str, ...]] = [(), *((name,) for name in (*DIMENSIONS, *ALIASES)), ("rule", "domain", "day")]
+    asked = [*product(words, [None]), *product([("provider", "tenant"), ("hour",)], map(where, CONDITIONS))]
     until = int(NOW // HOUR + 1) * HOUR
     compared = 0
     with closing(Database.open_read_only(stored / "core.db", SCHEMA)) as database:
         ours, theirs = StoredHistory(database), ServerHistory(server)
-        for by, condition, seconds in product(whole, conditions, (DAY, 30 * DAY)):
-            one = Selection(until - seconds, until, by, condition)
-            for selection in (one, one._replace(whole=True)) if not {"hour", "day"} & set(by) else (one,):
+        for by, condition in asked:
+            plain = Selection(until - DAY, until, by, condition)
+            longer = plain._replace(since=until - 30 * DAY)
+            for selection in (plain, longer) if {"hour", "day"} & set(by) else (plain, longer._replace(whole=True)):
                 wanted, found = ours.sums(selection), theirs.sums(selection)
                 assert list(found.columns) == list(wanted.columns), selection
                 assert sorted(rows_of(found)) == sorted(rows_of(wanted)), selection
                 compared += len(found)
-    assert compared > 5_000
+    assert compared > 1_000
 
 
 def test_there_are_conditions_on_what_refused_and_on_mail() -> None:
