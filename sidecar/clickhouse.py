@@ -54,6 +54,9 @@ class ClickHouse(Protocol):
 class HttpServer:
     """The server of `store.clickhouse`; for one thread at a time."""
 
+    patience = ANSWER_SECONDS
+    """Seconds until an answer must begin."""
+
     def __init__(self, url: str, database: str, *, user: str = "", password: str = "", ca_file: str = "") -> None:
         self.name = f"{url.rstrip('/')}/{database}"
         self.database = database
@@ -90,7 +93,7 @@ class HttpServer:
 
     def _post(self, body: bytes, **more: str) -> requests.Response:
         settings = {**_SETTINGS, "database": self.database, **more}
-        timeout = CONNECT_SECONDS, ANSWER_SECONDS
+        timeout = min(CONNECT_SECONDS, self.patience), self.patience
         try:
             answer = self._session.post(self._url, params=settings, data=body, timeout=timeout, allow_redirects=False)
         except (requests.RequestException, OSError, ValueError) as error:

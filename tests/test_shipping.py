@@ -294,9 +294,9 @@ def test_a_server_that_is_killed_stopped_or_emptied_gets_all_once(tmp_path: Path
         agrees(client, core)
 
 
-def test_a_paused_server_is_an_error_in_time(debian: PrivateServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecar.clickhouse.ANSWER_SECONDS", 0.3)
+def test_a_paused_server_is_an_error_in_time(debian: PrivateServer) -> None:
     with closing(debian.client()) as client, debian.paused():
+        client.patience = 0.3
         began = time.monotonic()
         with pytest.raises(ServerError, match="no answer"):
             client.rows("SELECT 1")

@@ -7,9 +7,13 @@ from typing import NamedTuple
 
 from policies.commands import Attempt, Change
 from policies.stored_address import AddressForm
-from sidecar import message_search
+from sidecar import clickhouse, message_search
+from sidecar.clickhouse import ServerError
+from sidecar.config import ConfigError
 from sidecar.message_search import Life
+from sidecar.message_server import ServerEvents
 from sidecar.own_log import printable
+from sidecar.page.reading import DEADLINE
 from sidecar.page.scene import Scene
 from sidecar.page.subqueues import url_of
 from sidecar.page.words import Mark
@@ -69,12 +73,32 @@ class Search(NamedTuple):
 def view(scene: Scene) -> Search:
     text = scene.query.get("q", "").strip()[:300]
     form = scene.config.store.addresses
-    lives: list[Life] = []
-    if text:
-        lives = scene.stores.core.asked(
-            lambda database: message_search.search(database, text, addresses=form, limit=LIMIT), []
-        )
+    lives = (_fleet(scene, text, form) or _here(scene, text, form)) if text else []
     return Search(text, [told(life) for life in lives], LIMIT if len(lives) >= LIMIT else 0, form)
+
+
+def _here(scene: Scene, text: str, form: AddressForm) -> list[Life]:
+    return scene.stores.core.asked(
+        lambda database: message_search.search(database, text, addresses=form, limit=LIMIT), []
+    )
+
+
+def _fleet(scene: Scene, text: str, form: AddressForm) -> list[Life]:
+    """Messages of all hosts, this one's first, where they are sent to a server. Where that does not answer the page
+    says so, and has this host's own.
+    """
+    try:
+        with clickhouse.opened(scene.config) as server:
+            if server is None:
+                return []
+            server.patience = DEADLINE
+            lives = message_search.tell(ServerEvents(server), text, addresses=form, limit=LIMIT)
+    except (ServerError, ConfigError) as error:
+        scene.stores.core.trouble = str(error)
+        return []
+    own = _here(scene, text, form)  # with what is of the last seconds, and on hold now
+    places = {life[:3] for life in own}
+    return [*own, *(life for life in lives if life[:3] not in places)][:LIMIT]
 
 
 def told(life: Life) -> Told:
