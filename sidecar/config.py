@@ -79,6 +79,15 @@ class ClickHouseConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EventsConfig:
+    """Events as lines of JSON for a central log store."""
+
+    to: str = ""
+    """"stdout", "syslog" or the path of a file; empty: nowhere."""
+    kinds: tuple[str, ...] = ("attempt", "message", "change")
+
+
+@dataclass(frozen=True, slots=True)
 class PostfixConfig:
     config_directory: str = "/etc/postfix"
     """The primary instance; those of multi_instance_directories come with it."""
@@ -651,6 +660,7 @@ class Config:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     clickhouse: ClickHouseConfig = field(default_factory=ClickHouseConfig)
+    events: EventsConfig = field(default_factory=EventsConfig)
     postfix: PostfixConfig = field(default_factory=PostfixConfig)
     rules: RulesConfig = field(default_factory=RulesConfig)
     web: WebConfig = field(default_factory=WebConfig)

@@ -24,7 +24,7 @@ from policies.channels.receipt import Result
 from policies.incidents import severities, times
 from policies.note import Note
 from policies.placement import DECIDED, Placement
-from sidecar import channels, clickhouse, history_mail, metrics, own_log, report_intake
+from sidecar import channels, clickhouse, event_writer, history_mail, metrics, own_log, report_intake
 from sidecar.config import Config, ConfigError
 from sidecar.control import CoreRefused, CoreUnreachable, Handler, ask_core_async, serve_control
 from sidecar.delisting_store import DelistingStore
@@ -209,6 +209,7 @@ async def _work(config: Config, core: Core, own: OutsideFigures, lookups: MxLook
     reacting = ReactWatch(config, core.ask)
     report = _report(config, alerts)
     server = clickhouse.configured(config)
+    writer = event_writer.configured(config)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -234,12 +235,14 @@ async def _work(config: Config, core: Core, own: OutsideFigures, lookups: MxLook
                 running.append(
                     tasks.create_task(HistorySender(config, server, told=functools.partial(_sent, own)).run())
                 )
+            if writer is not None:
+                running.append(tasks.create_task(writer.run()))
             await stop.wait()
             own_log.stopping("asked to")
             for task in running:
                 task.cancel()
     finally:
-        also = (*((alerts[1],) if alerts else ()), *((server,) if server else ()))
+        also = (*((alerts[1],) if alerts else ()), *filter(None, (server, writer)))
         for opened in (reports, events, store, seed_store, delistings, *also):
             opened.close()
 

@@ -261,3 +261,15 @@ def history_begins_anew(name: str) -> None:
         "history: the server knows other events of %s: this store is a new or a restored one, or the name is taken",
         name,
     )
+
+
+def events_wait(why: str) -> None:
+    _LOG.warning("events: not written, they wait in core.db: %s", why)
+
+
+def events_go_on() -> None:
+    _LOG.info("events: written again")
+
+
+def events_failed(error: Exception) -> None:
+    _LOG.error("events: an error of ours: %r", error, exc_info=error)

@@ -63,6 +63,10 @@ event_days = 30
 hourly_days = 400
 daily_days = 800
 
+[events]
+to = "/var/lib/sidecar/events.json"
+kinds = ["attempt"]
+
 [postfix]
 config_directory = "/etc/postfix-out"
 
