@@ -1,6 +1,7 @@
 """Events on their way to ClickHouse: each there once, in every table, whatever happens to either side."""
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -14,14 +15,17 @@ from policies.rollup import DAY, MEASURES
 from sidecar import clickhouse_schema, shipping_prune
 from sidecar.clickhouse import ClickHouse, ServerError, Value, literal
 from sidecar.config import ClickHouseConfig, Config, StoreConfig
+from sidecar.event_lines import line
 from sidecar.history_sender import HistorySender
+from sidecar.shipped_tables import ATTEMPT
 from sidecar.shipping import LATER, Sent, Shipper
 from sidecar.store import Commit, Store
-from tests.clickhouse_world import PrivateServer, current, debian, private_server, server
+from tests.clickhouse_world import Embedded, PrivateServer, current, debian, emptied, private_server, server
 from tests.test_rollup import BEGIN, attempt
 
 __all__ = ["current", "debian", "server"]
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "clickhouse.md"
 NOW = BEGIN + 2 * DAY
 SUMS = [*MEASURES, "ids"]
 
@@ -145,6 +149,21 @@ def test_a_change_comes_with_its_messages(tmp_path: Path, server: ClickHouse) ->
         (2, ["postfix", "postfix"], ["4A", "4B"]),
         (2, [], []),
     ]
+
+
+def test_the_documented_way_by_kafka_fills_the_same_tables(tmp_path: Path, current: Embedded) -> None:
+    """With events as they are written for others, and a table that passes them on at once in the place of the topic."""
+    emptied(current)
+    attempts = many(60)
+    sql = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[0]
+    table, view = (each for each in sql.split(";") if each.strip())
+    current.run(re.sub(r"ENGINE = Kafka.*", "ENGINE = Null", table, flags=re.DOTALL))
+    current.run(view)
+    lines = "".join(line(ATTEMPT, (number, *row), host="mx1") for number, row in enumerate(attempts, 1))
+    current.run(f"INSERT INTO incoming SETTINGS input_format_skip_unknown_fields = 1 FORMAT JSONEachRow {lines}")
+    assert total(current, "daily") == should_be(core_with(tmp_path, attempts))
+    found = current.rows(f"SELECT {', '.join(Attempt._fields)} FROM attempt ORDER BY id")  # noqa: S608  # ours
+    assert [Attempt(*row) for row in found] == attempts
 
 
 # What may go wrong.
