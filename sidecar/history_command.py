@@ -43,6 +43,8 @@ from sidecar.parse import Zone
 from sidecar.statements import SCHEMA as CORE_SCHEMA
 
 _LAST: Final = re.compile(r"(\d{1,4})([hdw])", re.ASCII)
+_PATIENCE: Final = 300.0
+"""Seconds that a person waits for a server's answer."""
 _UNITS: Final = {"h": 3600, "d": 86_400, "w": 604_800}
 _EXPRESSION: Final = (
     "provider, domain, transport, host, tenant, campaign, segment, category, detail, rule, bounce, status"
@@ -186,6 +188,7 @@ def _of_store(config: Config, stack: ExitStack, *, here: bool, now: float | None
     server = None if here else clickhouse.configured(config)
     if server is not None:
         stack.enter_context(closing(server))
+        server.patience = _PATIENCE
         return Source(ServerHistory(server), outside, server.name, now or time.time())
     core = stack.enter_context(closing(Database.open_read_only(config.core_database, CORE_SCHEMA)))
     return Source(StoredHistory(core), outside, str(config.core_database), now or time.time())

@@ -51,8 +51,10 @@ class Standing(NamedTuple):
     """Id of the newest attempt of it, or below which none is to be sent."""
     first: int
     """Id up to which attempts do not belong to this life."""
+    begin: float
+    """Time of the log before which messages and changes do not belong to this life."""
     mark: Mark | None
-    """Of the newest one."""
+    """Of the newest attempt."""
 
 
 class Shipper:
@@ -69,7 +71,8 @@ class Shipper:
         """`name` and which life of it: a store that begins anew has other events under the same ids. "": not known."""
         self._last: dict[str, int] = {}
         """Table -> id up to which all was sent."""
-        self._first = 0
+        self._first: dict[str, int] = {}
+        """Table -> id up to which rows do not belong to this life."""
         self._mark: Mark | None = None
         """Of the last attempt that was sent."""
         self._removed = 0.0
@@ -112,8 +115,9 @@ class Shipper:
         store = f"{self._name}/{standing.life}"
         for table in (MESSAGE, CHANGE):
             query = f"SELECT max(id) FROM {table.name} WHERE day >= ? AND store = ?"  # noqa: S608  # our own name
-            self._last[table.name] = int(self._server.rows(query, (since, store))[0][0])
-        self._last["attempt"], self._first, self._mark = standing.last, standing.first, standing.mark
+            first = self._first[table.name] = _before(core, table, standing.begin)
+            self._last[table.name] = max(first, int(self._server.rows(query, (since, store))[0][0]))
+        self._last["attempt"], self._first["attempt"], self._mark = standing.last, standing.first, standing.mark
         self._removed = float(self._server.rows(_REMOVED, (since, store))[0][0]) - _AGAIN
         self._left.clear()
         # What was under way when we, or the server, came to an end may still arrive, or not be in every view.
@@ -130,21 +134,23 @@ class Shipper:
         names = f"{self._name}/", f"{self._name}0"  # the character after the slash
         lives = [_life(store) for (store,) in self._server.rows(_LIVES, names)]
         rows = self._server.rows(_STANDING, (since, *names))
-        old = core.rows(_BEFORE, (begin_of(since),))[0][0]
+        old = _before(core, ATTEMPT, begin_of(since))
         if not rows:
-            return Standing(max(lives, default=0) + 1, old, old, None)
+            return Standing(max(lives, default=0) + 1, old, old, begin_of(since), None)
         life, first, last, *mark = max(
             (_life(store), int(first), int(last), *rest) for store, first, last, *rest in rows
         )
         newest = life == max(lives, default=life)
         if newest and _continues(core, last, (mark[0], mark[1])):
-            return Standing(
-                life, max(last, old), 0 if life == 1 else first - 1, (mark[0], mark[1]) if last >= old else None
-            )
+            first = 0 if life == 1 else first - 1
+            begin = core.rows("SELECT coalesce(max(time), 0.0) FROM attempt WHERE id = ?", (first + 1,))[0][0]
+            known = (mark[0], mark[1]) if last >= old else None
+            return Standing(life, max(last, old), first, 0.0 if life == 1 else begin, known)
         # Another file, or the same as it was some time ago: what it has of that time was sent in the life before.
         own_log.history_begins_anew(self._name)
-        sent = core.rows(_BEFORE, (math.nextafter(mark[0], math.inf),))[0][0]
-        return Standing(max([*lives, life]) + 1, max(sent, old), max(sent, old), None)
+        begin = math.nextafter(mark[0], math.inf)
+        sent = max(old, _before(core, ATTEMPT, begin))
+        return Standing(max([*lives, life]) + 1, sent, sent, begin, None)
 
     # What is sent.
 
@@ -162,7 +168,7 @@ class Shipper:
     def _send_removed(self, core: Database) -> int:
         """Send messages again that left the queue: the server keeps the row that says so."""
         limit = self._batch + len(self._left)
-        rows = core.rows(_LEFT_QUEUE, (self._removed - _SLACK, self._last["message"], limit))
+        rows = core.rows(LEFT_QUEUE, (self._removed - _SLACK, self._last["message"], limit))
         fresh = [row for row in rows if row[0] not in self._left]
         if fresh:
             self._insert(core, MESSAGE, fresh)
@@ -193,7 +199,7 @@ class Shipper:
             return
         day = max(due)
         for table in TABLES:
-            ids = (self._first if table is ATTEMPT else 0), self._last[table.name]
+            ids = self._first[table.name], self._last[table.name]
             place = Place(table, self._store, day)
             for rows in shipping_audit.lacking(core, self._server, place, ids):
                 if rows:
@@ -219,14 +225,20 @@ def _continues(core: Database, last: int, mark: Mark | None) -> bool:
     return bool(core.rows("SELECT 1 FROM sqlite_sequence WHERE name = 'attempt' AND seq >= ?", (last,)))
 
 
+def _before(core: Database, table: Table, time: float) -> int:
+    """The newest row of a time before."""
+    query = f"SELECT coalesce(max(id), 0) FROM {table.name} WHERE time < ?"  # noqa: S608  # our own name
+    return int(core.rows(query, (time,))[0][0])
+
+
 _LIVES: Final = "SELECT DISTINCT store FROM daily WHERE store >= ? AND store < ?"
 _STANDING: Final = """
     SELECT store, min(id), max(id), argMax(time, id), argMax(queue_id, id) FROM attempt
     WHERE day >= ? AND store >= ? AND store < ? GROUP BY store
 """
 _REMOVED: Final = "SELECT max(removed) FROM message WHERE day >= ? AND store = ?"
-_BEFORE: Final = "SELECT coalesce(max(id), 0) FROM attempt WHERE time < ?"
 _WAITING: Final = """
     SELECT (SELECT max(id) FROM attempt) - id + 1, time FROM attempt WHERE id > ? ORDER BY id LIMIT 1
 """
-_LEFT_QUEUE: Final = f"{MESSAGE.select} WHERE removed > ? AND id <= ? ORDER BY removed LIMIT ?"
+LEFT_QUEUE: Final = f"{MESSAGE.select} WHERE removed > 0 AND removed > ? AND id <= ? ORDER BY removed LIMIT ?"
+"""The first condition is that of the index."""
