@@ -9,10 +9,10 @@ from typing import Final
 
 import pandas as pd
 
-from parsers.expression import Expression
+from parsers.expression import Expression, fields_of
 from policies.rollup import MEASURES
 from sidecar.clickhouse import ClickHouse, Value
-from sidecar.history_read import ALIASES, FLOW_COLUMNS, REFUSAL_COLUMNS, TIMES, Selection, fields_of, fits
+from sidecar.history_read import ALIASES, FLOW_COLUMNS, REFUSAL_COLUMNS, TIMES, Selection, fits
 from sidecar.shipped_tables import day_of
 
 _COLUMNS: Final[Mapping[str, str]] = {
