@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 from collections.abc import Iterator
 
+from sidecar.lab.drills.complaint_spike import throttled
 from sidecar.lab.drills.drill import Drill, DrillError, until
 from sidecar.lab.drills.hearing import others_wait, rest_let_go
 from sidecar.lab.drills.levers import PATIENCE_S, accept, changes, on_hold
@@ -14,30 +15,6 @@ from sidecar.lab.drills.witness import delivered, until_state
 from sidecar.lab.measure import Evidence, Figures
 from sidecar.lab.run import Bench
 
-_TOML = """
-name = "domain-throttled"
-seconds = 200
-scale = 60
-main_cf = ["initial_destination_concurrency = 20"]
-[[sender]]
-domain = "shop.example"
-rate = 1
-to = ["google"]
-[[sender]]
-domain = "steady.example"
-rate = 3
-to = ["google"]
-[[provider]]
-name = "google"
-domains = ["gmail.com"]
-mx = ["gmail-smtp-in.l.google.com"]
-transaction_s = 0.3
-[[provider.limit]]
-by = "dkim"
-kind = "bucket"
-rate = 8
-burst = 20
-"""
 _KEY = "dkim-domain:shop.example@google"
 _CAMPAIGN = 150
 _LATE = 5
@@ -81,7 +58,7 @@ DRILLS = (
     Drill(
         "domain-throttled",
         "a throttled domain waits and ramps by itself until all of its campaign is delivered, and nobody else waits",
-        _TOML,
+        throttled("domain-throttled"),
         act,
         expects,
     ),
