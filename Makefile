@@ -60,6 +60,7 @@ bench: venv ## the figures of benchmarks/README.md
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/logs.py
 	$(BIN)/python benchmarks/history.py
+	$(BIN)/python benchmarks/clickhouse.py
 	$(BIN)/python benchmarks/page.py
 
 screenshots: venv ## the pictures of docs/page.md, made by the tests of the status page in a browser

@@ -10,10 +10,13 @@ A month of a billion events does not fit here, so that each figure says where it
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from policies.rollup import DAY, MEASURES
 from sidecar.clickhouse import HttpServer
