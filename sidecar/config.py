@@ -70,7 +70,7 @@ class ClickHouseConfig:
     name: str = ""
     """What this host's store is called there, no other's name; empty: alerts.host, else the host's name."""
     every_seconds: float = 10.0
-    """How often events are sent; with more than ten hosts, one second for each."""
+    """How often events are sent; with many hosts at least half a second for each."""
     prune: bool = True
     """Drop there what is older than the days below; one host of a fleet is enough."""
     event_days: int = 90
