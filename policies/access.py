@@ -325,6 +325,15 @@ class Access:
         self._wiring = dict(wiring)
 
     @property
+    def routing(self) -> Routing:
+        """In force."""
+        return self._routing
+
+    def wiring(self, postfix_instance: str) -> Wiring | None:
+        """What an instance allows; None where nothing is known of it."""
+        return self._wiring.get(postfix_instance)
+
+    @property
     def remembered(self) -> int:
         """Messages remembered now."""
         return len(self._young) + len(self._old)

@@ -46,6 +46,10 @@ class ProviderDirectory:
             self._known[host] = _longest(self._hosts, host.rstrip(".").lower())
         return self._known[host]
 
+    def domains(self) -> dict[str, str]:
+        """All well-known recipient domains with their providers; ".rr.com" stands for all below it."""
+        return dict(self._domains)
+
     def of_domain(self, domain: str) -> str | None:
         """The provider of a well-known recipient domain; hosted domains are not known here."""
         return _longest(self._domains, domain.rstrip(".").lower())

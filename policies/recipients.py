@@ -71,6 +71,14 @@ class RecipientProviders:
         """Give the providers of all domains that were learned."""
         return {domain: provider for domain, (provider, _) in self._learned.items()}
 
+    def known(self) -> dict[str, str]:
+        """Give the providers of all domains that are known, well-known and learned.
+
+        A well-known ".rr.com" stands for all below it, as in Postfix's transport tables.
+        """
+        learned = self._learned.copy()
+        return self._directory.domains() | {domain: provider for domain, (provider, _) in learned.items()}
+
     def restore(self, domain: str, provider: str, learned: float) -> None:
         self._learned[domain] = (provider, learned)
 

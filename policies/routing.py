@@ -186,6 +186,27 @@ class Routing:
         self.by_recipient = any("recipient" in fields_of(route.when) for route in self.routes)
         """Whether two recipients of one domain may get different routes."""
 
+    def table(self, providers: Mapping[str, str]) -> dict[str, str]:
+        """Give the transports of recipient domains (domain -> provider), as far as the domain alone decides.
+
+        The first route counts that asks of nothing else; those that ask of the sender and the like go before it where
+        smtpd can be answered.
+        """
+        routes = [each for each in self._routes if not each.route.pool and fields_of(each.route.when) <= _OF_DOMAIN]
+        if not routes:
+            return {}
+        only = Routing(routes)
+        each_domain = any("recipient_domain" in fields_of(each.route.when) for each in routes)
+        of_provider: dict[str, Route | None] = {}
+        found: dict[str, str] = {}
+        for domain, provider in providers.items():
+            if each_domain or provider not in of_provider:
+                of_provider[provider] = only.transport_for(Mail(provider, "", domain, "", "", "", "", "", "", 0, 0))
+            route = of_provider[provider]
+            if route is not None:
+                found[domain] = route.transport
+        return found
+
     def __bool__(self) -> bool:
         return bool(self._routes)
 
@@ -207,6 +228,9 @@ class Routing:
             if holds(message):
                 return route
         return None
+
+
+_OF_DOMAIN: Final = frozenset({"provider", "recipient_domain"})
 
 
 def _index(

@@ -91,6 +91,10 @@ class EventsConfig:
 class PostfixConfig:
     config_directory: str = "/etc/postfix"
     """The primary instance; those of multi_instance_directories come with it."""
+    transport_table: str = ""
+    """A table that core keeps for transport_maps, as lmdb:/var/lib/sidecar/transport: routes that ask of nothing but the
+    recipient's domain and provider, for mail that no policy answer routes. Empty: none.
+    """
 
 
 @dataclass(frozen=True, slots=True)

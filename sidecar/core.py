@@ -49,6 +49,7 @@ from sidecar.site import check_strategies, engine_settings, listeners, wiring
 from sidecar.store import Store, StoreUnavailable
 from sidecar.suppression import Suppression, open_suppression
 from sidecar.systemd import inherited_sockets, notify, watchdog_interval
+from sidecar.transport_table import TransportTable
 
 _LOG = logging.getLogger("sidecar.core")
 
@@ -57,6 +58,7 @@ COMMIT_EVERY = 0.5
 HEARTBEAT_EVERY = 2.0
 RECONCILE_EVERY = 60.0
 PRUNE_EVERY = 600.0
+TABLE_EVERY = 60.0
 ANSWERS_TOLD_EVERY = 60.0
 """Seconds of routes and refusals in one row of the audit."""
 
@@ -85,6 +87,7 @@ async def run(config: Config, source: Source) -> None:
             _heartbeat(config),
             _prune(parts),
             _tell_answers(parts),
+            *([_keep_table(parts)] if config.postfix.transport_table else []),
             *([parts.suppression.run()] if parts.suppression else []),
             *([parts.quotas.run()] if parts.quotas else []),
         )
@@ -115,7 +118,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     opened = await asyncio.get_running_loop().run_in_executor(thread, open_suppression, config, store, thread)
     read = rules.load(config.rules.directory)
     check_strategies(config, read)
-    wired = wiring(instances)
+    wired = wiring(instances, config.postfix.transport_table)
     engine = Engine(
         read,
         rules.organizational_domain,
@@ -310,6 +313,29 @@ async def _tell_answers(parts: Parts) -> None:
 
 def tell_answers(parts: Parts, *, now: float) -> None:
     parts.engine.telling.add(audit.of_answers(parts.access.take_acted(), now=now))
+
+
+async def _keep_table(parts: Parts) -> None:
+    """Have the table of transports say what the routes and the domains known by now come to."""
+    postfix_config = parts.config.postfix
+    table = TransportTable(postfix_config.transport_table, Path(postfix_config.config_directory))
+    while True:
+        try:
+            changes = await asyncio.to_thread(table.update, await asyncio.to_thread(transports_by_domain, parts))
+            if any(changes):
+                _LOG.info("%s: %d domains written, %d taken out", table.table, *changes)
+        except postfix.PostfixError as error:
+            _LOG.warning("the table of transports stays as it is: %s", error)
+        await asyncio.sleep(TABLE_EVERY)
+
+
+def transports_by_domain(parts: Parts) -> dict[str, str]:
+    """Give what the table shall say: nothing while observing, nor where no FILTER would be answered (design, rule 7)."""
+    wired = parts.access.wiring(parts.instances[0].syslog_name)
+    if parts.config.mode is not Mode.ACT or wired is None or not wired.filter_allowed:
+        return {}
+    found = parts.access.routing.table(parts.engine.recipients.known())
+    return {domain: transport for domain, transport in found.items() if domain not in wired.own_domains}
 
 
 async def _prune(parts: Parts) -> None:

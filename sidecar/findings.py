@@ -412,7 +412,11 @@ def _routes(host: Host) -> Iterator[Finding]:
     for name in other_filters.find(host.site):
         wanted = "no FILTER of the site's own: the last one wins, and so routes are not answered beside it"
         yield host.main("route-off", Severity.WARNING, name, wanted)
-    for name in domain_tables(expanded) if any(not route.names_recipients for route in routes) else ():
+    for name in (
+        domain_tables(expanded, host.config.postfix.transport_table)
+        if any(not route.names_recipients for route in routes)
+        else ()
+    ):
         wanted = "no table, or routes that say whom they lead to (provider, recipient_domain): others are not answered"
         yield host.main("route-tables", Severity.WARNING, name, wanted)
 

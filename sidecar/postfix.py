@@ -179,6 +179,11 @@ def edit(config_directory: Path, flag: str, *arguments: str) -> None:
     _postconf(config_directory, flag, *arguments)
 
 
+def table_types(config_directory: Path) -> frozenset[str]:
+    """Types of tables that this Postfix knows (postconf -m). Raises PostfixError."""
+    return frozenset(_postconf(config_directory, "-m").split())
+
+
 def looked_up(config_directory: Path, key: str, table: str) -> str:
     """What a table (type:name) has for a key, "" for nothing (postmap -q). Raises PostfixError."""
     command = ["postmap", "-c", str(config_directory), "-q", key, table]

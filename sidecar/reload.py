@@ -63,6 +63,7 @@ _OF_CORE: Final = frozenset(
         "store.daily_days",
         "store.addresses",
         "postfix.config_directory",
+        "postfix.transport_table",
         "subqueues.scale",
         "authentication.hold",
         "authentication.domains",
@@ -130,7 +131,7 @@ def read(source: Source, postfix_directory: str) -> Reading:
     return Reading(
         config,
         instances,
-        wiring(instances),
+        wiring(instances, config.postfix.transport_table),
         routes_of(config, pools.names(config)),
         pools.wanted(config, instances),
         packed,

@@ -79,12 +79,15 @@ def _verify_sender(instance: postfix.Instance) -> str:
     return sender.partition("@")[0] or "double-bounce"
 
 
-def wiring(instances: Sequence[postfix.Instance]) -> dict[str, Wiring]:
-    """Tell, by instance, whether FILTER may be answered and which domains are its own."""
-    return {instance.syslog_name: wiring_of(postfix_configuration.read(instance)) for instance in instances}
+def wiring(instances: Sequence[postfix.Instance], own_table: str = "") -> dict[str, Wiring]:
+    """Tell, by instance, whether FILTER may be answered and which domains are its own.
+
+    `own_table`: the one in transport_maps that says nothing but what we answer.
+    """
+    return {instance.syslog_name: wiring_of(postfix_configuration.read(instance), own_table) for instance in instances}
 
 
-def wiring_of(site: postfix_configuration.Configuration) -> Wiring:
+def wiring_of(site: postfix_configuration.Configuration, own_table: str = "") -> Wiring:
     """Tell it of one instance, as its configuration says."""
     values = site.expanded
     diverted = relays(values) or any(values.get(name) for name in _DIVERTING)
@@ -93,7 +96,7 @@ def wiring_of(site: postfix_configuration.Configuration) -> Wiring:
         filter_allowed=allowed,
         own_domains=_own_domains(values),
         lanes=lanes(site) if allowed else (),
-        tables=bool(domain_tables(values)),
+        tables=bool(domain_tables(values, own_table)),
     )
 
 
@@ -109,9 +112,10 @@ def relays(values: Mapping[str, str]) -> list[str]:
     return [*names, "default_transport"] if next_hop and transport not in _NOWHERE else names
 
 
-def domain_tables(values: Mapping[str, str]) -> list[str]:
+def domain_tables(values: Mapping[str, str], own_table: str = "") -> list[str]:
     """Name the parameters whose tables say where mail of domains goes; our policy answers know nothing of them."""
-    return [name for name in (*OWN_DOMAINS, "transport_maps") if any(map(_is_table, _words(values.get(name, ""))))]
+    words = {name: _words(values.get(name, "")) for name in (*OWN_DOMAINS, "transport_maps")}
+    return [name for name, found in words.items() if any(_is_table(word) for word in found if word != own_table)]
 
 
 def _own_domains(values: Mapping[str, str]) -> frozenset[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from sidecar import restrictions, transports
+from sidecar import restrictions, transport_table, transports
 from sidecar.config import Config
 from sidecar.postfix_configuration import Configuration, Service
 from sidecar.restrictions import Element
@@ -93,6 +93,7 @@ def plan(
         *(_headers(site) if headers else ()),
         *_transports(site, config, lanes=lanes, mine=mine, notes=notes, refused=refused),
         *_seeds(site, config, notes),
+        *_table(site, config, refused),
     ]
     files = {HEADER_CHECKS: HEADER_CHECKS_TEXT} if headers else {}
     needed = tuple(edit for edit in edits if edit.after is not None and not _same(edit.after, edit.before))
@@ -287,6 +288,18 @@ def _seeds(site: Configuration, config: Config, notes: list[str]) -> Iterator[Ed
     table = f"inline:{{{ours_now}}}"
     others = [str(one) for one in restrictions.split(site.values.get(SEED_MAP, "")) if not _is_seed_map(str(one))]
     yield Edit(Place.MAIN, SEED_MAP, site.own.get(SEED_MAP), ", ".join((table, *others)))
+
+
+def _table(site: Configuration, config: Config, refused: list[str]) -> Iterator[Edit]:
+    """Our table of transports last: where one of the site's has a domain, the site's counts."""
+    table = config.postfix.transport_table
+    if not table:
+        return
+    if found := transport_table.problem(table, site.instance.config_directory):
+        refused.append(found)
+        return
+    others = [str(one) for one in restrictions.split(site.values.get("transport_maps", "")) if str(one) != table]
+    yield Edit(Place.MAIN, "transport_maps", site.own.get("transport_maps"), ", ".join((*others, table)))
 
 
 def _is_seed_map(table: str) -> bool:

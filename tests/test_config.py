@@ -69,6 +69,7 @@ kinds = ["attempt"]
 
 [postfix]
 config_directory = "/etc/postfix-out"
+transport_table = "lmdb:/var/lib/sidecar/transport"
 
 [rules]
 directory = "/etc/sidecar/rules"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parsers.expression import ExpressionError, parse
@@ -130,6 +130,7 @@ def one_by_one(compiled_routes: list[CompiledRoute], mail: Mail) -> Route | None
     return next((route for route, holds in compiled_routes if holds(mail)), None)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # pyparsing, on a busy machine
 @given(st.lists(CONDITIONS, max_size=8), st.lists(MAILS, min_size=1, max_size=8))
 def test_looking_at_those_alone_that_can_hold_finds_the_same(conditions: list[str], mails: list[Mail]) -> None:
     made = [compiled(read_route("out", when, name=str(i))) for i, when in enumerate(conditions)]
