@@ -153,12 +153,13 @@ class ByHand:
     def snapshot(self) -> dict[str, Any]:
         """Everything, in JSON's types."""
         return {"where": self.where, "rate": self._rate, "until": finite(self._until), "since": self.since,
-                "closed": self._closed}  # fmt: skip
+                "budget": self._budget, "budget_at": self._budget_at, "closed": self._closed}  # fmt: skip
 
     @classmethod
     def restore(cls, snapshot: Mapping[str, Any]) -> Self:
         """Take up where a snapshot was made."""
         until = or_infinite(snapshot["until"])
         restored = cls(snapshot["where"], rate=snapshot["rate"], until=until, now=snapshot["since"])
+        restored._budget, restored._budget_at = snapshot["budget"], snapshot["budget_at"]
         restored._closed = snapshot["closed"]
         return restored

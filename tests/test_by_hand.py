@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policies.by_hand import FIELDS, ByHand, stream_key
@@ -168,7 +168,15 @@ def test_a_condition_that_cannot_be_read_any_more_lets_its_mail_go() -> None:
     at = world()
     key = opened(at)
     engine = Engine(RULES, rules.organizational_domain, Settings(act=True))
-    snapshot = {"where": "tennant = a", "rate": 0.0, "until": None, "since": 1.0, "closed": False}
+    snapshot = {
+        "where": "tennant = a",
+        "rate": 0.0,
+        "until": None,
+        "since": 1.0,
+        "budget": 0.0,
+        "budget_at": 1.0,
+        "closed": False,
+    }
     engine.subqueues.restore(key, snapshot, rule="by-hand", line="", opened=1.0)
     assert engine.subqueues.all() == []
     assert engine.subqueues.gone == [key]
@@ -234,6 +242,7 @@ def test_keys(where: str, name: str, key: str) -> None:
     assert Key.read(key) == stream_key(where, name)
 
 
+@example(1.0, [(2.0, 17), (0.0, 10), (0.0, 2)])
 @given(
     st.floats(0.01, 50.0),
     st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(0, 40)), min_size=1, max_size=60),
