@@ -1,8 +1,7 @@
 """A table of Postfix that maps recipient domains to transports, kept true in place: where a policy answer does not reach.
 
 Writes it through postmap alone, so that format and locks are Postfix's own; which domain goes where, `routing` says.
-It is of type lmdb, for there each look-up sees the last change; of others the queue manager's look-ups go on for a while
-in a process that has the old content.
+It is of type lmdb, for there a look-up sees the last change; with hash mail went by the old content after one.
 """
 
 import subprocess
