@@ -238,3 +238,50 @@ def test_who_was_never_told_of_a_majority_may_be_going_on_alone() -> None:
     roll = Roll("store", 0.0, {"one": Member(NEVER, NEVER, 0.5)})
     met = enrol(roll, Asking("one", "store", 99.0, NEVER, 0.5, {}), server="store", at=100.0)
     assert met.standing(at=100.0) == Standing(quorate=True, reserved=0.5)
+
+
+def test_who_was_not_heard_of_for_a_day_is_no_member() -> None:
+    roll = Roll("store", 0.0, {"gone": Member(NEVER, NEVER, 0.2), "late": Member(50_000.0, 50_000.0, 0.2)})
+    assert set(enrol(roll, asking("one"), server="store", at=86_399.0).members) == {"gone", "late", "one"}
+    assert set(enrol(roll, asking("one"), server="store", at=86_400.0).members) == {"late", "one"}
+
+
+def test_who_knows_nothing_of_a_key_speaks_of_now() -> None:
+    opened = ROW._replace(state=State.CLOSED, era=0, serial=0, rule="google/new", line="new")
+    book = come(
+        replace(BOOK, row=ROW._replace(state=State.CLOSED)), "two", 40.0, known=opened, refused_in=0, pause=30.0
+    )
+    assert (book.row.state, book.row.era, book.row.until) == (State.PAUSED, 2, 70.0)
+
+
+def test_what_no_store_ever_had_begins_with_the_store_s_clock() -> None:
+    kept = ROW._replace(state=State.PAUSED, serial=0, since=0.0, until=30.0)
+    row = attend(None, Wish("one", kept), ALL_HERE, server="store", at=9_000.0).row
+    assert (row.serial, row.since, row.until) == (1, 9_000.0, 9_030.0)
+
+
+def test_what_an_admin_orders_is_done_whoever_leads() -> None:
+    led = replace(BOOK, lead=Lead("one", 7, 50.0))
+    assert come(led, "two", 40.0, order=State.CLOSED).row.state is State.CLOSED
+    paused = come(led, "two", 40.0, order=State.PAUSED, pause=60.0)
+    assert (paused.row.state, paused.row.until, paused.row.era, paused.lead) == (State.PAUSED, 100.0, 2, None)
+    assert come(paused, "two", 41.0, order=State.PAUSED, pause=600.0).row.until == 641.0
+    late = attend(paused, Wish("one", ROW, order=State.CLOSED), ALL_HERE, server="store", at=42.0)
+    assert late.row.state is State.PAUSED  # was refused since they looked
+
+
+def test_counts_of_what_was_accepted_are_passed_on() -> None:
+    book = come(BOOK, "one", 1.0, need=1, accepted=41)
+    assert Book.read(book.text()).lent()["one"].accepted == 41
+    older = json.loads(book.text())
+    older["shares"]["one"] = older["shares"]["one"][:3]
+    assert Book.read(json.dumps(older)).lent()["one"].accepted == 0
+
+
+def test_a_host_that_never_had_a_majority_goes_on_alone_too() -> None:
+    contact = Contact("one")
+    roll = Roll("store", 0.0, {"two": Member(NEVER, NEVER, 0.2), "three": Member(NEVER, NEVER, 0.2)})
+    contact.answered(enrol(roll, asking("one"), server="store", at=100.0), at=100.0, sent=5.0, now=5.0)
+    assert not contact.standing.quorate
+    assert not contact.is_alone(now=5.0 + ALONE_AFTER - 0.1)
+    assert contact.is_alone(now=5.0 + ALONE_AFTER)

@@ -5,7 +5,7 @@ no other host was quicker. Times are the store's.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -32,6 +32,8 @@ class Share(NamedTuple):
     need: int
     """Messages that it holds."""
     expires: float
+    accepted: int = 0
+    """Messages that the provider has taken from it, counted since it began to run: what all learn the limit from."""
 
 
 class Word(NamedTuple):
@@ -59,6 +61,10 @@ class Wish(NamedTuple):
     rule: str = ""
     line: str = ""
     """Of the refusal."""
+    accepted: int = 0
+    """As in `Share`."""
+    order: State | None = None
+    """What an admin wants: closed, or paused for `pause` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ class Book:
                 Row.of(values["row"]),
                 int(values["token"]),
                 Lead(str(lead[0]), int(lead[1]), float(lead[2])) if lead else None,
-                {str(host): Share(float(s[0]), int(s[1]), float(s[2])) for host, s in shares.items()},
+                {str(host): _share_of(share) for host, share in shares.items()},
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"{text[:40]!r} is no book of the fleet: {error!r}") from error
@@ -105,6 +111,11 @@ class Book:
         return json.dumps(values, separators=(",", ":"), sort_keys=True)
 
 
+def _share_of(values: Sequence[Any]) -> Share:
+    rate, need, expires, *rest = values
+    return Share(float(rate), int(need), float(expires), int(rest[0]) if rest else 0)
+
+
 def attend(book: Book | None, wish: Wish, standing: Standing, *, server: str, at: float) -> Book:
     """Give the book after a host came to it, at `at` of the clock of `server`.
 
@@ -114,6 +125,7 @@ def attend(book: Book | None, wish: Wish, standing: Standing, *, server: str, at
     book = _of_this_store(book, wish.known, server=server, at=at)
     if wish.known.supersedes(book.row):
         book = replace(book, row=_by_this_clock(wish.known, at), lead=None)
+    book = _ordered(book, wish, at=at)
     book = _refused(book, wish, at=at)
     book = _said(book, wish, at=at)
     book = replace(book, shares={host: share for host, share in book.lent().items() if share.expires > at})
@@ -126,10 +138,17 @@ def attend(book: Book | None, wish: Wish, standing: Standing, *, server: str, at
 def _of_this_store(book: Book | None, known: Row, *, server: str, at: float) -> Book:
     """Begin anew where the store lived another life when the book was written: what that lent runs out meanwhile."""
     if book is None:
-        return Book(server, at + GRACE, _by_this_clock(known, at), token=known.serial)
+        return Book(server, at + GRACE, _first(known, at), token=known.serial)
     if book.server != server:
         return Book(server, at + GRACE, _by_this_clock(book.row, at), token=book.token)
     return book
+
+
+def _first(known: Row, at: float) -> Row:
+    """Take the row of a key that no store has; what no store ever had begins now."""
+    if known.serial:
+        return _by_this_clock(known, at)
+    return known._replace(serial=1, since=at, until=at + max(0.0, known.until - known.since))
 
 
 def _by_this_clock(row: Row, at: float) -> Row:
@@ -138,9 +157,25 @@ def _by_this_clock(row: Row, at: float) -> Row:
     return row._replace(since=min(row.since, at), until=min(row.until, at + length))
 
 
+def _ordered(book: Book, wish: Wish, *, at: float) -> Book:
+    """Do what an admin wants; not close what has been refused since they looked."""
+    row = book.row
+    if wish.order is State.PAUSED:
+        row = row.changed(State.PAUSED, host=wish.host, at=at, pause=wish.pause)
+    elif wish.order is State.CLOSED and row.state is not State.CLOSED and wish.known.era == row.era:
+        row = row.changed(State.CLOSED, host=wish.host, at=at)
+    else:
+        return book
+    return replace(book, row=row._replace(rule=wish.rule or row.rule, line=wish.line or row.line), lead=None)
+
+
 def _refused(book: Book, wish: Wish, *, at: float) -> Book:
-    """A refusal pauses for all, whoever leads; one of an attempt from before the pause says nothing new."""
-    if wish.refused_in != book.row.era or book.row.state is State.PAUSED:
+    """A refusal pauses for all, whoever leads; one of an attempt from before the pause says nothing new.
+
+    Who knows nothing of the key yet has just opened it: its refusal is of now.
+    """
+    era = book.row.era if wish.refused_in is not None and not wish.known.serial else wish.refused_in
+    if era != book.row.era or book.row.state is State.PAUSED:
         return book
     row = book.row.changed(State.PAUSED, host=wish.host, at=at, pause=wish.pause)
     return replace(book, row=row._replace(rule=wish.rule or row.rule, line=wish.line or row.line), lead=None)
@@ -184,4 +219,4 @@ def _share(book: Book, wish: Wish, standing: Standing, *, at: float) -> Book:
     fair = pool * wish.need / (wish.need + sum(share.need for share in others.values()))
     free = pool - sum(share.rate for share in others.values())
     rate = max(0.0, min(fair, free))
-    return replace(book, shares={**others, wish.host: Share(rate, wish.need, at + LEASE)})
+    return replace(book, shares={**others, wish.host: Share(rate, wish.need, at + LEASE, wish.accepted)})

@@ -30,7 +30,7 @@ class Contact:
     alone: float = 0.0
     """The part of a budget that is ours when we are alone."""
     alone_at: float = math.inf
-    """From then on we are, by our clock; infinite: we never met the fleet."""
+    """From then on we are, by our clock; infinite: we never met the fleet's store."""
     standing: Standing = _UNHEARD
     standing_at: float = -math.inf
 
@@ -47,6 +47,7 @@ class Contact:
         self.alone = offered(roll, self.host)
         if self.standing.quorate:
             self.agreed = at
+        if self.standing.quorate or self.alone_at == math.inf:
             self.alone_at = now + ALONE_AFTER
 
     def is_fresh(self, *, now: float) -> bool:
@@ -93,6 +94,11 @@ class Replica:
         self._by_itself = False
         self.pause_ends = max(self.pause_ends, now + pause)
 
+    def stands(self, state: State, ceiling: float) -> None:
+        """Where the key stands while it is ours alone; a refusal before that need not be told any more."""
+        self.row = self.row._replace(state=state, ceiling=ceiling)
+        self._refused_in = None
+
     def heard(self, row: Row, *, at: float, now: float) -> bool:
         """Take a row that was sent at `at`; whether it is news."""
         if row == self.row or not row.supersedes(self.row):
@@ -122,6 +128,20 @@ class Replica:
 
     def wish(self, host: str, *, need: int, word: Word | None = None) -> Wish:
         return Wish(host, self.row, need, self._refused_in, self._pause, word, *self._why)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a store ever had this key: until then it is ours alone."""
+        return self.row.serial > 0
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is a refusal that the fleet has not heard of."""
+        return self._refused_in is not None
+
+    @property
+    def has_share(self) -> bool:
+        return self._share.value > 0
 
     # What may be done.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from policies.fleet.terms import GRACE, NEVER, REDUCED, SILENT_AFTER
+from policies.fleet.terms import FORGOTTEN_AFTER, GRACE, NEVER, REDUCED, SILENT_AFTER
 
 
 class Member(NamedTuple):
@@ -85,6 +85,7 @@ def enrol(roll: Roll | None, asking: Asking, *, server: str, at: float) -> Roll:
     members = dict(roll.members)
     if at < roll.settled:
         members = {**_unheard(asking.known), **members}
+    members = {host: it for host, it in members.items() if at - max(it.met, roll.settled) < FORGOTTEN_AFTER}
     mine = members.pop(asking.host, Member(NEVER, NEVER, 0.0))
     same = asking.server == server
     share = max(0.0, min(REDUCED / (len(members) + 1), 1 - sum(other.alone for other in members.values())))

@@ -15,5 +15,7 @@ ROUND = 2.0
 """Between two times that a host asks."""
 REDUCED = 0.5
 """Part of the fleet's budget that all hosts together take when each is alone."""
+FORGOTTEN_AFTER = 86_400.0
+"""A host of which nothing was heard for so long is no member any more: a majority is not to wait for it for ever."""
 NEVER = -1e18
 """A time before all others that JSON can say."""
