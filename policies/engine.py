@@ -21,6 +21,7 @@ from policies.classify import RuleSet
 from policies.commands import Adopt, Command, Hold, Removed
 from policies.entries import Entries
 from policies.fail_fast import LEASE, RULE, TLS, FailFast
+from policies.fleet.row import Row
 from policies.header import from_domain, signature_domain
 from policies.key import EVERYWHERE, Key
 from policies.listing import Listing
@@ -498,6 +499,24 @@ class Engine:
         self.subqueues.schedule(sub, now=now)
         self._tell_state(sub, by_whom=by_whom, now=now)
         return True
+
+    def concerns_others(self, sub: OpenSubQueue) -> bool:
+        """Whether a sub-queue is of our sending domains, and not of this host's address or of what is to be repaired."""
+        local = sub.key.type in IP_TYPES or sub.rule.startswith(RULE)
+        return not local and not self._outcomes.waits_for_repair(sub.rule)
+
+    def follow(self, row: Row, *, left: float, now: float) -> None:
+        """Do as another host of the fleet does with a key; `left`: seconds that its pause lasts from now on."""
+        by_whom = f"host {row.host}"
+        sub = self.subqueues.get(row.key)
+        if sub is None:
+            if row.state is State.CLOSED:
+                return
+            sub = self.open(row.key, rule=row.rule, line=row.line, by_whom=by_whom, now=now)
+        sub.machine.follow(row.state, pace=row.ceiling, pause=row.until - row.since, left=left, now=now)
+        sub.dirty = True
+        self.subqueues.schedule(sub, now=now)
+        self._tell_state(sub, rule=row.rule, line=row.line, by_whom=by_whom, now=now)
 
     def open_keys(self) -> list[Key]:
         return [sub.key for sub in self.subqueues.all()]

@@ -181,6 +181,34 @@ class Pace:
             over.last = max(over.last, began)
         return True
 
+    # What other hosts of a fleet say.
+
+    def accepted_elsewhere(self, count: int, *, now: float) -> None:
+        """The provider took `count` messages that other hosts sent, as we hear now."""
+        if self._trail is None:
+            return
+        began = now - self._lag
+        self._accepted += count
+        for _ in range(count):
+            self._trail.add(began)
+            self._chance.accept()
+
+    def refused_elsewhere(self, *, now: float) -> None:
+        """Another host was refused: the limit was met a little ago."""
+        began = now - self._lag
+        ramping = self._trail is not None and self._shut == math.inf
+        self._refused += ramping
+        if self._over is None:
+            self._over = Overrun(began, began)
+
+    def led(self, rate: float, *, now: float) -> None:
+        """Another host sets the pace; should that become ours to do, the next step is one step from now."""
+        if self._trail is not None and rate != self.rate:
+            self._trail.mark(now)
+            self._paces = [*self._paces[-7:], [now, rate]]
+        self.rate = rate
+        self.next_step_at = now + self._pacing.step
+
     def _measure(self, began: float, now: float) -> None:
         self._lag += 0.05 * (max(0.0, now - began) - self._lag)
 

@@ -4,13 +4,15 @@ comes of it; which messages leave, and how, is the engine's."""
 import math
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from policies.limit import finite, or_infinite
 from policies.pace import Pace, Pacing
 
-__all__ = ["Pacing", "State", "SubQueue"]
+__all__ = ["Fleet", "Pacing", "State", "SubQueue"]
 
+_LOOK_AGAIN: Final = 1.0
+"""Seconds between two looks at what a fleet lets us do."""
 _CATCH_UP: Final = 3.0
 """Seconds' worth of unspent budget that is kept: releases go about once a second, and now and then one is late."""
 _EVEN: Final = 1e-9
@@ -32,6 +34,22 @@ _PAUSED, _PROBING, _RAMPING, _CLOSED = State
 """In Python 3.11 a member costs a call each time that one asks its class for it."""
 
 
+class Fleet(Protocol):
+    """What the hosts of a fleet let this one do with a key, at this moment."""
+
+    def may_probe(self) -> bool:
+        """Whether the probe is ours to send."""
+
+    def leads(self) -> bool:
+        """Whether our pace is the fleet's: we take its steps, and close when it is full."""
+
+    def rate(self, own: float) -> float:
+        """Messages/s that may leave from here; `own`: what may where nobody shares the key."""
+
+    def elsewhere(self) -> int:
+        """Messages that other hosts hold."""
+
+
 class SubQueue:
     """Times are seconds since the epoch. Time may stand still; a time before the latest one known counts as that."""
 
@@ -39,6 +57,10 @@ class SubQueue:
         """Open it: paused. `accepted`: messages that the provider took in the `during` seconds before; 0: not known."""
         self.state = State.PAUSED
         self.since = now
+        self.fleet: Fleet | None = None
+        """None: the key is this host's alone."""
+        self.taken = 0
+        """Messages that the provider took, for those we share the key with; not stored."""
         self._pacing = pacing
         self._pace = Pace(pacing, accepted=accepted, during=during)
         self._now = now
@@ -69,7 +91,21 @@ class SubQueue:
     @property
     def budget_per_s(self) -> float:
         """Messages a second that may leave now; 0 while paused or probing."""
+        return self._pacing.full_pace if self.state is _CLOSED else self._rate
+
+    @property
+    def pace(self) -> float:
+        """Messages/s that we would let out were the key ours alone, and that all hosts of a fleet do while we lead it."""
         return self._pacing.full_pace if self.state is _CLOSED else self._pace.rate
+
+    @property
+    def pause_ends(self) -> float:
+        return self._until
+
+    @property
+    def _rate(self) -> float:
+        own = self._pace.rate
+        return own if self.fleet is None else min(self.fleet.rate(own), self._pacing.full_pace)
 
     @property
     def next_step_at(self) -> float:
@@ -106,8 +142,9 @@ class SubQueue:
         """The provider took a message (2xx); `began`: when the connection for it was begun."""
         now = self._clock(now)
         self._pace.accepted(began=began, now=now)
+        self.taken += 1
         if self.state is _PROBING and began >= self.since:
-            self._ramp(now)
+            self._probed(now)
         elif self.state is _PAUSED and self._may_shorten and self._pace.soft:
             self._length = self._pausing = min(self._pausing, self._shortest)
             self._until = min(self._until, self._paused_at + self._pausing)
@@ -131,7 +168,7 @@ class SubQueue:
         """A refusal of recipient or message scope: as a probe it is as good as an acceptance."""
         now = self._clock(now)
         if self.state is _PROBING and began >= self.since:
-            self._ramp(now)
+            self._probed(now)
 
     def void(self, *, now: float) -> None:
         """The probe ended without a reply, or never left; it is replaced a little later than `now`."""
@@ -148,9 +185,10 @@ class SubQueue:
             case State.PAUSED:
                 return 0
             case State.PROBING:
-                return int(self._probe_at == math.inf and now >= self._retry_at)
+                ours = self.fleet is None or self.fleet.may_probe()
+                return int(ours and self._probe_at == math.inf and now >= self._retry_at)
             case State.RAMPING:
-                return max(0, math.floor(self._budget + _EVEN))
+                return max(0, math.floor(self._budget + _EVEN)) if self._rate > 0 else 0
             case State.CLOSED:
                 return max(1, held)
 
@@ -185,8 +223,10 @@ class SubQueue:
 
     def _next_release(self) -> float:
         """When the budget reaches one message, or the pace has changed twice before that."""
-        whole = self._budget_at + max(0.0, 1 - self._budget) / self._pace.rate
-        return min(whole + _EVEN, self._pace.next_step_at + self._pacing.step)
+        rate = self._rate
+        whole = self._budget_at + max(0.0, 1 - self._budget) / rate if rate > 0 else math.inf
+        look = math.inf if self.fleet is None else self._now + _LOOK_AGAIN
+        return min(whole + _EVEN, self._pace.next_step_at + self._pacing.step, look)
 
     def _next_quiet_change(self) -> float:
         closes = self._busy_at + self._pacing.close_after
@@ -220,6 +260,45 @@ class SubQueue:
         """Let everything go; what was learned is kept for `reopen`."""
         self._close(self._clock(now))
 
+    # What other hosts of a fleet make known.
+
+    def follow(self, state: State, *, pace: float, pause: float, left: float, now: float) -> None:
+        """Enter the state that another host told of. `pause`: the seconds that it pauses for, of which `left` are left.
+
+        `pace` is that of all hosts together, messages/s.
+        """
+        now = self._clock(now)
+        match state:
+            case State.PAUSED:
+                self._paused_elsewhere(pause, left, now)
+            case State.PROBING if self.state is _PAUSED:
+                self._until = min(self._until, now)
+                self._move_on(now, 0)
+            case State.RAMPING:
+                if self.state is not _RAMPING:
+                    self._ramp(now)
+                self._pace.led(pace, now=now)
+            case State.CLOSED:
+                self._close(now)
+
+    def taken_elsewhere(self, count: int, *, now: float) -> None:
+        """The provider took so many messages that other hosts sent."""
+        self._pace.accepted_elsewhere(count, now=self._clock(now))
+
+    def _paused_elsewhere(self, pause: float, left: float, now: float) -> None:
+        self._pace.refused_elsewhere(now=now)
+        if self.state is _PAUSED:
+            self._until = max(self._until, now + left)
+            return
+        if self.state is _PROBING:
+            self._longest_failed = max(self._longest_failed, self._pausing)
+            self._failed_after = now - self._refused_at
+        else:
+            self._refused_at, self._failed_after = now, 0.0
+        self._length = min(self._pacing.pause_max, max(pause, self._shortest))
+        self._may_shorten = False
+        self._pause(now, left)
+
     # Between the states.
 
     def _clock(self, now: float) -> float:
@@ -239,18 +318,34 @@ class SubQueue:
             if held:
                 self._busy_at = now
             elif self._probe_at == math.inf and now >= max(self._busy_at, self.since) + self._pacing.forget_after:
-                self._close(now)
+                self._close_if_leading(now)
         if self.state is _RAMPING:
             self._earn(now)
-            self._pace.advance(now=now, held=held)
+            if self.fleet is not None:
+                held += self.fleet.elsewhere()
+            if self.fleet is None or self.fleet.leads():
+                self._pace.advance(now=now, held=held)
+            else:
+                self._pace.led(self._pace.rate, now=now)
             if held or self._pace.rate < self._pacing.full_pace:
                 self._busy_at = now
             elif now >= self._busy_at + self._pacing.close_after:
-                self._close(now)
+                self._close_if_leading(now)
+
+    def _close_if_leading(self, now: float) -> None:
+        if self.fleet is None or self.fleet.leads():
+            self._close(now)
+
+    def _probed(self, now: float) -> None:
+        """A probe went well; in a fleet only the word of one that was to be sent counts."""
+        if self.fleet is None or self.fleet.may_probe():
+            self._ramp(now)
+        else:
+            self._probe_at = math.inf
 
     def _earn(self, now: float) -> None:
         """Earn budget for the time since the last look, at the pace of that time."""
-        rate = self._pace.rate
+        rate = self._rate
         most = max(1 + rate, rate * _CATCH_UP)
         self._budget = min(most, self._budget + rate * (now - self._budget_at))
         self._budget_at = now
@@ -262,7 +357,7 @@ class SubQueue:
         self._probe_at = math.inf
         self._budget, self._budget_at, self._busy_at = 0.0, now, now
         if self._pace.by_chance:
-            self._close(now)
+            self._close_if_leading(now)
 
     def _stop(self, began: float, now: float) -> None:
         """A refusal ends the ramp; how long to pause depends on whether more was being tried."""

@@ -65,6 +65,8 @@ class SubQueues:
         self.organizational = organizational
         self.gone: list[Key] = []
         """Keys that closed since the store last looked."""
+        self.moved: Callable[[OpenSubQueue, str], None] | None = None
+        """Told of each that is opened, and whenever its state may be another one, with who did that."""
         self.rules = rules
         self._recipients = recipients
         self._habits = habits
@@ -111,6 +113,7 @@ class SubQueues:
         strategy = self.strategies.of(rule, self.rules.opening(rule))
         sub = OpenSubQueue(key, machine, rule=rule, line=line, now=now, strategy=strategy)
         self._add(sub)
+        self._moved(sub, by_whom)
         self.schedule(sub, now=now)
         self._telling.tell(
             "opened",
@@ -209,16 +212,22 @@ class SubQueues:
         """Tell a state that was not told yet; whether there was one."""
         state = sub.machine.state
         if state is sub.said:
+            self._moved(sub, by_whom)  # it may be another pause
             return False
         sub.said = state
         sub.dirty = True
         if state is State.PAUSED and line:
             sub.rule, sub.line = rule, line
+        self._moved(sub, by_whom)
         waiting = f"{sub.held} waiting"
         self._telling.tell(
             str(state), waiting, now=now, key=str(sub.key), state=str(state), line=line, rule=rule, by_whom=by_whom
         )
         return True
+
+    def _moved(self, sub: OpenSubQueue, by_whom: str) -> None:
+        if self.moved is not None:
+            self.moved(sub, by_whom)
 
     def matching(self, message: Message | Unsigned, provider: str) -> list[OpenSubQueue]:
         """List the open sub-queues that a message's mail to a provider falls under."""

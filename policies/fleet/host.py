@@ -1,0 +1,341 @@
+"""One host of a fleet: which books it asks for and when, what it brings to them, and what it makes of the answers.
+
+It stands between the engine, whose sub-queues move by themselves, and the rows that all hosts share.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+from policies.engine import Engine
+from policies.fleet.book import Book, Wish, Word
+from policies.fleet.replica import Contact, Replica
+from policies.fleet.row import Row
+from policies.fleet.terms import NEVER, ROUND, SILENT_AFTER
+from policies.key import Key
+from policies.parked import OpenSubQueue
+from policies.subqueue import State
+
+RECONCILED = 30.0
+"""Seconds after which a book is looked at in which nothing is wanted: what was pushed may have been lost."""
+ENGINE = "engine"
+_LEAST = 1.0
+"""Messages/s that a fleet begins with where no pace is known."""
+_MOST_AT_ONCE = 10_000
+"""Messages that a host may have had accepted between two looks; more is a count that began anew."""
+
+
+class Part:
+    """This host's part in one key: what it asks the fleet for, and what it is let do (`policies.subqueue.Fleet`)."""
+
+    __slots__ = (
+        "_host",
+        "_others",
+        "accepted",
+        "asked",
+        "heard",
+        "need",
+        "order",
+        "pause",
+        "replica",
+        "seen",
+        "word",
+    )
+
+    def __init__(self, host: "Host", replica: Replica) -> None:
+        self._host = host
+        self.replica = replica
+        self.need = 0
+        self.accepted = 0
+        self.word: Word | None = None
+        self.order: State | None = None
+        self.pause = 0.0
+        """Of the order."""
+        self.asked = -math.inf
+        """When its book was asked for last."""
+        self.seen: tuple[State, float] | None = None
+        """Where the sub-queue was when we looked last: state, and since when."""
+        self._others = 0
+        self.heard: dict[str, int] = {}
+        """What other hosts have had accepted, as we heard last."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether the fleet decides: it knows the key, and we do as we say."""
+        return self.replica.is_shared and self._host.takes_part
+
+    def may_probe(self) -> bool:
+        return not self.shared or self.replica.may_probe(self._host.contact, now=self._host.steady())
+
+    def leads(self) -> bool:
+        return not self.shared or self.replica.token(now=self._host.steady()) is not None
+
+    def rate(self, own: float) -> float:
+        return self.replica.rate(self._host.contact, now=self._host.steady()) if self.shared else own
+
+    def elsewhere(self) -> int:
+        return self._others if self.shared else 0
+
+    def wish(self, name: str) -> Wish:
+        wish = self.replica.wish(name, need=self.need, word=self.word)._replace(accepted=self.accepted)
+        if self.order is None:
+            return wish
+        return wish._replace(order=self.order, pause=self.pause)
+
+    def is_settled(self) -> bool:
+        """Whether there is nothing that the fleet still has to hear from us."""
+        return not self.replica.has_news and self.word is None and self.order is None
+
+    def ask_again(self, *, now: float) -> float:
+        """Give the time at which to look at the book again, by our steady clock."""
+        row = self.replica.row
+        waits = row.state is State.PAUSED and now < self.replica.pause_ends
+        wanted = bool(self.need) or self.replica.has_share or self.replica.token(now=now) is not None
+        return self.asked + (ROUND if wanted and not waits and row.state is not State.CLOSED else RECONCILED)
+
+    def learn_of(self, book: Book, name: str) -> int:
+        """Take what others need and have had accepted; how much that is since the last time."""
+        others = {host: share for host, share in book.lent().items() if host != name}
+        self._others = sum(share.need for share in others.values())
+        taken = 0
+        for host, share in others.items():
+            since = share.accepted - self.heard.get(host, share.accepted)
+            taken += since if 0 < since <= _MOST_AT_ONCE else 0
+            self.heard[host] = share.accepted
+        return taken
+
+
+class Host:
+    def __init__(self, name: str, engine: Engine, *, steady: Callable[[], float]) -> None:
+        """`steady` gives the seconds of a clock that nobody sets."""
+        self.name = name
+        self.contact = Contact(name)
+        self.parts: dict[Key, Part] = {}
+        self.urgent: set[Key] = set()
+        """Whose books are to be asked for at once."""
+        self.steady = steady
+        self.stirred: Callable[[], None] = lambda: None
+        """Called when something should be told at once."""
+        self._engine = engine
+        self._following: Key | None = None
+        engine.subqueues.moved = self._moved
+        for sub in engine.subqueues.all():
+            self._take_back(sub)
+
+    @property
+    def takes_part(self) -> bool:
+        """Who only observes holds nothing, and so says nothing about what others may let go."""
+        return self._engine.settings.act
+
+    # What happens here.
+
+    def _moved(self, sub: OpenSubQueue, by_whom: str) -> None:
+        """A sub-queue may be in another state. What it did by itself, or by hand, the fleet is to hear."""
+        if not self._engine.concerns_others(sub):
+            sub.machine.fleet = None
+            return
+        part = self.parts.get(sub.key)
+        if part is None:
+            part = self.parts[sub.key] = Part(self, Replica(_unknown(sub), pause_ends=self.steady()))
+        sub.machine.fleet = part
+        place = (sub.machine.state, sub.machine.since)
+        if part.seen == place:
+            return
+        part.seen = place
+        if self._following != sub.key:
+            self._tell(sub, part, by_hand=by_whom != ENGINE)
+            self.hurry(sub.key)
+
+    def hurry(self, key: Key) -> None:
+        """Have a book asked for at once."""
+        self.urgent.add(key)
+        self.stirred()
+
+    def _take_back(self, sub: OpenSubQueue) -> None:
+        """One that was open when we began: the fleet knows better, or else is told where it stands."""
+        if not self._engine.concerns_others(sub):
+            return
+        left = max(0.0, sub.machine.pause_ends - sub.machine.since)
+        row = _unknown(sub)._replace(state=sub.machine.state, until=left)
+        part = self.parts[sub.key] = Part(self, Replica(row, pause_ends=self.steady()))
+        self.urgent.add(sub.key)
+        part.seen = (sub.machine.state, sub.machine.since)
+        sub.machine.fleet = part
+
+    def _tell(self, sub: OpenSubQueue, part: Part, *, by_hand: bool) -> None:
+        machine, replica, now = sub.machine, part.replica, self.steady()
+        match machine.state:
+            case State.PAUSED:
+                pause = machine.pause_ends - machine.since
+                if by_hand and replica.is_shared:
+                    part.order, part.pause = State.PAUSED, pause
+                else:
+                    replica.refused(replica.row.era, pause, rule=sub.rule, line=sub.line, now=now)
+            case State.RAMPING if not replica.is_shared:
+                replica.stands(State.RAMPING, max(machine.pace, _LEAST))
+            case State.RAMPING if replica.token(now=now) is None and self.contact.is_alone(now=now):
+                replica.probed_alone()
+            case State.CLOSED if not replica.is_shared:
+                del self.parts[sub.key]
+            case State.CLOSED if not by_hand and (token := replica.token(now=now)) is not None:
+                part.word = Word(token, State.CLOSED, replica.row.ceiling)
+            case State.CLOSED:
+                part.order = State.CLOSED
+
+    def look(self) -> None:
+        """Bring up to date what we need, what was accepted, and the pace that we set where we lead."""
+        now = self.steady()
+        for sub in self._engine.subqueues.all():
+            part = self.parts.get(sub.key)
+            if part is None or sub.machine.fleet is not part:
+                continue
+            lately, part.accepted = sub.machine.taken - part.accepted, sub.machine.taken
+            part.need = 0 if sub.machine.state is State.PAUSED else sub.held + max(0, lately)
+            self._lead(sub, part, now)
+        for key in [key for key, part in self.parts.items() if self._is_over(key, part)]:
+            del self.parts[key]
+            self.urgent.discard(key)
+
+    def _lead(self, sub: OpenSubQueue, part: Part, now: float) -> None:
+        token, row = part.replica.token(now=now), part.replica.row
+        if token is None or sub.machine.state is not State.RAMPING:
+            return
+        if row.state is State.PROBING or row.ceiling != sub.machine.pace:
+            part.word = Word(token, State.RAMPING, sub.machine.pace)
+
+    def _is_over(self, key: Key, part: Part) -> bool:
+        over = part.replica.row.state is State.CLOSED and part.replica.is_shared and part.is_settled()
+        return over and self._engine.subqueues.get(key) is None
+
+    # What the store says.
+
+    def due(self) -> list[Key]:
+        """List the keys whose books are to be asked for now."""
+        now = self.steady()
+        return [key for key, part in self.parts.items() if key in self.urgent or part.ask_again(now=now) <= now]
+
+    def found(self, rows: Mapping[Key, Row], *, at: float, now: float) -> None:
+        """Take all rows that a store has, at `at` of its clock. What it lacks is told by whom it was changed last."""
+        for row in rows.values():
+            self.heard(row, at=at, now=now)
+        for key, part in self.parts.items():
+            row = part.replica.row
+            lacks = key not in rows or row.supersedes(rows[key])
+            if not part.shared or (lacks and row.host == self.name) or not part.is_settled():
+                self.urgent.add(key)
+
+    def wish(self, key: Key) -> Wish:
+        """Give what we bring to a book and want of it."""
+        part = self.parts[key]
+        part.asked = self.steady()
+        self.urgent.discard(key)
+        return part.wish(self.name)
+
+    def answered(self, key: Key, book: Book, wish: Wish, *, at: float, sent: float, now: float) -> None:
+        """The book was written with our wish. `at`: of the store's clock; `sent`: of our steady one; `now`: as everywhere."""
+        part = self.parts.get(key)
+        if part is None:
+            return
+        if part.word is wish.word:
+            part.word = None
+        if part.order is wish.order:
+            part.order = None
+        part.replica.came_from(book, self.name, at=at, sent=sent, now=self.steady())
+        taken = part.learn_of(book, self.name)
+        sub = self._engine.subqueues.get(key)
+        if sub is not None and taken:
+            sub.machine.taken_elsewhere(taken, now=now)
+        self._reconcile(part, now=now)
+        if sub is not None and part.need:
+            self._engine.subqueues.schedule(sub, now=now)
+
+    def heard(self, row: Row, *, at: float, now: float) -> None:
+        """Take a row that was pushed, or found in the store, at `at` of its clock."""
+        part, steady = self.parts.get(row.key), self.steady()
+        if part is None:
+            if row.state is State.CLOSED:
+                return
+            part = self.parts[row.key] = Part(self, Replica(row, pause_ends=steady + max(0.0, row.until - at)))
+        elif not part.replica.heard(row, at=at, now=steady):
+            return
+        self._reconcile(part, now=now)
+        if part.need:
+            self.hurry(row.key)
+
+    def _reconcile(self, part: Part, *, now: float) -> None:
+        """Have our sub-queue stand where the fleet's stands, unless we have something to say first."""
+        row = part.replica.row
+        sub = self._engine.subqueues.get(row.key)
+        if not part.shared or not part.is_settled() or self._agrees(sub, part):
+            return
+        self._following = row.key
+        try:
+            self._engine.follow(row, left=max(0.0, part.replica.pause_ends - self.steady()), now=now)
+        finally:
+            self._following = None
+
+    def _agrees(self, sub: OpenSubQueue | None, part: Part) -> bool:
+        row = part.replica.row
+        if sub is None:
+            return row.state is State.CLOSED
+        if sub.machine.fleet is not part:  # has become this host's alone
+            return True
+        over = self.steady() >= part.replica.pause_ends
+        match row.state:
+            case State.PAUSED:
+                return sub.machine.state is State.PAUSED or (over and sub.machine.state is State.PROBING)
+            case State.PROBING:
+                return sub.machine.state is not State.PAUSED
+            case State.RAMPING:
+                leads = part.replica.token(now=self.steady()) is not None
+                return sub.machine.state is State.RAMPING and (leads or sub.machine.pace == row.ceiling)
+            case State.CLOSED:
+                return False
+
+    # For people.
+
+    def standing(self) -> Mapping[str, object]:
+        """Tell how we stand with the fleet."""
+        now = self.steady()
+        return {
+            "host": self.name,
+            "server": self.contact.server,
+            "majority": self.contact.standing.quorate,
+            "alone": self.contact.is_alone(now=now),
+            "alone_part": round(self.contact.alone, 4),
+            "shared": sum(part.shared for part in self.parts.values()),
+            "hosts": self._hosts(),
+        }
+
+    def _hosts(self) -> list[Mapping[str, object]]:
+        """List who is of the fleet, by the store's last answer: the seconds since each was known to have had one."""
+        roll, met = self.contact.roll, self.contact.met
+        if roll is None:
+            return []
+        return [
+            {
+                "host": name,
+                "heard_s": round(met - member.met, 1) if member.met > NEVER else None,
+                "silent": met - member.met >= SILENT_AFTER,
+            }
+            for name, member in sorted(roll.members.items())
+        ]
+
+    def said(self, key: Key) -> Mapping[str, object] | None:
+        """Tell what the fleet knows of a key, and who said so; None where the key is this host's alone."""
+        part = self.parts.get(key)
+        if part is None or not part.shared:
+            return None
+        row = part.replica.row
+        return {
+            "state": str(row.state),
+            "ceiling_per_s": round(row.ceiling, 4),
+            "host": row.host,
+            "leads": part.leads(),
+            "held_elsewhere": part.elsewhere(),
+        }
+
+
+def _unknown(sub: OpenSubQueue) -> Row:
+    """Give the row of a key of which we do not know what the fleet knows."""
+    pace = max(sub.machine.pace, _LEAST)
+    return Row(sub.key, State.CLOSED, pace, 0, 0, 0.0, 0.0, sub.rule, sub.line, "")

@@ -1,0 +1,175 @@
+"""Whole hosts of a fleet, mail and all, against one hidden limit: what they let out together, and what they lose."""
+
+import bisect
+
+import pytest
+
+from policies.commands import Change
+from policies.fleet.terms import ALONE_AFTER, LEASE
+from tests.fleet_world import Fleet
+from tests.test_engine import BURST, Bucket
+from tests.world import World
+
+RATE, AT_ONCE = 2.0, 60.0
+"""Of the provider: messages/s, and a bucket's size."""
+
+
+class Limit(Bucket):
+    """Remembers when it was tried."""
+
+    def __init__(self) -> None:
+        super().__init__("burst.example", rate=RATE, burst=AT_ONCE)
+        self.tried: list[float] = []
+
+    def __call__(self, domain: str, provider: str, now: float) -> str | None:
+        self.tried.append(now)
+        return super().__call__(domain, provider, now)
+
+    def most_in_a_minute(self, *, after: float) -> int:
+        tried = sorted(time for time in self.tried if time > after)
+        return max(bisect.bisect_right(tried, time + 60) - place for place, time in enumerate(tried))
+
+
+def burst(count: int, each: int) -> tuple[Fleet, Limit]:
+    """A fleet of which every host has mail of the one domain."""
+    limit = Limit()
+    fleet = Fleet(count, limit)
+    for world in fleet.worlds:
+        send(world, each)
+    return fleet, limit
+
+
+def send(world: World, count: int) -> None:
+    world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
+    for number in range(count):
+        world.submit("news@burst.example", [f"user{number}@gmail.com"])
+
+
+def told(world: World, kind: str) -> list[Change]:
+    return [change for change in world.engine.telling.changes if change.kind == kind]
+
+
+def drained(fleet: Fleet, total: int, *, within: float) -> float:
+    began = fleet.now
+    while fleet.delivered < total:
+        fleet.run(10)
+        assert fleet.now - began < within, (fleet.delivered, fleet.states(BURST))
+    assert fleet.lost == fleet.duplicates == 0
+    return fleet.now - began
+
+
+def test_five_hosts_drain_as_one_does_and_keep_to_one_budget() -> None:
+    one, single = burst(1, 1500)
+    alone = drained(one, 1500, within=7_200)
+    fleet, limit = burst(5, 300)
+    fleet.run(30)
+    first = fleet.deferrals  # what was under way on five hosts when the first was refused
+    together = drained(fleet, 1500, within=7_200) + 30
+    assert together <= 1.3 * alone
+    assert limit.most_in_a_minute(after=limit.tried[0] + 30) <= 1.1 * (60 * RATE + AT_ONCE)
+    assert single.most_in_a_minute(after=single.tried[0] + 30) <= 1.1 * (60 * RATE + AT_ONCE)
+    assert (fleet.deferrals - first) / 1500 <= 0.1
+
+
+def test_a_host_that_sends_nothing_yet_holds_what_another_was_refused() -> None:
+    limit = Limit()
+    fleet = Fleet(2, limit)
+    send(fleet.worlds[0], 100)
+    fleet.run(5)
+    assert fleet.states(BURST) == ["paused", "paused"]
+    tried = len(limit.tried)
+    send(fleet.worlds[1], 50)
+    fleet.run(5)
+    assert len(limit.tried) == tried
+    (opened,) = told(fleet.worlds[1], "opened")
+    assert opened.by_whom == "host host-0"
+    assert opened.line
+
+
+def test_one_probe_at_a_time_leaves_the_whole_fleet() -> None:
+    fleet, limit = burst(5, 100)
+    fleet.run(5)
+    while set(fleet.states(BURST)) <= {"paused"}:
+        fleet.run(1)
+    tried = len(limit.tried)
+    while "ramping" not in fleet.states(BURST):
+        fleet.run(0.5)
+    assert len(limit.tried) == tried + 1
+
+
+@pytest.mark.parametrize("for_seconds", [LEASE, 120.0])
+def test_a_store_that_is_gone_while_they_ramp_lets_out_no_more_and_stalls_nobody(for_seconds: float) -> None:
+    fleet, limit = burst(3, 400)
+    while "ramping" not in fleet.states(BURST):
+        fleet.run(1)
+    fleet.run(30)
+    ceiling = max(host.parts[BURST].replica.row.ceiling for host in fleet.hosts)
+    fleet.store.answers = False
+    gone, delivered = fleet.now, fleet.delivered
+    fleet.run(for_seconds)
+    spent = len([time for time in limit.tried if time > gone])
+    assert spent <= 1.1 * ceiling * for_seconds + 2 * len(fleet.hosts)
+    if for_seconds > 2 * ALONE_AFTER:
+        assert fleet.delivered > delivered + 0.2 * ceiling * (for_seconds - 2 * ALONE_AFTER)
+    fleet.store.answers = True
+    drained(fleet, 1200, within=7_200)
+
+
+def test_an_empty_store_learns_from_the_hosts_where_they_stand() -> None:
+    fleet, _ = burst(3, 100)
+    fleet.run(20)
+    assert fleet.states(BURST) == ["paused"] * 3
+    fleet.restart()
+    fleet.run(60)
+    assert fleet.states(BURST) == ["paused"] * 3
+    assert fleet.hosts[0].parts[BURST].replica.row.era == 1  # no new refusal was made of it
+    drained(fleet, 300, within=7_200)
+
+
+def test_a_host_that_dies_with_the_lead_holds_up_nobody() -> None:
+    fleet, _ = burst(3, 200)
+    fleet.run(10)
+    while not any(host.parts[BURST].replica.token(now=host.steady()) for host in fleet.hosts):
+        fleet.run(1)
+    leader = next(host for host in fleet.hosts if host.parts[BURST].replica.token(now=host.steady()))
+    dead = fleet.hosts.index(leader)
+    held = len(fleet.worlds[dead].engine.books.ours)
+    fleet.kill(dead)
+    drained(fleet, 2 * 200, within=7_200)
+    assert held
+
+
+def test_what_a_restart_finds_open_is_as_the_fleet_has_it() -> None:
+    fleet, _ = burst(2, 100)
+    fleet.run(20)
+    while "ramping" not in fleet.states(BURST):
+        fleet.run(1)
+    era = fleet.hosts[1].parts[BURST].replica.row.era
+    fleet.reborn(0)
+    fleet.run(30)
+    assert fleet.states(BURST) == ["ramping", "ramping"]
+    assert fleet.hosts[1].parts[BURST].replica.row.era == era  # a restart pauses nobody
+    drained(fleet, 200, within=7_200)
+
+
+def test_a_pause_by_hand_holds_for_all_and_so_does_its_end() -> None:
+    fleet = Fleet(3, lambda *_: None)
+    fleet.run(4)
+    fleet.worlds[0].engine.pause(BURST, 600.0, by_whom="postmaster", now=fleet.now)
+    fleet.run(4)
+    assert fleet.states(BURST) == ["paused"] * 3
+    fleet.worlds[1].engine.pause(BURST, 6_000.0, by_whom="postmaster", now=fleet.now)
+    fleet.run(700)
+    assert fleet.states(BURST) == ["paused"] * 3
+    fleet.worlds[2].engine.close(BURST, by_whom="postmaster", now=fleet.now)
+    fleet.run(4)
+    assert fleet.states(BURST) == ["closed"] * 3
+    assert not any(host.parts for host in fleet.hosts)
+
+
+def test_what_is_about_one_host_s_address_stays_there() -> None:
+    key = BURST._replace(type="ip", value="192.0.2.1")
+    fleet = Fleet(2, lambda *_: None)
+    fleet.worlds[0].engine.open(key, rule="google/rate-ip", line="line", now=fleet.now)
+    fleet.run(10)
+    assert fleet.states(key) == ["paused", "closed"]
