@@ -81,6 +81,7 @@ class Answers:
             "policy": self._parts.policy.figures()._asdict(),
             "helper": {"reachable": self._parts.hands.reachable},
             "store": {"failure": self._parts.ledger.last_failure, "recovered": self._parts.store.recovered},
+            "fleet": self._parts.fleet.status() if self._parts.fleet else None,
             "reload": {"at": self._reload.at, "error": self._reload.error, "restart_for": self._reload.waiting},
         }
 
@@ -114,6 +115,7 @@ class Answers:
             "budget_per_s": round(machine.budget_per_s, 4),
             "next_step_at": finite(machine.next_step_at),
             "opened_by": {"line": sub.line, "rule": sub.rule},
+            "fleet": self._parts.fleet.host.said(sub.key) if self._parts.fleet else None,
             "unheld_attempts": sub.unheld_attempts,
         }
 

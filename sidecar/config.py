@@ -45,6 +45,7 @@ class StoreConfig:
     path: str = "/var/lib/sidecar"
     """Directory of core.db, outside.db and the helper's record."""
     redis: str = ""
+    """Where the hosts of a fleet share their sub-queues, as rediss://sidecar@redis.example.com/0; see [fleet]."""
     clickhouse: str = ""
     """http://HOST:8123 of a ClickHouse server that keeps the history of many hosts; empty: none."""
     retention_days: int = 30
@@ -85,6 +86,16 @@ class EventsConfig:
     to: str = ""
     """"stdout", "syslog" or the path of a file; empty: nowhere."""
     kinds: tuple[str, ...] = ("attempt", "message", "change")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetConfig:
+    host: str = ""
+    """What the fleet calls this host, a name that no other has; empty: its host name."""
+    prefix: str = "sidecar"
+    """Stands before each key of ours in the store, so that two fleets can use one."""
+    password_file: str = ""
+    """File with the password of the store's user, rather than have it in store.redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -666,6 +677,7 @@ class Config:
     clickhouse: ClickHouseConfig = field(default_factory=ClickHouseConfig)
     events: EventsConfig = field(default_factory=EventsConfig)
     postfix: PostfixConfig = field(default_factory=PostfixConfig)
+    fleet: FleetConfig = field(default_factory=FleetConfig)
     rules: RulesConfig = field(default_factory=RulesConfig)
     web: WebConfig = field(default_factory=WebConfig)
     dns: DnsConfig = field(default_factory=DnsConfig)

@@ -33,6 +33,7 @@ from sidecar.answers import Answers
 from sidecar.config import DEFAULT_PATH, Config, Mode, StoreConfig
 from sidecar.control import serve_control
 from sidecar.core_parts import Lag, Parts
+from sidecar.fleet import joining
 from sidecar.hands import Hands
 from sidecar.hygiene import open_hygiene
 from sidecar.ledger import Ledger
@@ -90,6 +91,7 @@ async def run(config: Config, source: Source) -> None:
             *([_keep_table(parts)] if config.postfix.transport_table else []),
             *([parts.suppression.run()] if parts.suppression else []),
             *([parts.quotas.run()] if parts.quotas else []),
+            *([joining.keep_up(parts.fleet, wake.set)] if parts.fleet else []),
         )
         try:
             await _until(stop, loops)
@@ -126,6 +128,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
         suppressing=opened.suppressing if opened else None,
     )
     await asyncio.get_running_loop().run_in_executor(thread, restore, engine, store)
+    fleet = joining.exchange(config, engine) if config.store.redis else None
     steered = pools.wanted(config, instances)
     steering = pools.steering_of(steered, engine, scale=config.subqueues.scale)
     await asyncio.get_running_loop().run_in_executor(thread, store.restore_steering, steering)
@@ -167,6 +170,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             else None,
             quotas=book,
             hygiene=hygiene,
+            fleet=fleet,
         )
     finally:
         await policy.close()

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from parsers.log import LogReader
 from policies.access import Access
@@ -17,6 +18,9 @@ from sidecar.postfix import Instance
 from sidecar.quota import QuotaBook
 from sidecar.store import Store
 from sidecar.suppression import Suppression
+
+if TYPE_CHECKING:  # a Redis client comes with it, which one host alone does not load
+    from sidecar.fleet.exchange import Exchange
 
 
 @dataclass(slots=True)
@@ -43,6 +47,8 @@ class Parts:
     """None: nobody is suppressed."""
     quotas: QuotaBook | None = None
     hygiene: Hygiene | None = None
+    fleet: "Exchange | None" = None
+    """None: this host shares nothing."""
 
 
 @dataclass(slots=True)

@@ -59,6 +59,7 @@ def _lines(answer: Mapping[str, Any]) -> list[Text]:
         said.append(Text(f"reload: refused, what was in force stays: {printable(str(reload['error']))}", style="red"))
     if reload.get("restart_for"):
         said.append(Text(f"reload: a restart is wanted for {', '.join(reload['restart_for'])}", style="yellow"))
+    said += _fleet(answer.get("fleet") or {})
     said += [Text(f"store: {printable(str(trouble))}", style="red") for trouble in store.values() if trouble]
     said += [Text(_broken(row), style="red") for row in (answer.get("broken") or ())[:_BROKEN_MAX]]
     return said
@@ -68,6 +69,23 @@ def _broken(row: Mapping[str, Any]) -> str:
     """A key whose authentication is broken, by whose word its mail goes all the same, and what was found."""
     what = f"sent all the same, by {row['let_go_by']}" if row["let_go_by"] else "its mail waits for the repair"
     return printable(f"broken: {row['key']}: {what}: {row['evidence']}")
+
+
+def _fleet(fleet: Mapping[str, Any]) -> list[Text]:
+    if not fleet:
+        return []
+    hosts = fleet["hosts"]
+    here = sum(not host["silent"] for host in hosts)
+    said = f"fleet: {fleet['host']}, one of {len(hosts)} hosts, {here} of them heard of, {fleet['shared']} sub-queues shared"
+    lines = [Text(printable(said), style="" if here == len(hosts) else "yellow")]
+    if fleet["silent"]:
+        lines.append(Text(printable(f"fleet: the store is silent: {fleet['silent']}"), style="red"))
+    if fleet["alone"]:
+        part = f"{fleet['alone_part']:.0%}"
+        lines.append(
+            Text(f"fleet: this host goes on by itself, at {part} of what all of them may let out", style="red")
+        )
+    return lines
 
 
 def _total(counts: Any) -> int:

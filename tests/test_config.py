@@ -67,6 +67,11 @@ daily_days = 800
 to = "/var/lib/sidecar/events.json"
 kinds = ["attempt"]
 
+[fleet]
+host = "mx1.example.com"
+prefix = "mail"
+password_file = "/etc/sidecar/redis.password"
+
 [postfix]
 config_directory = "/etc/postfix-out"
 transport_table = "lmdb:/var/lib/sidecar/transport"

@@ -68,6 +68,7 @@ HEAVY = {
     "prometheus_client",
     "rich",
     "dns",
+    "redis",
     "starlette",
     "uvicorn",
 }

@@ -84,6 +84,7 @@ def test_every_setting_of_core_is_known_and_those_that_change_do() -> None:
     sections = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
     of_core = (
         "log",
+        "fleet",
         "policy",
         "store",
         "rules",

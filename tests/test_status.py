@@ -141,6 +141,28 @@ def test_a_refused_reload_and_a_restart_that_is_wanted_are_shown() -> None:
     assert "reload: a restart is wanted for log.source" in written
 
 
+FLEET = {
+    "host": "mx1",
+    "hosts": [{"host": "mx1", "heard_s": 0.0, "silent": False}, {"host": "mx2", "heard_s": 70.0, "silent": True}],
+    "shared": 3,
+    "silent": "",
+    "alone": False,
+    "alone_part": 0.25,
+}
+
+
+def test_a_fleet_is_shown() -> None:
+    written = shown({**STATUS, "fleet": FLEET})
+    assert "fleet: mx1, one of 2 hosts, 1 of them heard of, 3 sub-queues shared" in written
+    assert "silent" not in written
+
+
+def test_a_fleet_without_its_store_is_shown() -> None:
+    written = shown({**STATUS, "fleet": {**FLEET, "silent": "Connection refused\x1b", "alone": True}})
+    assert "fleet: the store is silent: Connection refused\\x1b" in written
+    assert "by itself, at 25% of what all of them may let out" in written
+
+
 def test_a_long_list_is_cut_and_says_so() -> None:
     many = [{**SUBQUEUE, "key": f"dkim-domain:d{number}.example@google"} for number in range(100)]
     written = shown({**STATUS, "subqueues": many})

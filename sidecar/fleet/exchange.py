@@ -1,0 +1,271 @@
+"""One host's task with the fleet: goes its rounds, hears what others push, and keeps what came of it at hand.
+
+Nobody waits for it: what it is told is in memory, what it is asked is answered from there. It works in small slices, so
+that no policy answer waits for it either. With the store silent it backs off, and policies/fleet says what that means.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, NamedTuple, TypeVar
+
+from policies.fleet.book import Book, Wish, attend
+from policies.fleet.host import Host
+from policies.fleet.roll import Roll, enrol
+from policies.fleet.row import Row
+from policies.fleet.terms import ROUND
+from policies.key import Key
+from sidecar.fleet.redis_store import Read, RedisStore, StoreSilent, Swap
+
+_LOG = logging.getLogger("sidecar.fleet")
+_Text = TypeVar("_Text", Book, Roll)
+
+ROLL = "roll"
+BOOK = "book:"
+TRIES = 8
+"""Swaps that another host may be quicker at, one after the other, before the next round tries again."""
+AT_ONCE = 16
+"""Books that are asked for in one go: about a millisecond of reading and writing them."""
+TRY_AGAIN = 1.0
+"""Seconds between two attempts at a store that is silent."""
+LOOK = 0.5
+"""Seconds between two looks at all sub-queues."""
+
+
+class _Visit(NamedTuple):
+    """One book, and what becomes of it with our wish."""
+
+    key: Key
+    read: Read
+    before: Book | None
+    wish: Wish
+    book: Book
+
+    @property
+    def changes(self) -> bool:
+        return self.book != self.before
+
+
+class Exchange:
+    def __init__(self, host: Host, store: RedisStore) -> None:
+        self.host = host
+        self.wake_engine: Callable[[], None] = lambda: None
+        """Has the engine's step taken: something that it goes by has changed."""
+        self.silent = "not asked yet"
+        """Why the store does not answer; "" while it does."""
+        self.bad_texts = 0
+        self.rounds = 0
+        self.round_s = 0.0
+        """What the last round took."""
+        self._store = store
+        self._wake = asyncio.Event()
+        self._missed = True
+        """Rows may have been pushed that we did not hear."""
+        self._enrolled = self._looked = -math.inf
+        self._listening: asyncio.Task[None] | None = None
+        host.stirred = self._wake.set
+
+    async def run(self) -> None:
+        """Go the rounds until cancelled; then leave the fleet. After an error we stay on its roll, and go on alone."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen())
+                await self._rounds()
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreSilent):
+                await self._leave()
+            raise
+        finally:
+            await self._store.close()
+
+    def status(self) -> Mapping[str, Any]:
+        """Tell how we stand with the fleet, without asking anybody."""
+        return {**self.host.standing(), "silent": self.silent, "rounds": self.rounds, "round_s": round(self.round_s, 4)}
+
+    async def _rounds(self) -> None:
+        while True:
+            self._wake.clear()
+            wait = ROUND if not self.host.takes_part or await self._answered() else TRY_AGAIN
+            pause = wait * random.uniform(0.8, 1.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+                    if self.silent:  # what is urgent waits as well: it cannot be said
+                        await asyncio.sleep(pause)
+
+    async def _answered(self) -> bool:
+        """Go one round; whether the store answered."""
+        began = self.host.steady()
+        try:
+            await self._round(began)
+        except StoreSilent as error:
+            self._is_silent(str(error))
+            return False
+        self._answers()
+        self.rounds += 1
+        self.round_s = self.host.steady() - began
+        return True
+
+    async def _round(self, now: float) -> None:
+        """Ask for the roll, then for each book that is due. Raises StoreSilent.
+
+        Whoever cannot reach all books does not go on proving that he is here: he would be lent nothing, and be
+        left nothing to go on with either.
+        """
+        whole = now - self._looked >= LOOK
+        if whole:
+            self._looked = now
+            self.host.look()
+        if now - self._enrolled >= 0.7 * ROUND:
+            await self._enrol()
+        if self._missed:
+            await self._catch_up()
+        due = self.host.due() if whole else [key for key in self.host.urgent if key in self.host.parts]
+        for start in range(0, len(due), AT_ONCE):
+            await self._attend(due[start : start + AT_ONCE])
+        if due:
+            self.wake_engine()
+
+    async def _enrol(self) -> None:
+        contact = self.host.contact
+        sent = self.host.steady()
+        (read,) = await self._store.read([ROLL])
+        for _ in range(TRIES):
+            if contact.server and read.server != contact.server:
+                self._missed = True
+            roll = enrol(self._known(Roll.read, read.text), contact.asking(), server=read.server, at=read.at)
+            again = self.host.steady()
+            (other,) = await self._store.swap([Swap(ROLL, read, roll.text())])
+            if other is None:
+                contact.answered(roll, at=read.at, sent=sent, now=self.host.steady())
+                self._enrolled = sent
+                return
+            read, sent = other, again
+
+    async def _attend(self, keys: Sequence[Key]) -> None:
+        """Bring our wishes to the books, until each is written or others have been quicker too often."""
+        sent = self.host.steady()
+        waiting = dict(zip(keys, await self._store.read([f"{BOOK}{key}" for key in keys]), strict=True))
+        for _ in range(TRIES):
+            if not self.host.contact.is_fresh(now=self.host.steady()):
+                await self._enrol()
+            visits = [self._visit(key, read) for key, read in waiting.items() if key in self.host.parts]
+            again = self.host.steady()
+            swaps = [Swap(f"{BOOK}{visit.key}", visit.read, visit.book.text()) for visit in visits if visit.changes]
+            others = iter(await self._store.swap(swaps) if swaps else ())
+            quicker = {visit.key: other for visit in visits if visit.changes and (other := next(others)) is not None}
+            await self._swapped([visit for visit in visits if visit.key not in quicker], sent)
+            waiting, sent = quicker, again
+            if not waiting:
+                return
+        self.host.urgent.update(waiting)
+
+    def _visit(self, key: Key, read: Read) -> "_Visit":
+        before, wish = self._known(Book.read, read.text), self.host.wish(key)
+        book = attend(before, wish, self.host.contact.standing, server=read.server, at=read.at)
+        return _Visit(key, read, before, wish, book)
+
+    async def _swapped(self, visits: Sequence["_Visit"], sent: float) -> None:
+        """Take what the books have for us, and push the rows that are new."""
+        news = []
+        for key, read, before, wish, book in visits:
+            self.host.answered(key, book, wish, at=read.at, sent=sent, now=time.time())
+            if before is None or before.row != book.row:
+                news.append(json.dumps({"at": read.at, "row": book.row.values()}))
+        if news:
+            await self._store.push(news)
+
+    async def _catch_up(self) -> None:
+        """Hear of all books, those as well that we never heard of, and tell those that the store lacks."""
+        self._missed = False
+        try:
+            names = await self._store.names(BOOK)
+            rows: dict[Key, Row] = {}
+            at = 0.0
+            for start in range(0, len(names), AT_ONCE):
+                for read in await self._store.read(names[start : start + AT_ONCE]):
+                    at = read.at
+                    if (book := self._known(Book.read, read.text)) is not None:
+                        rows[book.row.key] = book.row
+        except StoreSilent:
+            self._missed = True
+            raise
+        self.host.found(rows, at=at, now=time.time())
+        self.wake_engine()
+
+    async def _leave(self) -> None:
+        """Be no member any more: nothing is kept for us, and a majority does not count us."""
+        (read,) = await self._store.read([ROLL])
+        for _ in range(TRIES):
+            roll = self._known(Roll.read, read.text)
+            if roll is None or self.host.name not in roll.members:
+                return
+            (other,) = await self._store.swap([Swap(ROLL, read, roll.without(self.host.name).text())])
+            if other is None:
+                return
+            read = other
+
+    # What is pushed.
+
+    async def _listen(self) -> None:
+        while True:
+            self._listening = asyncio.create_task(self._hear())
+            with contextlib.suppress(StoreSilent, asyncio.CancelledError):
+                await self._listening
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError
+            self._missed = True
+            await asyncio.sleep(random.uniform(0.25, 0.75))
+
+    async def _hear(self) -> None:
+        async with aclosing(self._store.pushed()) as texts:
+            async for text in texts:
+                if not text:  # we listen from now on; what was missed is in the books
+                    self._missed = True
+                    self._wake.set()
+                elif self.host.takes_part:
+                    self._heard(text)
+
+    def _heard(self, text: str) -> None:
+        try:
+            pushed = json.loads(text)
+            at, row = float(pushed["at"]), Row.of(pushed["row"])
+        except (ValueError, KeyError, TypeError) as error:
+            self._bad(str(error))
+            return
+        self.host.heard(row, at=at, now=time.time())
+        self.wake_engine()
+
+    # Whether it answers.
+
+    def _is_silent(self, why: str) -> None:
+        if not self.silent or (not self.rounds and why != self.silent):
+            _LOG.warning("the fleet's store is silent: %s; this host goes on by itself", why)
+        self.silent = why
+        self._missed = True
+
+    def _answers(self) -> None:
+        if self.silent:
+            _LOG.info("the fleet's store answers; this host is %s", self.host.name)
+            if self.rounds and self._listening is not None:
+                self._listening.cancel()  # it may wait on a connection that is as dead as ours was
+        self.silent = ""
+
+    def _known(self, read: Callable[[str], _Text], text: str) -> _Text | None:
+        """Read what the store has; what is no good is as good as nothing, and written anew."""
+        try:
+            return read(text) if text else None
+        except ValueError as error:
+            self._bad(str(error))
+            return None
+
+    def _bad(self, why: str) -> None:
+        self.bad_texts += 1
+        if self.bad_texts == 1:
+            _LOG.warning("the fleet's store has what we cannot read, and is told anew: %s", why)

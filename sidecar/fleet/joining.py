@@ -1,0 +1,62 @@
+"""Makes core one of a fleet where `store.redis` says so, and keeps it from harm by that.
+
+The Redis client is loaded by these calls alone: one host by itself does without.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policies.engine import Engine
+from policies.fleet.host import Host
+from sidecar.config import Config, ConfigError
+from sidecar.fleet import address
+
+if TYPE_CHECKING:
+    from sidecar.fleet.exchange import Exchange
+
+_LOG = logging.getLogger("sidecar.fleet")
+AGAIN_AFTER = 5.0
+"""Seconds."""
+
+
+def exchange(config: Config, engine: Engine) -> "Exchange":
+    """Join the engine with its fleet; nothing is asked yet. Raises ConfigError."""
+    from sidecar.fleet.exchange import Exchange  # noqa: PLC0415  # only a fleet pays for the client
+    from sidecar.fleet.redis_store import RedisStore  # noqa: PLC0415  # as above
+
+    try:
+        address.check(config.store.redis)
+        store = RedisStore(config.store.redis, prefix=config.fleet.prefix, password=_password(config))
+    except ValueError as error:
+        raise ConfigError(f"store.redis: {error}") from None  # the cause may carry the password
+    name = config.fleet.host or socket.gethostname()
+    return Exchange(Host(name, engine, steady=time.monotonic), store)
+
+
+async def keep_up(fleet: "Exchange", wake: Callable[[], None]) -> None:
+    """Keep exchanging until cancelled. An error of ours there is told, and this host alone for a while: mail goes on."""
+    fleet.wake_engine = wake
+    while True:
+        try:
+            await fleet.run()
+        except Exception:  # noqa: BLE001  # whatever it is, the mail of this host must not stand still for it
+            _LOG.exception("the exchange with the fleet failed; it begins again in %g s", AGAIN_AFTER)
+        await asyncio.sleep(AGAIN_AFTER)
+
+
+def _password(config: Config) -> str:
+    path = config.fleet.password_file
+    if not path:
+        return ""
+    try:
+        password = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"fleet.password_file: {path}: cannot be read: {error}") from error
+    if not password:
+        raise ConfigError(f"fleet.password_file: {path}: empty; wanted the password")
+    return password

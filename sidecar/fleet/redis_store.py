@@ -1,0 +1,192 @@
+"""Redis (or Valkey) as the fleet uses it: texts that are read with the server's time and swapped if nobody was quicker,
+and texts that are pushed. It knows no rule about what they say.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, NamedTuple, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from sidecar.fleet.address import Sentinels, sentinels
+
+ANSWER_WITHIN = 1.0
+"""Seconds. Later than that an answer is given up on; leases last several times as long."""
+KEPT = 7 * 86_400
+"""Seconds for which the store keeps what nobody has touched."""
+LISTENS = 5.0
+"""Seconds of silence on the listener's connection after which it has to prove that it lives."""
+
+# One key a script, so that a Cluster can run it anywhere. `run_id` names a life of the server: it changes with each
+# restart, and a replica that takes over has its own.
+_STAND = """
+local function stand()
+  local time, life = redis.call('TIME'), string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  return {life, time[1], time[2], redis.call('GET', KEYS[1]) or ''}
+end
+"""
+_READ = _STAND + "return stand()"
+_SWAP = (
+    _STAND
+    + """
+local now = stand()
+if now[1] ~= ARGV[1] or now[4] ~= ARGV[2] then return now end
+redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[4])
+return {}
+"""
+)
+
+
+class StoreSilent(ConnectionError):  # noqa: N818  # named for the situation: mail flows on
+    """The store did not answer in time, or not as one; `str` says what happened."""
+
+
+class Read(NamedTuple):
+    server: str
+    at: float
+    """By the server's clock."""
+    text: str
+    """Empty where there is none."""
+
+
+class Swap(NamedTuple):
+    """Put `text` where `read` was read from."""
+
+    name: str
+    read: Read
+    text: str
+
+
+class RedisStore:
+    """One connection for questions, of one task; each listener has its own."""
+
+    def __init__(self, url: str, *, prefix: str = "sidecar", password: str = "") -> None:
+        """`url` as `sidecar.fleet.address` reads it; a `password` goes before the URL's. Raises ValueError."""
+        self._prefix = prefix
+        self._url = url
+        self._sentinels = sentinels(url)
+        self._password = password
+        self._redis = self._client(wait=ANSWER_WITHIN)
+
+    def _client(self, *, wait: float | None) -> Redis:
+        options: dict[str, Any] = {
+            "socket_timeout": wait,
+            "socket_connect_timeout": ANSWER_WITHIN,
+            "retry": Retry(NoBackoff(), 0),  # a question that is sent twice may be answered twice
+            "decode_responses": True,
+        }
+        if self._password:
+            options["password"] = self._password
+        if self._sentinels is not None:
+            return self._watched(self._sentinels, options)
+        return Redis.from_url(self._url, **options)
+
+    def _watched(self, named: Sentinels, options: dict[str, Any]) -> Redis:
+        given = {"db": named.database, "username": named.user or None, "ssl": named.tls}
+        if named.password:
+            given["password"] = named.password
+        timeouts = {"socket_timeout": ANSWER_WITHIN, "socket_connect_timeout": ANSWER_WITHIN}
+        watchers = Sentinel(  # type: ignore[no-untyped-call]  # of the library
+            list(named.hosts), sentinel_kwargs={**timeouts, "ssl": named.tls}
+        )
+        return cast("Redis", watchers.master_for(named.name, **{**given, **options}))
+
+    async def read(self, names: Sequence[str]) -> list[Read]:
+        """Read texts, in the order asked for. Raises StoreSilent."""
+        return [_read(found) for found in await self._run([(_READ, name, ()) for name in names])]
+
+    async def swap(self, swaps: Sequence[Swap]) -> list[Read | None]:
+        """Swap texts; None where that was done, else what stands there meanwhile. Raises StoreSilent."""
+        calls = [(_SWAP, swap.name, (swap.read.server, swap.read.text, swap.text, str(KEPT))) for swap in swaps]
+        return [_read(found) if found else None for found in await self._run(calls)]
+
+    async def push(self, texts: Sequence[str]) -> None:
+        """Raises StoreSilent."""
+        async with self._answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for text in texts:
+                pipe.publish(self._channel, text)
+            await pipe.execute()
+
+    async def names(self, begins: str) -> list[str]:
+        """List the names of texts that begin so. Raises StoreSilent."""
+        found: list[str] = []
+        cursor: Any = 0
+        while True:
+            async with self._answering():
+                cursor, keys = await self._redis.scan(cursor, match=f"{_literal(self._key(begins)[:-1])}*", count=1_000)
+            found += [str(key).removeprefix(f"{self._prefix}:{{").removesuffix("}") for key in keys]
+            if not int(cursor):
+                return list(dict.fromkeys(found))
+
+    async def pushed(self) -> AsyncGenerator[str, None]:
+        """Give what is pushed from now on, first an empty text once we listen. Raises StoreSilent when that ends."""
+        listener = self._client(wait=None)
+        try:
+            async with listener, listener.pubsub() as channel, aclosing(self._messages(channel)) as messages:
+                async for text in messages:
+                    yield text
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreSilent(str(error) or "the listener's connection gave no sign of life") from error
+
+    async def _messages(self, channel: Any) -> AsyncGenerator[str, None]:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            await channel.subscribe(self._channel)
+        asked = False
+        while True:
+            message = await channel.get_message(timeout=ANSWER_WITHIN if asked else LISTENS)
+            if message is None:
+                if asked:
+                    raise TimeoutError
+                await channel.ping()
+            asked = message is None
+            if message is not None and message["type"] == "subscribe":
+                yield ""
+            elif message is not None and message["type"] == "message":
+                yield message["data"]
+
+    async def close(self) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.aclose()
+
+    @property
+    def _channel(self) -> str:
+        return f"{self._prefix}:rows"
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}:{{{name}}}"
+
+    async def _run(self, calls: Sequence[tuple[str, str, tuple[str, ...]]]) -> list[Any]:
+        """Run scripts, each on its key, in one go."""
+        async with self._answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for script, name, values in calls:
+                pipe.eval(script, 1, self._key(name), *values)
+            return await pipe.execute()
+
+    @contextlib.asynccontextmanager
+    async def _answering(self) -> AsyncGenerator[None, None]:
+        """Give up after ANSWER_WITHIN, and the connection with it: a late answer must not be taken for the next."""
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                yield
+        except (RedisError, OSError, TimeoutError) as error:
+            with contextlib.suppress(RedisError, OSError):
+                await self._redis.connection_pool.disconnect()
+            raise StoreSilent(str(error) or f"no answer within {ANSWER_WITHIN:g} s") from error
+
+
+def _read(found: Sequence[str]) -> Read:
+    life, seconds, micro, text = found
+    return Read(life, int(seconds) + int(micro) / 1e6, text)
+
+
+def _literal(text: str) -> str:
+    """Escape what a pattern of SCAN would take for more than itself."""
+    return "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in text)

@@ -1,0 +1,244 @@
+"""Hosts of a fleet at a real Redis: what one learns the others do at once, and what a store's troubles do to them."""
+
+import asyncio
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from policies.fleet.roll import Roll
+from policies.subqueue import State
+from sidecar.fleet.exchange import ROLL
+from sidecar.fleet.redis_store import RedisStore, StoreSilent, Swap
+from tests.redis_world import KEY, LINE, Sidecar, running_server, sidecars, slow_way, until
+
+PUSHED_WITHIN = 3.0
+HEALED_WITHIN = 5.0
+OTHER = KEY._replace(value="learned-alone.example.com")
+QUICK = 600.0
+"""Pauses of ten minutes take a second."""
+
+
+def test_a_text_is_swapped_only_for_what_was_read(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server:
+            one, two = RedisStore(server.url), RedisStore(server.url)
+            (first,), (second,) = await one.read(["a"]), await two.read(["a"])
+            assert first.text == ""
+            assert first.at == pytest.approx(time.time(), abs=5.0)
+            assert await one.swap([Swap("a", first, "one's")]) == [None]
+            (quicker,) = await two.swap([Swap("a", second, "two's")])
+            assert quicker is not None
+            assert quicker.text == "one's"
+            (other_life,) = await two.swap([Swap("a", quicker._replace(server="another"), "two's")])
+            assert other_life is not None
+            assert await two.names("a") == ["a"]
+            assert await two.names("a*") == []
+            await one.close()
+            await two.close()
+
+    asyncio.run(scene())
+
+
+def test_who_only_observes_changes_nothing(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, sidecars(server.url, 2) as (one, two):
+            two.engine.settings = two.engine.settings._replace(act=False)
+            two.open(OTHER)
+            one.open()
+            await until(lambda: one.host.parts[KEY].shared, within=PUSHED_WITHIN)
+            await asyncio.sleep(0)
+            assert two.state() == "closed"
+            assert OTHER not in one.host.parts
+
+    asyncio.run(scene())
+
+
+def test_what_one_host_opens_is_paused_on_all(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, sidecars(server.url, 5) as fleet:
+            for number in range(100):
+                key = KEY._replace(value=f"{number}.example.com")
+                fleet[number % 5].open(key)
+                await until(
+                    lambda key=key: all(each.state(key) == "paused" for each in fleet),  # type: ignore[misc]
+                    within=PUSHED_WITHIN,
+                )
+            sub = fleet[1].engine.subqueues.get(KEY._replace(value="0.example.com"))
+            assert sub is not None
+            assert sub.line == LINE
+            opened = [change for change in fleet[1].engine.telling.changes if change.key == str(sub.key)]
+            assert [change.by_whom for change in opened if change.kind == "opened"] == ["host host-0"]
+
+    asyncio.run(scene())
+
+
+def test_one_host_leads_and_all_share_one_budget(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, sidecars(server.url, 5, scale=QUICK) as fleet:
+            fleet[0].open()
+            await until(lambda: all(each.state() == "paused" for each in fleet), within=PUSHED_WITHIN)
+            for number, each in enumerate(fleet):
+                _holds(each, 10 * number)
+            await until(lambda: any(_may_probe(each) for each in fleet), within=30.0)
+            prober = next(each for each in fleet if _may_probe(each))
+            assert sum(_may_probe(each) for each in fleet) == 1
+            assert prober is not fleet[0]  # that one holds nothing
+            sub = prober.engine.subqueues.get(KEY)
+            assert sub is not None
+            sub.machine.allowance(now=time.time(), held=sub.held)
+            assert sub.machine.state is State.PROBING
+            sub.machine.accepted(began=time.time(), now=time.time())
+            sub.machine._pace.rate = 40.0
+            await until(lambda: all(each.state() == "ramping" for each in fleet), within=10.0)
+            await until(lambda: sum(map(_rate, fleet)) > 36.0, within=20.0)
+            assert sum(map(_rate, fleet)) <= sub.machine.pace * 1.001
+            assert _rate(fleet[0]) == 0.0
+            server.kill()
+            await until(lambda: not any(map(_rate, fleet)), within=8.0)  # leases end, and no flood follows
+            await server.start()
+
+    asyncio.run(scene())
+
+
+def _holds(each: Sidecar, count: int) -> None:
+    sub = each.engine.subqueues.get(KEY)
+    assert sub is not None
+    sub.held = count
+
+
+def _may_probe(each: Sidecar) -> bool:
+    return each.host.parts[KEY].may_probe()
+
+
+def _rate(each: Sidecar) -> float:
+    return each.host.parts[KEY].rate(50.0)
+
+
+@pytest.mark.parametrize("trouble", ["killed and empty", "stopped"])
+def test_the_last_known_state_is_kept_and_all_agree_again_after_a_trouble(tmp_path: Path, trouble: str) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, sidecars(server.url, 3) as fleet:
+            fleet[0].open()
+            await until(lambda: fleet[0].agrees_with(fleet[1:]), within=PUSHED_WITHIN)
+            if trouble == "stopped":
+                server.send(signal.SIGSTOP)
+            else:
+                server.kill()
+            await until(lambda: all(each.exchange.silent for each in fleet), within=10.0)
+            asked = time.monotonic()
+            assert not any(_may_probe(each) or _rate(each) for each in fleet)
+            assert time.monotonic() - asked < 0.1  # nobody waits for the store
+            assert {each.state() for each in fleet} == {"paused"}
+            fleet[2].open(OTHER)
+            if trouble == "stopped":
+                await asyncio.sleep(10.0)  # long enough for leases to end and listeners to doubt
+                server.send(signal.SIGCONT)
+            else:
+                await server.start()
+            await until(
+                lambda: fleet[0].agrees_with(fleet[1:]) and all(each.state(OTHER) == "paused" for each in fleet),
+                within=HEALED_WITHIN,
+            )
+
+    asyncio.run(scene())
+
+
+def test_a_store_that_answers_too_late_is_silent_until_it_is_quick_again(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with (
+            running_server(tmp_path) as server,
+            slow_way(server, tmp_path / "slow.sock") as way,
+            sidecars(way.url, 2) as fleet,
+        ):
+            fleet[0].open()
+            await until(lambda: fleet[0].agrees_with(fleet[1:]), within=PUSHED_WITHIN)
+            way.delay = 1.5
+            await until(lambda: all(each.exchange.silent for each in fleet), within=15.0)
+            fleet[0].open(OTHER)
+            way.delay = 0.0
+            await until(lambda: fleet[1].state(OTHER) == "paused", within=HEALED_WITHIN)
+
+    asyncio.run(scene())
+
+
+def test_without_a_store_at_the_start_each_host_goes_by_itself_and_they_meet_later(tmp_path: Path) -> None:
+    async def scene() -> None:
+        url = f"unix://{tmp_path / 'redis.sock'}"
+        async with sidecars(url, 2, met=False) as fleet:
+            await until(lambda: all(each.exchange.silent not in {"", "not asked yet"} for each in fleet), within=10.0)
+            fleet[0].open()
+            sub = fleet[0].engine.subqueues.get(KEY)
+            assert sub is not None
+            assert sub.machine.fleet is not None
+            assert sub.machine.fleet.may_probe()
+            assert sub.machine.fleet.rate(7.0) == 7.0
+            async with running_server(tmp_path):
+                await until(lambda: fleet[1].state() == "paused", within=HEALED_WITHIN)
+
+    asyncio.run(scene())
+
+
+def test_what_is_closed_by_hand_is_closed_on_all(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, sidecars(server.url, 3) as fleet:
+            fleet[0].open()
+            await until(lambda: fleet[0].agrees_with(fleet[1:]), within=PUSHED_WITHIN)
+            fleet[1].engine.close(KEY, by_whom="postmaster", now=time.time())
+            await until(lambda: {each.state() for each in fleet} == {"closed"}, within=PUSHED_WITHIN)
+            fleet[2].open()
+            await until(lambda: {each.state() for each in fleet} == {"paused"}, within=PUSHED_WITHIN)
+
+    asyncio.run(scene())
+
+
+def test_a_host_that_comes_later_learns_what_is_open(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, sidecars(server.url, 2) as fleet:
+            for number in range(40):
+                fleet[0].open(KEY._replace(value=f"{number}.example.com"))
+            await until(lambda: len(fleet[1].host.parts) == 40, within=PUSHED_WITHIN)
+            late = Sidecar("late", server.url)
+            task = asyncio.create_task(late.run())
+            await until(lambda: len(late.engine.subqueues.all()) == 40, within=HEALED_WITHIN)
+            await until(lambda: len(fleet[0].host.standing()["hosts"]) == 3, within=5.0)  # type: ignore[arg-type]
+            await until(lambda: _settles(server.url), within=5.0)
+            task.cancel()  # who stops leaves, so that no majority counts it
+            await asyncio.gather(task, return_exceptions=True)
+            await until(lambda: len(fleet[0].host.standing()["hosts"]) == 2, within=5.0)  # type: ignore[arg-type]
+
+    asyncio.run(scene())
+
+
+async def _settles(url: str) -> bool:
+    """Have the roll believe that it is older than it is: a young one is told again of who has left."""
+    store = RedisStore(url)
+    (read,) = await store.read([ROLL])
+    done = await store.swap([Swap(ROLL, read, replace(Roll.read(read.text), settled=0.0).text())])
+    await store.close()
+    return done == [None]
+
+
+def test_an_account_of_the_store_needs_no_more_than_is_documented(tmp_path: Path) -> None:
+    async def scene() -> None:
+        password = "secret"  # noqa: S105  # of this test's server
+        rights = f"on >{password} resetchannels &sidecar:* ~sidecar:* -@all +eval +time +info +get +set +scan +publish"
+        rights += " +subscribe +ping +hello +select +auth"
+        options = ("--user", "default", "off", "--user", "sidecar", *rights.split())
+        async with running_server(tmp_path, *options) as server:
+            fleet = [Sidecar(f"host-{n}", f"unix://sidecar@{server.socket}", password=password) for n in range(2)]
+            tasks = [asyncio.create_task(each.run()) for each in fleet]
+            await until(lambda: all(each.exchange.rounds for each in fleet), within=10.0)
+            fleet[0].open()
+            await until(lambda: fleet[1].state() == "paused", within=PUSHED_WITHIN)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            stranger = RedisStore(server.url)
+            with pytest.raises(StoreSilent):
+                await stranger.read(["a"])
+            await stranger.close()
+
+    asyncio.run(scene())
