@@ -62,11 +62,11 @@ class Fleet:
 
     def round(self, host: Host) -> None:
         """As the exchange goes it: the roll, then the books that are due."""
-        host.look()
+        due = host.look(list(host.parts))
         if not self.store.answers or host.name in self.cut:
             return
         self._enrol(host)
-        for key in host.due():
+        for key in due:
             self._attend(host, key)
 
     def _enrol(self, host: Host) -> None:

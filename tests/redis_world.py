@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket as socketlib
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -25,9 +26,11 @@ KEY = Key("dkim-domain", "example.com", "google")
 class Server:
     """On a socket of its own, without a file of what it knows."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, begins: str = "") -> None:
+        """`options` go before ours; `begins`: a file with settings."""
         self.socket = folder / "redis.sock"
         self._options = options
+        self._file = [begins] if begins else []
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -38,7 +41,7 @@ class Server:
         settings = {"port": "0", "unixsocket": str(self.socket), "save": "", "appendonly": "no"}
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
         self._process = subprocess.Popen(  # noqa: ASYNC220  # returns at once
-            ["redis-server", *words, "--dir", str(self.socket.parent), *self._options],
+            ["redis-server", *self._file, *words, "--dir", str(self.socket.parent), *self._options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -87,6 +90,61 @@ async def running_server(folder: Path, *options: str) -> AsyncIterator[Server]:
         yield server
     finally:
         server.kill()
+
+
+@contextlib.asynccontextmanager
+async def watched(folder: Path) -> AsyncIterator[tuple[Server, int]]:
+    """Run a primary, its replica, and a Sentinel that calls them `mail`; the primary and the Sentinel's port."""
+    ports = free_port(), free_port(), free_port()
+    paths = [folder / name for name in ("primary", "replica", "sentinel")]
+    for path in paths:
+        path.mkdir()
+    watcher = paths[2] / "sentinel.conf"
+    watcher.write_text(
+        f"sentinel monitor mail 127.0.0.1 {ports[0]} 1\nsentinel down-after-milliseconds mail 500\n"
+        "sentinel failover-timeout mail 5000\n"
+    )
+    fast = ("--repl-diskless-sync-delay", "0", "--bind", "127.0.0.1")
+    servers = [
+        Server(paths[0], *fast, "--port", str(ports[0])),
+        Server(paths[1], *fast, "--port", str(ports[1]), "--replicaof", "127.0.0.1", str(ports[0])),
+        Server(paths[2], "--port", str(ports[2]), "--bind", "127.0.0.1", "--sentinel", begins=str(watcher)),
+    ]
+    try:
+        for server in servers:
+            await server.start()
+        await until(lambda: _sees_a_replica(paths[2] / "redis.sock"), within=30.0)
+        yield servers[0], ports[2]
+    finally:
+        for server in servers:
+            server.kill()
+
+
+async def _sees_a_replica(sentinel: Path) -> bool:
+    reader, writer = await asyncio.open_unix_connection(str(sentinel))
+    writer.write(b"SENTINEL REPLICAS mail\r\n")
+    said = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return said.startswith(b"*") and int(said[1:]) > 0
+
+
+def free_port() -> int:
+    with socketlib.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+def certificate(folder: Path) -> dict[str, Path]:
+    """Make one that is its own authority, for localhost."""
+    files = {"cert": folder / "cert.pem", "key": folder / "key.pem"}
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run(
+        ["openssl", *words.split(), "-out", str(files["cert"]), "-keyout", str(files["key"])],
+        check=True,
+        capture_output=True,
+    )
+    return {**files, "ca-cert": files["cert"]}
 
 
 class Sidecar:

@@ -12,7 +12,18 @@ from policies.fleet.roll import Roll
 from policies.subqueue import State
 from sidecar.fleet.exchange import ROLL
 from sidecar.fleet.redis_store import RedisStore, StoreSilent, Swap
-from tests.redis_world import KEY, LINE, Sidecar, running_server, sidecars, slow_way, until
+from tests.redis_world import (
+    KEY,
+    LINE,
+    Sidecar,
+    certificate,
+    free_port,
+    running_server,
+    sidecars,
+    slow_way,
+    until,
+    watched,
+)
 
 PUSHED_WITHIN = 3.0
 HEALED_WITHIN = 5.0
@@ -240,5 +251,46 @@ def test_an_account_of_the_store_needs_no_more_than_is_documented(tmp_path: Path
             with pytest.raises(StoreSilent):
                 await stranger.read(["a"])
             await stranger.close()
+
+    asyncio.run(scene())
+
+
+def test_tls_and_its_certificate_are_checked(tmp_path: Path) -> None:
+    async def scene() -> None:
+        port = free_port()
+        files = certificate(tmp_path)
+        options = ("--tls-port", str(port), "--tls-auth-clients", "no")
+        async with running_server(
+            tmp_path, *options, *(word for name in files for word in (f"--tls-{name}-file", str(files[name])))
+        ):
+            url = f"rediss://localhost:{port}/0"
+            trusting, stranger = RedisStore(f"{url}?ssl_ca_certs={files['cert']}"), RedisStore(url)
+            (read,) = await trusting.read(["a"])
+            assert read.server
+            with pytest.raises(StoreSilent, match="certificate verify failed"):
+                await stranger.read(["a"])
+            await trusting.close()
+            await stranger.close()
+
+    asyncio.run(scene())
+
+
+def test_a_failover_by_sentinels_is_followed(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with watched(tmp_path) as (primary, sentinel_port):
+            url = f"sentinel://127.0.0.1:{sentinel_port}/mail"
+            async with sidecars(url, 2) as fleet:
+                fleet[0].open()
+                await until(lambda: fleet[1].state() == "paused", within=PUSHED_WITHIN)
+                before = fleet[0].host.contact.server
+                primary.kill()
+                await until(
+                    lambda: all(not each.exchange.silent and each.host.contact.server != before for each in fleet),
+                    within=60.0,
+                )
+                assert {each.state() for each in fleet} == {"paused"}
+                fleet[1].open(OTHER)
+                await until(lambda: fleet[0].state(OTHER) == "paused", within=HEALED_WITHIN)
+                await until(lambda: fleet[0].agrees_with(fleet[1:]), within=HEALED_WITHIN)
 
     asyncio.run(scene())

@@ -4,7 +4,7 @@ It stands between the engine, whose sub-queues move by themselves, and the rows 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from policies.engine import Engine
 from policies.fleet.book import Book, Wish, Word
@@ -181,19 +181,28 @@ class Host:
             case State.CLOSED:
                 part.order = State.CLOSED
 
-    def look(self) -> None:
-        """Bring up to date what we need, what was accepted, and the pace that we set where we lead."""
+    def look(self, keys: Iterable[Key]) -> list[Key]:
+        """Bring up to date what we need, what was accepted, and the pace that we set where we lead.
+
+        Of these keys, list those whose books are to be asked for now. Keys that are over are forgotten.
+        """
         now = self.steady()
-        for sub in self._engine.subqueues.all():
-            part = self.parts.get(sub.key)
-            if part is None or sub.machine.fleet is not part:
+        due = []
+        for key in keys:
+            part, sub = self.parts.get(key), self._engine.subqueues.get(key)
+            if part is None:
                 continue
-            lately, part.accepted = sub.machine.taken - part.accepted, sub.machine.taken
-            part.need = 0 if sub.machine.state is State.PAUSED else sub.held + max(0, lately)
-            self._lead(sub, part, now)
-        for key in [key for key, part in self.parts.items() if self._is_over(key, part)]:
-            del self.parts[key]
-            self.urgent.discard(key)
+            if sub is None and self._is_over(part):
+                del self.parts[key]
+                self.urgent.discard(key)
+                continue
+            if sub is not None and sub.machine.fleet is part:
+                lately, part.accepted = sub.machine.taken - part.accepted, sub.machine.taken
+                part.need = 0 if sub.machine.state is State.PAUSED else sub.held + max(0, lately)
+                self._lead(sub, part, now)
+            if key in self.urgent or part.ask_again(now=now) <= now:
+                due.append(key)
+        return due
 
     def _lead(self, sub: OpenSubQueue, part: Part, now: float) -> None:
         token, row = part.replica.token(now=now), part.replica.row
@@ -202,16 +211,10 @@ class Host:
         if row.state is State.PROBING or row.ceiling != sub.machine.pace:
             part.word = Word(token, State.RAMPING, sub.machine.pace)
 
-    def _is_over(self, key: Key, part: Part) -> bool:
-        over = part.replica.row.state is State.CLOSED and part.replica.is_shared and part.is_settled()
-        return over and self._engine.subqueues.get(key) is None
+    def _is_over(self, part: Part) -> bool:
+        return part.replica.row.state is State.CLOSED and part.replica.is_shared and part.is_settled()
 
     # What the store says.
-
-    def due(self) -> list[Key]:
-        """List the keys whose books are to be asked for now."""
-        now = self.steady()
-        return [key for key, part in self.parts.items() if key in self.urgent or part.ask_again(now=now) <= now]
 
     def found(self, rows: Mapping[Key, Row], *, at: float, now: float) -> None:
         """Take all rows that a store has, at `at` of its clock. What it lacks is told by whom it was changed last."""

@@ -34,8 +34,10 @@ AT_ONCE = 16
 """Books that are asked for in one go: about a millisecond of reading and writing them."""
 TRY_AGAIN = 1.0
 """Seconds between two attempts at a store that is silent."""
-LOOK = 0.5
-"""Seconds between two looks at all sub-queues."""
+LOOK = 0.5 * ROUND
+"""Seconds between two looks at all sub-queues ..."""
+LOOKED_AT = 500
+"""... so many of them in one go: less than a millisecond."""
 
 
 class _Visit(NamedTuple):
@@ -118,18 +120,19 @@ class Exchange:
         Whoever cannot reach all books does not go on proving that he is here: he would be lent nothing, and be
         left nothing to go on with either.
         """
-        whole = now - self._looked >= LOOK
-        if whole:
-            self._looked = now
-            self.host.look()
         if now - self._enrolled >= 0.7 * ROUND:
             await self._enrol()
         if self._missed:
             await self._catch_up()
-        due = self.host.due() if whole else [key for key in self.host.urgent if key in self.host.parts]
-        for start in range(0, len(due), AT_ONCE):
-            await self._attend(due[start : start + AT_ONCE])
-        if due:
+        whole = now - self._looked >= LOOK
+        self._looked = now if whole else self._looked
+        keys = list(self.host.parts if whole else self.host.urgent)
+        for start in range(0, len(keys), LOOKED_AT):
+            due = self.host.look(keys[start : start + LOOKED_AT])
+            for first in range(0, len(due), AT_ONCE):
+                await self._attend(due[first : first + AT_ONCE])
+            await asyncio.sleep(0)
+        if keys:
             self.wake_engine()
 
     async def _enrol(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -72,9 +72,10 @@ class RedisStore:
         self._url = url
         self._sentinels = sentinels(url)
         self._password = password
-        self._redis = self._client(wait=ANSWER_WITHIN)
+        self._redis, self._watchers = self._clients(wait=ANSWER_WITHIN)
 
-    def _client(self, *, wait: float | None) -> Redis:
+    def _clients(self, *, wait: float | None) -> tuple[Redis, list[Redis]]:
+        """Make a client of the server, and those of the Sentinels that tell where it is."""
         options: dict[str, Any] = {
             "socket_timeout": wait,
             "socket_connect_timeout": ANSWER_WITHIN,
@@ -85,9 +86,9 @@ class RedisStore:
             options["password"] = self._password
         if self._sentinels is not None:
             return self._watched(self._sentinels, options)
-        return Redis.from_url(self._url, **options)
+        return Redis.from_url(self._url, **options), []
 
-    def _watched(self, named: Sentinels, options: dict[str, Any]) -> Redis:
+    def _watched(self, named: Sentinels, options: dict[str, Any]) -> tuple[Redis, list[Redis]]:
         given = {"db": named.database, "username": named.user or None, "ssl": named.tls}
         if named.password:
             given["password"] = named.password
@@ -95,7 +96,7 @@ class RedisStore:
         watchers = Sentinel(  # type: ignore[no-untyped-call]  # of the library
             list(named.hosts), sentinel_kwargs={**timeouts, "ssl": named.tls}
         )
-        return cast("Redis", watchers.master_for(named.name, **{**given, **options}))
+        return watchers.master_for(named.name, **{**given, **options}), watchers.sentinels
 
     async def read(self, names: Sequence[str]) -> list[Read]:
         """Read texts, in the order asked for. Raises StoreSilent."""
@@ -127,13 +128,15 @@ class RedisStore:
 
     async def pushed(self) -> AsyncGenerator[str, None]:
         """Give what is pushed from now on, first an empty text once we listen. Raises StoreSilent when that ends."""
-        listener = self._client(wait=None)
+        listener, watchers = self._clients(wait=None)
         try:
             async with listener, listener.pubsub() as channel, aclosing(self._messages(channel)) as messages:
                 async for text in messages:
                     yield text
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreSilent(str(error) or "the listener's connection gave no sign of life") from error
+        finally:
+            await _close(watchers)
 
     async def _messages(self, channel: Any) -> AsyncGenerator[str, None]:
         async with asyncio.timeout(ANSWER_WITHIN):
@@ -152,8 +155,7 @@ class RedisStore:
                 yield message["data"]
 
     async def close(self) -> None:
-        with contextlib.suppress(RedisError, OSError):
-            await self._redis.aclose()
+        await _close([self._redis, *self._watchers])
 
     @property
     def _channel(self) -> str:
@@ -180,6 +182,12 @@ class RedisStore:
             with contextlib.suppress(RedisError, OSError):
                 await self._redis.connection_pool.disconnect()
             raise StoreSilent(str(error) or f"no answer within {ANSWER_WITHIN:g} s") from error
+
+
+async def _close(clients: Sequence[Redis]) -> None:
+    for client in clients:
+        with contextlib.suppress(RedisError, OSError):
+            await client.aclose()
 
 
 def _read(found: Sequence[str]) -> Read:

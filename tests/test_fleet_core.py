@@ -1,0 +1,150 @@
+"""Two core processes at one Redis: a line in one host's log holds mail on the other, and no Redis keeps nobody waiting."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.control import ask_core
+from sidecar.lab.private_postfix import PrivatePostfix
+from tests.redis_world import Server, running_server, until
+from tests.world import GOOGLE_DKIM
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.postfix
+
+
+@pytest.fixture(scope="module")
+def postfix(tmp_path_factory: pytest.TempPathFactory) -> PrivatePostfix:
+    directory = tmp_path_factory.mktemp("fleet")
+    instance = PrivatePostfix(directory / "postfix", main_cf={"enable_long_queue_ids": "yes"})
+    os.utime(instance.config_directory / "main.cf", (1, 1))  # Postfix waits for a main.cf that was just written
+    return instance
+
+
+class Core:
+    """One host: its directory, its log, its process."""
+
+    def __init__(self, directory: Path, postfix: PrivatePostfix, url: str) -> None:
+        directory.mkdir()
+        self.directory = directory
+        self.log = directory / "mail.log"
+        self.log.touch()
+        self.config = directory / "sidecar.toml"
+        self.config.write_text(
+            f'mode = "act"\nruntime_directory = "{directory}"\n[log]\nsource = "{self.log}"\n'
+            f'[policy]\nlisten = ["unix:{directory}/policy"]\n'
+            f'[store]\npath = "{directory}"\nredis = "{url}"\n[fleet]\nhost = "{directory.name}"\n'
+            f'[postfix]\nconfig_directory = "{postfix.config_directory}"\n'
+        )
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+        command = [sys.executable, "-m", "sidecar", "--config", str(self.config), "core"]
+        with (self.directory / "said").open("wb") as said:
+            process = subprocess.Popen(command, stderr=said, cwd=ROOT)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+    def ask(self, command: str) -> dict[str, Any]:
+        return ask_core(self.directory / "control", {"command": command})
+
+    def reaches_the_store(self) -> bool:
+        if not (self.directory / "control").exists():
+            return False
+        fleet = self.ask("status")["fleet"]
+        return fleet["rounds"] >= 2 and not fleet["silent"]
+
+    def state(self, key: str) -> str:
+        return next((sub["state"] for sub in self.ask("status")["subqueues"] if sub["key"] == key), "closed")
+
+    def is_refused(self, number: int) -> str:
+        """A mail of a domain of its own is deferred here; its sub-queue's key."""
+        domain, queue_id = f"burst{number}.example", f"4WzBBB{number:04d}".translate(_LETTERS) + "zB"
+        now = datetime.now(tz=UTC).isoformat(timespec="microseconds")
+        relay = "gmail-smtp-in.l.google.com[192.0.2.1]"
+        refusal = f"host {relay} said: {GOOGLE_DKIM.format(domain=domain)} (in reply to end of DATA command)"
+        with self.log.open("a") as log:
+            log.write(
+                f"{now} mx1 postfix/qmgr[100]: {queue_id}: from=<news@{domain}>, size=1000, nrcpt=1 (queue active)\n"
+                f"{now} mx1 postfix/smtp[200]: {queue_id}: to=<user@gmail.com>, relay={relay}:25, delay=1, "
+                f"delays=0/0/0/1, dsn=4.7.28, status=deferred ({refusal})\n"
+            )
+        return f"dkim-domain:{domain}@google"
+
+
+NAMES = ["mx1", "mx2"]
+_LETTERS = str.maketrans("0123456789", "BCDFGHJKLM")
+
+
+@contextlib.asynccontextmanager
+async def two(tmp_path: Path, postfix: PrivatePostfix, server: Server) -> AsyncIterator[tuple[Core, Core]]:
+    one, other = (Core(tmp_path / name, postfix, server.url) for name in NAMES)
+    with one.running(), other.running():
+        await until(lambda: one.reaches_the_store() and other.reaches_the_store(), within=60.0)
+        yield one, other
+
+
+def test_a_line_in_one_host_s_log_pauses_the_key_on_the_other(tmp_path: Path, postfix: PrivatePostfix) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, two(tmp_path, postfix, server) as (one, other):
+            for number in range(5):
+                key = one.is_refused(number)
+                await until(lambda key=key: other.state(key) == "paused", within=3.0)  # type: ignore[misc]
+            (shown,) = (sub for sub in other.ask("status")["subqueues"] if sub["key"] == key)
+            assert shown["fleet"]["host"] == "mx1"
+            assert "421-4.7.28" in shown["opened_by"]["line"]
+            await until(lambda: [host["host"] for host in other.ask("status")["fleet"]["hosts"]] == NAMES, within=10.0)
+
+    asyncio.run(scene())
+
+
+def test_a_redis_that_hangs_and_dies_keeps_no_answer_waiting_and_is_found_again(
+    tmp_path: Path, postfix: PrivatePostfix
+) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, two(tmp_path, postfix, server) as (one, other):
+            server.send(signal.SIGSTOP)  # what is asked of it now hangs
+            await until(lambda: bool(one.ask("status")["fleet"]["silent"]), within=10.0)
+            key = one.is_refused(7)
+            await until(lambda: one.state(key) == "paused", within=3.0)
+            assert other.state(key) == "closed"
+            server.kill()
+            await server.start()
+            await until(lambda: other.state(key) == "paused", within=5.0)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redi://user:hidden@127.0.0.1", "store.redis: 'redi' is none of redis, rediss, unix, sentinel, sentinels"),
+        ("redis://user:hidden@", "store.redis: redis:// names no host"),
+        ("sentinel://user:hidden@a:1,b:2", "store.redis: sentinel:// lacks"),
+        ("sentinel://user:hidden@a:x/mail", "store.redis: 'a:x' is no HOST[:PORT]"),
+        ("unix://", "store.redis: unix:// names no socket"),
+        ("redis://user:hidden@host/0?db=x", "store.redis: "),
+    ],
+)
+def test_a_url_that_is_none_is_told_without_its_password(
+    tmp_path: Path, postfix: PrivatePostfix, url: str, says: str
+) -> None:
+    core = Core(tmp_path / "mx1", postfix, url)
+    with core.running() as process:
+        assert process.wait(timeout=60) == 2
+    said = (core.directory / "said").read_text()
+    assert says in said
+    assert "hidden" not in said
+    assert "Traceback" not in said
