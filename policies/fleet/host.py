@@ -14,6 +14,7 @@ from policies.fleet.terms import NEVER, ROUND, SILENT_AFTER
 from policies.key import Key
 from policies.parked import OpenSubQueue
 from policies.subqueue import State
+from policies.subqueues import IP_TYPES
 
 RECONCILED = 30.0
 """Seconds after which a book is looked at in which nothing is wanted: what was pushed may have been lost."""
@@ -253,6 +254,8 @@ class Host:
 
     def heard(self, row: Row, *, at: float, now: float) -> None:
         """Take a row that was pushed, or found in the store, at `at` of its clock."""
+        if row.key.type in IP_TYPES:  # no host of ours says so, and it would hold all of our mail to a provider
+            return
         part, steady = self.parts.get(row.key), self.steady()
         if part is None:
             if row.state is State.CLOSED:
@@ -301,6 +304,7 @@ class Host:
         now = self.steady()
         return {
             "host": self.name,
+            "takes_part": self.takes_part,
             "server": self.contact.server,
             "majority": self.contact.standing.quorate,
             "alone": self.contact.is_alone(now=now),
