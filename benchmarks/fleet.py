@@ -1,6 +1,6 @@
 """300 simulated hosts (engines and their exchange, no Postfix) at a real Redis: operations, memory, how soon all agree.
 
-    python -m benchmarks.fleet [--hosts 300] [--processes 4] [--keys 100] [--seconds 30]
+    python benchmarks/fleet.py [--hosts 300] [--processes 4] [--keys 100] [--seconds 30]
 
 Every host holds mail of some ramping keys, so all of them ask for their part each round; one host of a process opens
 a new sub-queue every second, and every process tells when all of its hosts have paused it.

@@ -34,6 +34,8 @@ AT_ONCE = 16
 """Books that are asked for in one go: about a millisecond of reading and writing them."""
 TRY_AGAIN = 1.0
 """Seconds between two attempts at a store that is silent."""
+READ_BY_ALL = 5_000.0
+"""Books a second, about, over which hosts spread that all have to read everything at once."""
 LOOK = 0.5 * ROUND
 """Seconds between two looks at all sub-queues ..."""
 LOOKED_AT = 500
@@ -70,7 +72,8 @@ class Exchange:
         self._missed = True
         """Rows may have been pushed that we did not hear."""
         self._enrolled = self._looked = -math.inf
-        self._listening: asyncio.Task[None] | None = None
+        self._unsaid: dict[Key, str] = {}
+        """Rows that are in the store, and not pushed yet."""
         host.stirred = self._wake.set
 
     async def run(self) -> None:
@@ -124,6 +127,7 @@ class Exchange:
             await self._enrol()
         if self._missed:
             await self._catch_up()
+        await self._say()
         whole = now - self._looked >= LOOK
         self._looked = now if whole else self._looked
         keys = list(self.host.parts if whole else self.host.urgent)
@@ -176,26 +180,34 @@ class Exchange:
 
     async def _swapped(self, visits: Sequence["_Visit"], sent: float) -> None:
         """Take what the books have for us, and push the rows that are new."""
-        news = []
         for key, read, before, wish, book in visits:
             self.host.answered(key, book, wish, at=read.at, sent=sent, now=time.time())
             if before is None or before.row != book.row:
-                news.append(json.dumps({"at": read.at, "row": book.row.values()}))
-        if news:
-            await self._store.push(news)
+                self._unsaid[key] = json.dumps({"at": read.at, "row": book.row.values()})
+        await self._say()
+
+    async def _say(self) -> None:
+        """Push what is not pushed yet; what the store does not take is kept for the next round."""
+        if self._unsaid:
+            said, self._unsaid = self._unsaid, {}
+            try:
+                await self._store.push(list(said.values()))
+            except StoreSilent:
+                self._unsaid = {**said, **self._unsaid}
+                raise
 
     async def _catch_up(self) -> None:
         """Hear of all books, those as well that we never heard of, and tell those that the store lacks."""
         self._missed = False
         try:
             names = await self._store.names(BOOK)
+            await asyncio.sleep(random.uniform(0, len(names) / READ_BY_ALL))
             rows: dict[Key, Row] = {}
             at = 0.0
             for start in range(0, len(names), AT_ONCE):
-                for read in await self._store.read(names[start : start + AT_ONCE]):
-                    at = read.at
-                    if (book := self._known(Book.read, read.text)) is not None:
-                        rows[book.row.key] = book.row
+                at, texts = await self._store.texts(names[start : start + AT_ONCE])
+                books = (self._known(Book.read, text) for text in texts)
+                rows |= {book.row.key: book.row for book in books if book is not None}
         except StoreSilent:
             self._missed = True
             raise
@@ -218,12 +230,8 @@ class Exchange:
 
     async def _listen(self) -> None:
         while True:
-            self._listening = asyncio.create_task(self._hear())
-            with contextlib.suppress(StoreSilent, asyncio.CancelledError):
-                await self._listening
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise asyncio.CancelledError
-            self._missed = True
+            with contextlib.suppress(StoreSilent):
+                await self._hear()
             await asyncio.sleep(random.uniform(0.25, 0.75))
 
     async def _hear(self) -> None:
@@ -251,13 +259,10 @@ class Exchange:
         if not self.silent or (not self.rounds and why != self.silent):
             _LOG.warning("the fleet's store is silent: %s; this host goes on by itself", why)
         self.silent = why
-        self._missed = True
 
     def _answers(self) -> None:
         if self.silent:
             _LOG.info("the fleet's store answers; this host is %s", self.host.name)
-            if self.rounds and self._listening is not None:
-                self._listening.cancel()  # it may wait on a connection that is as dead as ours was
         self.silent = ""
 
     def _known(self, read: Callable[[str], _Text], text: str) -> _Text | None:
