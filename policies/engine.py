@@ -36,8 +36,8 @@ from policies.senders import SenderHabits
 from policies.sent_as import SentMail, list_headers
 from policies.site import Settings
 from policies.stream import stream
-from policies.subqueue import State
-from policies.subqueues import BY_HAND, IP_TYPES, SubQueues, Unsigned
+from policies.subqueue import State, SubQueue
+from policies.subqueues import BY_HAND, DOMAIN_TYPES, IP_TYPES, SubQueues, Unsigned
 from policies.suppression import Suppressing
 from policies.taking import Taking
 from policies.telling import Telling
@@ -501,9 +501,9 @@ class Engine:
         return True
 
     def concerns_others(self, sub: OpenSubQueue) -> bool:
-        """Whether a sub-queue is of our sending domains, and not of this host's address or of what is to be repaired."""
-        local = sub.key.type in IP_TYPES or sub.rule.startswith(RULE)
-        return not local and not self._outcomes.waits_for_repair(sub.rule)
+        """Whether a sub-queue is of our sending domains, and holds; not of our address or of what is to be repaired."""
+        held = sub.key.type in DOMAIN_TYPES and sub.parks
+        return held and not sub.rule.startswith(RULE) and not self._outcomes.waits_for_repair(sub.rule)
 
     def follow(self, row: Row, *, left: float, now: float) -> None:
         """Do as another host of the fleet does with a key; `left`: seconds that its pause lasts from now on."""
@@ -513,6 +513,8 @@ class Engine:
             if row.state is State.CLOSED:
                 return
             sub = self.open(row.key, rule=row.rule, line=row.line, by_whom=by_whom, now=now)
+        if not isinstance(sub.machine, SubQueue):
+            return
         sub.machine.follow(row.state, pace=row.ceiling, pause=row.until - row.since, left=left, now=now)
         sub.dirty = True
         self.subqueues.schedule(sub, now=now)

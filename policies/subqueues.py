@@ -22,6 +22,8 @@ from policies.telling import Telling
 
 IP_TYPES: Final = frozenset({"ip", "netblock", "host"})
 """Keys that concern all mail of this host to the provider."""
+DOMAIN_TYPES = frozenset({"dkim-domain", "spf-domain", "from-domain", "sender-domain"})
+"""Keys that concern a sender's mail from any host."""
 STOPPED: Final = frozenset({State.PAUSED, State.PROBING})
 """States in which queued mail is taken."""
 BY_HAND: Final = "by-hand"

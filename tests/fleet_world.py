@@ -10,6 +10,7 @@ from policies.fleet.host import Host
 from policies.fleet.roll import Roll, enrol
 from policies.fleet.terms import ROUND
 from policies.key import Key
+from policies.subqueue import SubQueue
 from tests.world import Judge, World
 
 
@@ -95,6 +96,7 @@ class Fleet:
         """A host's sidecar begins again, from what it stored."""
         world = self.worlds[number]
         for sub in world.engine.subqueues.all():
+            assert isinstance(sub.machine, SubQueue)
             sub.machine.fleet = None
         self.hosts[number] = self._host(number, world)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from policies.fleet.roll import Roll
-from policies.subqueue import State
+from policies.subqueue import State, SubQueue
 from sidecar.fleet.exchange import ROLL
 from sidecar.fleet.redis_store import RedisStore, StoreSilent, Swap
 from tests.redis_world import (
@@ -97,15 +97,14 @@ def test_one_host_leads_and_all_share_one_budget(tmp_path: Path) -> None:
             prober = next(each for each in fleet if _may_probe(each))
             assert sum(_may_probe(each) for each in fleet) == 1
             assert prober is not fleet[0]  # that one holds nothing
-            sub = prober.engine.subqueues.get(KEY)
-            assert sub is not None
-            sub.machine.allowance(now=time.time(), held=sub.held)
-            assert sub.machine.state is State.PROBING
-            sub.machine.accepted(began=time.time(), now=time.time())
-            sub.machine._pace.rate = 40.0
+            machine = _machine(prober)
+            machine.allowance(now=time.time(), held=10)
+            assert machine.state is State.PROBING
+            machine.accepted(began=time.time(), now=time.time())
+            machine._pace.rate = 40.0
             await until(lambda: all(each.state() == "ramping" for each in fleet), within=10.0)
             await until(lambda: sum(map(_rate, fleet)) > 36.0, within=20.0)
-            assert sum(map(_rate, fleet)) <= sub.machine.pace * 1.001
+            assert sum(map(_rate, fleet)) <= machine.pace * 1.001
             assert _rate(fleet[0]) == 0.0
             server.kill()
             await until(lambda: not any(map(_rate, fleet)), within=8.0)  # leases end, and no flood follows
@@ -118,6 +117,13 @@ def _holds(each: Sidecar, count: int) -> None:
     sub = each.engine.subqueues.get(KEY)
     assert sub is not None
     sub.held = count
+
+
+def _machine(each: Sidecar) -> SubQueue:
+    sub = each.engine.subqueues.get(KEY)
+    assert sub is not None
+    assert isinstance(sub.machine, SubQueue)
+    return sub.machine
 
 
 def _may_probe(each: Sidecar) -> bool:
@@ -181,11 +187,10 @@ def test_without_a_store_at_the_start_each_host_goes_by_itself_and_they_meet_lat
         async with sidecars(url, 2, met=False) as fleet:
             await until(lambda: all(each.exchange.silent not in {"", "not asked yet"} for each in fleet), within=10.0)
             fleet[0].open()
-            sub = fleet[0].engine.subqueues.get(KEY)
-            assert sub is not None
-            assert sub.machine.fleet is not None
-            assert sub.machine.fleet.may_probe()
-            assert sub.machine.fleet.rate(7.0) == 7.0
+            part = _machine(fleet[0]).fleet
+            assert part is not None
+            assert part.may_probe()
+            assert part.rate(7.0) == 7.0
             async with running_server(tmp_path):
                 await until(lambda: fleet[1].state() == "paused", within=HEALED_WITHIN)
 

@@ -13,8 +13,8 @@ from policies.fleet.row import Row
 from policies.fleet.terms import NEVER, ROUND, SILENT_AFTER
 from policies.key import Key
 from policies.parked import OpenSubQueue
-from policies.subqueue import State
-from policies.subqueues import IP_TYPES
+from policies.subqueue import State, SubQueue
+from policies.subqueues import DOMAIN_TYPES
 
 RECONCILED = 30.0
 """Seconds after which a book is looked at in which nothing is wanted: what was pushed may have been lost."""
@@ -131,19 +131,22 @@ class Host:
 
     def _moved(self, sub: OpenSubQueue, by_whom: str) -> None:
         """A sub-queue may be in another state. What it did by itself, or by hand, the fleet is to hear."""
+        machine = sub.machine
+        if not isinstance(machine, SubQueue):
+            return
         if not self._engine.concerns_others(sub):
-            sub.machine.fleet = None
+            machine.fleet = None
             return
         part = self.parts.get(sub.key)
         if part is None:
-            part = self.parts[sub.key] = Part(self, Replica(_unknown(sub), pause_ends=self.steady()))
-        sub.machine.fleet = part
-        place = (sub.machine.state, sub.machine.since)
+            part = self.parts[sub.key] = Part(self, Replica(_unknown(sub, machine), pause_ends=self.steady()))
+        machine.fleet = part
+        place = (machine.state, machine.since)
         if part.seen == place:
             return
         part.seen = place
         if self._following != sub.key:
-            self._tell(sub, part, by_hand=by_whom != ENGINE)
+            self._tell(sub, machine, part, by_hand=by_whom != ENGINE)
             self.hurry(sub.key)
 
     def hurry(self, key: Key) -> None:
@@ -153,17 +156,18 @@ class Host:
 
     def _take_back(self, sub: OpenSubQueue) -> None:
         """One that was open when we began: the fleet knows better, or else is told where it stands."""
-        if not self._engine.concerns_others(sub):
+        machine = sub.machine
+        if not isinstance(machine, SubQueue) or not self._engine.concerns_others(sub):
             return
-        left = max(0.0, sub.machine.pause_ends - sub.machine.since)
-        row = _unknown(sub)._replace(state=sub.machine.state, until=left)
+        left = max(0.0, machine.pause_ends - machine.since)
+        row = _unknown(sub, machine)._replace(state=machine.state, until=left)
         part = self.parts[sub.key] = Part(self, Replica(row, pause_ends=self.steady()))
         self.urgent.add(sub.key)
-        part.seen = (sub.machine.state, sub.machine.since)
-        sub.machine.fleet = part
+        part.seen = (machine.state, machine.since)
+        machine.fleet = part
 
-    def _tell(self, sub: OpenSubQueue, part: Part, *, by_hand: bool) -> None:
-        machine, replica, now = sub.machine, part.replica, self.steady()
+    def _tell(self, sub: OpenSubQueue, machine: SubQueue, part: Part, *, by_hand: bool) -> None:
+        replica, now = part.replica, self.steady()
         match machine.state:
             case State.PAUSED:
                 pause = machine.pause_ends - machine.since
@@ -197,20 +201,20 @@ class Host:
                 del self.parts[key]
                 self.urgent.discard(key)
                 continue
-            if sub is not None and sub.machine.fleet is part:
+            if sub is not None and isinstance(sub.machine, SubQueue) and sub.machine.fleet is part:
                 lately, part.accepted = sub.machine.taken - part.accepted, sub.machine.taken
                 part.need = 0 if sub.machine.state is State.PAUSED else sub.held + max(0, lately)
-                self._lead(sub, part, now)
+                self._lead(sub.machine, part, now)
             if key in self.urgent or part.ask_again(now=now) <= now:
                 due.append(key)
         return due
 
-    def _lead(self, sub: OpenSubQueue, part: Part, now: float) -> None:
+    def _lead(self, machine: SubQueue, part: Part, now: float) -> None:
         token, row = part.replica.token(now=now), part.replica.row
-        if token is None or sub.machine.state is not State.RAMPING:
+        if token is None or machine.state is not State.RAMPING:
             return
-        if row.state is State.PROBING or row.ceiling != sub.machine.pace:
-            part.word = Word(token, State.RAMPING, sub.machine.pace)
+        if row.state is State.PROBING or row.ceiling != machine.pace:
+            part.word = Word(token, State.RAMPING, machine.pace)
 
     def _is_over(self, part: Part) -> bool:
         return part.replica.row.state is State.CLOSED and part.replica.is_shared and part.is_settled()
@@ -246,7 +250,7 @@ class Host:
         part.replica.came_from(book, self.name, at=at, sent=sent, now=self.steady())
         taken = part.learn_of(book, self.name)
         sub = self._engine.subqueues.get(key)
-        if sub is not None and taken:
+        if sub is not None and taken and isinstance(sub.machine, SubQueue):
             sub.machine.taken_elsewhere(taken, now=now)
         self._reconcile(part, now=now)
         if sub is not None and part.need:
@@ -254,7 +258,7 @@ class Host:
 
     def heard(self, row: Row, *, at: float, now: float) -> None:
         """Take a row that was pushed, or found in the store, at `at` of its clock."""
-        if row.key.type in IP_TYPES:  # no host of ours says so, and it would hold all of our mail to a provider
+        if row.key.type not in DOMAIN_TYPES:  # no host of ours says so; an address would hold all mail to a provider
             return
         part, steady = self.parts.get(row.key), self.steady()
         if part is None:
@@ -283,17 +287,18 @@ class Host:
         row = part.replica.row
         if sub is None:
             return row.state is State.CLOSED
-        if sub.machine.fleet is not part:  # has become this host's alone
+        machine = sub.machine
+        if not isinstance(machine, SubQueue) or machine.fleet is not part:  # has become this host's alone
             return True
         over = self.steady() >= part.replica.pause_ends
         match row.state:
             case State.PAUSED:
-                return sub.machine.state is State.PAUSED or (over and sub.machine.state is State.PROBING)
+                return machine.state is State.PAUSED or (over and machine.state is State.PROBING)
             case State.PROBING:
-                return sub.machine.state is not State.PAUSED
+                return machine.state is not State.PAUSED
             case State.RAMPING:
                 leads = part.replica.token(now=self.steady()) is not None
-                return sub.machine.state is State.RAMPING and (leads or sub.machine.pace == row.ceiling)
+                return machine.state is State.RAMPING and (leads or machine.pace == row.ceiling)
             case State.CLOSED:
                 return False
 
@@ -342,7 +347,7 @@ class Host:
         }
 
 
-def _unknown(sub: OpenSubQueue) -> Row:
+def _unknown(sub: OpenSubQueue, machine: SubQueue) -> Row:
     """Give the row of a key of which we do not know what the fleet knows."""
-    pace = max(sub.machine.pace, _LEAST)
+    pace = max(machine.pace, _LEAST)
     return Row(sub.key, State.CLOSED, pace, 0, 0, 0.0, 0.0, sub.rule, sub.line, "")
