@@ -62,6 +62,8 @@ bench: venv ## the figures of benchmarks/README.md
 	$(BIN)/python benchmarks/history.py
 	$(BIN)/python benchmarks/clickhouse.py
 	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/fleet.py
+	$(BIN)/python benchmarks/fleet_limit.py
 
 screenshots: venv ## the pictures of docs/page.md, made by the tests of the status page in a browser
 	$(MAKE) system PACKAGES=pngquant
