@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.control import ask_core
+from sidecar.control import CoreUnreachable, ask_core
 from sidecar.lab.private_postfix import PrivatePostfix
 from tests.redis_world import Server, running_server, until
 from tests.world import GOOGLE_DKIM
@@ -61,9 +61,10 @@ class Core:
         return ask_core(self.directory / "control", {"command": command})
 
     def reaches_the_store(self) -> bool:
-        if not (self.directory / "control").exists():
+        try:
+            fleet = self.ask("status")["fleet"]
+        except CoreUnreachable:  # it is just beginning
             return False
-        fleet = self.ask("status")["fleet"]
         return fleet["rounds"] >= 2 and not fleet["silent"]
 
     def state(self, key: str) -> str:

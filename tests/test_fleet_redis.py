@@ -299,3 +299,16 @@ def test_a_failover_by_sentinels_is_followed(tmp_path: Path) -> None:
                 await until(lambda: fleet[0].agrees_with(fleet[1:]), within=HEALED_WITHIN)
 
     asyncio.run(scene())
+
+
+def test_a_stop_is_heard_at_any_moment(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server:
+            for number in range(60):
+                task = asyncio.create_task(Sidecar("host", server.url).exchange.run())
+                await asyncio.sleep(number * 0.0005)
+                task.cancel()
+                _, late = await asyncio.wait([task], timeout=10.0)
+                assert not late, number
+
+    asyncio.run(scene())

@@ -42,6 +42,14 @@ LOOKED_AT = 500
 """... so many of them in one go: less than a millisecond."""
 
 
+def _goes_on() -> bool:
+    """Whether nobody has asked us to stop. Raises CancelledError: the client took that for a fault of the connection."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return True
+
+
 class _Visit(NamedTuple):
     """One book, and what becomes of it with our wish."""
 
@@ -94,7 +102,7 @@ class Exchange:
         return {**self.host.standing(), "silent": self.silent, "rounds": self.rounds, "round_s": round(self.round_s, 4)}
 
     async def _rounds(self) -> None:
-        while True:
+        while _goes_on():
             self._wake.clear()
             wait = ROUND if not self.host.takes_part or await self._answered() else TRY_AGAIN
             pause = wait * random.uniform(0.8, 1.0)
@@ -229,7 +237,7 @@ class Exchange:
     # What is pushed.
 
     async def _listen(self) -> None:
-        while True:
+        while _goes_on():
             with contextlib.suppress(StoreSilent):
                 await self._hear()
             await asyncio.sleep(random.uniform(0.25, 0.75))
