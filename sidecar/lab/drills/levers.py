@@ -140,8 +140,8 @@ async def drained(bench: Bench, seconds: float = 90) -> None:
 
 
 async def nothing_on_hold(bench: Bench) -> None:
-    """Wait until no file is left on hold, also none without a recipient."""
-    await until(lambda: not any(bench.postfix.queue_files("hold")), "nothing on hold", PATIENCE_S)
+    """Wait until no file is left on hold, also none without a recipient; what only a listing finds takes a minute."""
+    await until(lambda: not any(bench.postfix.queue_files("hold")), "nothing on hold", 60 + PATIENCE_S)
 
 
 async def flushed(bench: Bench, seconds: float = 90) -> None:
