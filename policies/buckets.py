@@ -15,7 +15,7 @@ from parsers.policy_protocol import PolicyRequest
 from policies.bucket import Bucket, Buckets, Group, One, Open, Taken
 from policies.quota import Asked, Limited, Per, Quota, deferring
 
-MAX_MESSAGES: Final = 50_000
+MAX_MESSAGES = 50_000
 MAX_AGE: Final = 1_200.0
 """Messages between their first RCPT and their end: beyond so many, or after so many seconds (or half as many), what they
 took is given back. One that ends later all the same is charged then."""
