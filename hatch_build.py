@@ -75,7 +75,9 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchling na
             return
         build_data["infer_tag"] = True
         build_data["pure_python"] = False
-        build_data["artifacts"] += [f"/{path.relative_to(ROOT)}" for path in compiled()]
+        shared, *others = compiled()
+        build_data["force_include"][str(shared)] = shared.name  # beside the packages, so that no pattern takes it
+        build_data["artifacts"] += [f"/{path.relative_to(ROOT)}" for path in others]
 
 
 if __name__ == "__main__":
