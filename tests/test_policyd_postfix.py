@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,12 +26,12 @@ from parsers.policy_protocol import (
     Hold,
     Info,
     PolicyConnection,
-    PolicyRequest,
     Reject,
     encode,
     read_request,
 )
 from parsers.postfix.facts import Filtered, Held
+from policies import access as access_module
 from policies.access import Access, Decision, held_key, hold_text
 from policies.admission import Admission
 from policies.buckets import Quotas
@@ -141,23 +140,11 @@ def send(postfix: PrivatePostfix, sender: str, *recipients: str) -> dict[str, tu
     return replies
 
 
-class Scripted(World):
-    """Says one thing at one state; Access is not asked what it thinks."""
-
-    def __init__(self, state: str, action: Action) -> None:
-        super().__init__()
-        self.state = state
-        self.action = action
-
-    def access(self) -> Access:
-        access = access_in(self)
-
-        def decide(request: PolicyRequest, *_: Any, **__: Any) -> Decision:
-            matches = request.protocol_state == self.state
-            return Decision(self.action, "", "scripted", "") if matches else Decision(DUNNO, "", "", "")
-
-        access.decide = decide  # type: ignore[method-assign]  # the whole of it
-        return access
+def script(monkeypatch: pytest.MonkeyPatch, state: str, action: Action) -> None:
+    """One thing is said at one state; nobody is asked what he thinks."""
+    for each in ("RCPT", "DATA", "END-OF-MESSAGE"):
+        said = Decision(action, "", "scripted", "") if each == state else Decision(DUNNO, "", "", "")
+        monkeypatch.setitem(access_module._STATES, each, lambda *_, said=said: said)
 
 
 # Every action that the encoder has, at every state where we may be asked; what becomes of the message.
@@ -175,10 +162,13 @@ OUTCOMES: list[tuple[Action, str, int]] = [
 
 
 @pytest.mark.parametrize("state", ["RCPT", "DATA", "END-OF-MESSAGE"])
-def test_every_action_is_understood_at_every_state(postfix: PrivatePostfix, state: str) -> None:
+def test_every_action_is_understood_at_every_state(
+    postfix: PrivatePostfix, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number, (action, outcome, code) in enumerate(OUTCOMES):
         log, recipient = Log(postfix), f"{number}.{state.lower()}@gmx.de"
-        with served(postfix, Scripted(state, action).access()) as server:
+        script(monkeypatch, state, action)
+        with served(postfix, access_in(World())) as server:
             replies = send(postfix, "x@else.example", recipient)
         worst = max(replies[recipient][0], replies["."][0]) if outcome == "refused" else replies["."][0]
         assert server.figures().fail_open == {}
