@@ -198,7 +198,8 @@ def test_a_stream_is_not_opened_without_its_condition() -> None:
 
 def test_over_the_control_socket() -> None:
     at = world()
-    answers = Answers(SimpleNamespace(engine=at.engine, fleet=None), Lag(), SimpleNamespace(), lambda: None)  # type: ignore[arg-type]  # what it needs
+    parts = SimpleNamespace(engine=at.engine, fleet=None, steering=None)
+    answers = Answers(parts, Lag(), SimpleNamespace(), lambda: None)  # type: ignore[arg-type]  # what it needs
     asked = {"do": "open", "where": NEWS, "name": "news", "rate": 0.5, "seconds": 60, "who": "ann"}
     said = answers.subqueue(asked)["subqueue"]
     assert (said["key"], said["state"], said["budget_per_s"]) == ("stream:news@*", "ramping", 0.5)
