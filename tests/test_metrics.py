@@ -72,7 +72,8 @@ def test_without_core_only_our_own() -> None:
     read = shown(Figures())
 
     assert read["sidecar_core_up"] == {(): 0}
-    assert all(name.startswith(("sidecar_outside_", "sidecar_core_up", "sidecar_build_info")) for name in read)
+    own = ("sidecar_outside_", "sidecar_history_", "sidecar_core_up", "sidecar_build_info")
+    assert all(name.startswith(own) for name in read)
 
 
 def test_a_histogram_with_labels_is_one_family() -> None:

@@ -227,7 +227,7 @@ def test_the_process_starts_without_core_finds_it_later_and_stops_when_told(tmp_
         server = await serve_control(tmp_path / "control", commands)
         await asyncio.to_thread(said, started, "core answers again")
         answer = await told.get()
-        assert answer == {"domain": "[192.0.2.1]", "hosts": [], "ttl": answer["ttl"], "error": ""}
+        assert answer == {"domain": "[192.0.2.1]", "hosts": [], "ttl": answer["ttl"], "error": "", "null_mx": False}
         assert "sidecar_core_up 1.0" in (await asyncio.to_thread(fetched, port, "/metrics"))[1]
         server.close()
 

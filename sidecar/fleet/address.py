@@ -25,10 +25,10 @@ class Sentinels(NamedTuple):
 
 def check(url: str) -> None:
     """Raises ValueError, without the password, where `url` is none that we can use."""
+    if sentinels(url):
+        return
     parts = _split(url)
-    if parts.scheme.startswith("sentinel"):
-        sentinels(url)
-    elif parts.scheme == "unix":
+    if parts.scheme == "unix":
         if not parts.path:
             raise ValueError(f"unix:// names no socket; {_WANTED}")
     elif not parts.hostname:
@@ -37,21 +37,22 @@ def check(url: str) -> None:
 
 def sentinels(url: str) -> Sentinels | None:
     """Read a URL of Sentinels; None where it names the server itself. Raises ValueError."""
-    parts = _split(url)
-    if not parts.scheme.startswith("sentinel"):
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"sentinel", "sentinels"}:
         return None
-    account, _, hosts = parts.netloc.rpartition("@")
+    netloc, _, path = rest.partition("?")[0].partition("/")  # by hand: several hosts, of which one may be in brackets
+    account, _, hosts = netloc.rpartition("@")
     user, _, password = account.partition(":")
-    name, _, database = parts.path.strip("/").partition("/")
+    name, _, database = path.strip("/").partition("/")
     if not hosts or not name or (database and not database.isdecimal()):
-        raise ValueError(f"{parts.scheme}:// lacks its hosts, the name of the server or a whole database; {_WANTED}")
+        raise ValueError(f"{scheme}:// lacks its hosts, the name of the server or a whole database; {_WANTED}")
     return Sentinels(
         tuple(_host(each) for each in hosts.split(",")),
         name,
         int(database or 0),
         unquote(user),
         unquote(password),
-        parts.scheme == "sentinels",
+        scheme == "sentinels",
     )
 
 

@@ -108,16 +108,16 @@ async def _restarted_without(bench: Bench, harm: Callable[[Path], None], *, kill
     await levers.on_hold(bench, 100)
     sidecar = levers.sidecar_of(bench)
     await (sidecar.kill() if kill else sidecar.stop())
-    held = len(bench.follower.log.on_hold)
     harm(sidecar.directory / "store" / "core.db")
     await sidecar.start()
-    await _adopted(bench, held)
+    await _adopted(bench)
     await levers.drained(bench)
 
 
-async def _adopted(bench: Bench, held: int) -> None:
+async def _adopted(bench: Bench) -> None:
     """Wait until core has found again what it held."""
     for _ in range(80):
+        held = len(list(bench.postfix.queue_files("hold")))
         if (found := await levers.held_by_us(bench)) == held:
             return
         await asyncio.sleep(0.1)
@@ -164,7 +164,7 @@ async def _removed(bench: Bench) -> None:
     await until(lambda: len(held_record.read(record).live) == 197, "the record names what is on hold", 120)
     await sidecar.kill()
     await sidecar.start()
-    await _adopted(bench, 197)
+    await _adopted(bench)
     await levers.drained(bench)
 
 
