@@ -669,6 +669,12 @@ class Engine:
             if message is not None and message.place is Place.HELD and message.held_under:
                 self._to_adopt.setdefault(instance, {})[queue_id] = str(message.held_under[0])
 
+    def misread(self, fact: facts.Fact) -> None:
+        """An error of ours kept a line from being taken: its message may be in core, on hold or not. A `gap` is to follow."""
+        message = self.messages.get(fact.record.instance, fact.queue_id) if fact.queue_id else None
+        if message is not None:
+            message.pending = max(message.pending, 1)
+
     def gap(self, *, now: float) -> None:
         """Lines may be missing: whatever is not on hold may be in core until the log or a listing says more.
 

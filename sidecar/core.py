@@ -221,11 +221,22 @@ def _take(batch: Batch, parts: Parts, lag: Lag) -> None:
     parts.reader.refer_to(batch.reference)
     lines = parts.reader.block_facts(b"\n".join(batch.lines)) if batch.lines else ()
     entries = itertools.chain.from_iterable(map(parts.reader.journal_facts, batch.entries))
+    misread = 0
     for fact in itertools.chain(lines, entries):
         lag.log_time, lag.read_at = fact.record.time, now
         written = min(now, fact.record.time + 1.0)
-        parts.engine.observe(fact, now=written)
-        parts.watching.observe(fact, now=written)
+        try:
+            parts.engine.observe(fact, now=written)
+            parts.watching.observe(fact, now=written)
+        except Exception:  # noqa: BLE001  # an error of ours at one line: a restart would meet that line again, and again
+            if not misread:
+                _LOG.exception("an error of ours: a line counts as missing: %s", fact.record.text)
+            misread += 1
+            parts.engine.misread(fact)
+    if misread:
+        _LOG.error("%d lines of %d were not taken", misread, len(batch.lines) + len(batch.entries))
+        parts.engine.gap(now=now)
+        parts.hands.wants_listing = True
 
 
 async def _act(parts: Parts, wake: asyncio.Event) -> None:
@@ -328,7 +339,7 @@ async def _keep_table(parts: Parts) -> None:
             changes = await asyncio.to_thread(table.update, await asyncio.to_thread(transports_by_domain, parts))
             if any(changes):
                 _LOG.info("%s: %d domains written, %d taken out", table.table, *changes)
-        except postfix.PostfixError as error:
+        except (postfix.PostfixError, OSError, ValueError) as error:
             _LOG.warning("the table of transports stays as it is: %s", error)
         await asyncio.sleep(TABLE_EVERY)
 

@@ -162,6 +162,31 @@ def test_what_it_notices_is_asked_on_the_control_socket(config: Path, tmp_path: 
         process.communicate(timeout=60)
 
 
+def test_a_line_that_we_fail_at_counts_as_missing(caplog: pytest.LogCaptureFixture) -> None:
+    """A restart would meet it again; and what it may have said of its message is feared."""
+    taken: list[object] = []
+
+    def observe(fact: Fact, *, now: float) -> None:
+        del now
+        if "192.0.2.2" in fact.record.text:
+            raise TypeError("frozenset object expected; got set")
+        taken.append(fact)
+
+    told: list[object] = []
+    engine = SimpleNamespace(observe=observe, misread=told.append, gap=lambda *, now: told.append(now))
+    hands = SimpleNamespace(wants_listing=False)
+    watching = SimpleNamespace(observe=lambda _fact, *, now: told.clear() if now < 0 else None)
+    reader = LogReader(zone=UTC, reference=time.time())
+    parts = SimpleNamespace(reader=reader, engine=engine, watching=watching, hands=hands)
+    stamp = f"{datetime.now(UTC):%b %d %H:%M:%S} mx1 postfix/smtpd[1]"
+    lines = tuple(f"{stamp}: connect from a[192.0.2.{i}]".encode() for i in (1, 2, 3))
+    sidecar.core._take(Batch(lines, Position("mail.log", "{}"), time.time(), gap=False), cast("Parts", parts), Lag())
+    assert len(taken) == 2
+    assert len(told) == 2, "the line, and then a gap"
+    assert hands.wants_listing
+    assert "a line counts as missing: connect from a[192.0.2.2]" in caplog.text
+
+
 def test_the_first_line_may_come_long_after_the_start() -> None:
     """Its stamp has no year, and core's own time is what it is read by."""
     seen: list[float] = []

@@ -477,6 +477,16 @@ def test_a_sub_queue_that_opens_before_the_first_line_takes_the_message_with_it(
     assert [recipient.address for recipient in message.recipients] == ["b@gmail.com"]
 
 
+def test_a_message_whose_line_we_failed_at_may_be_in_core_also_on_hold() -> None:
+    world = World(lambda *_: None)
+    queue_id = _promised(world)
+    message = world.engine.messages.get("postfix", queue_id)
+    assert message is not None
+    assert not message.in_core
+    world.engine.misread(facts.MessageSkipped(LogRecord(world.now, "mx1", "postfix", "", "qmgr", 1, ""), queue_id))
+    assert message.in_core
+
+
 def test_mail_announced_before_a_gap_is_not_taken_while_a_recipient_may_wait_in_core() -> None:
     """Its `(queue active)` line may be among those missing: one outcome does not prove that qmgr let it go."""
     world = World(lambda *_: None, slots=0)
