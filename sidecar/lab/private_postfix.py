@@ -10,12 +10,15 @@ import pwd
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 PROGRAMS = ("postfix", "postconf", "postsuper", "postqueue", "postkick")
+
+LISTINGS_TRIED = 3
 
 _BUILT_IN = ("command_directory", "daemon_directory", "shlib_directory", "meta_directory", "mail_owner", "setgid_group")
 """Settings of the installed package; asked of postconf -d."""
@@ -139,7 +142,7 @@ class PrivatePostfix:
 
     def postqueue(self) -> list[Queued]:
         """Everything in the queue, also while Postfix does not run."""
-        printed = self._run("postqueue", "-c", str(self.config_directory), "-j")
+        printed = self._listing()
         return [
             Queued(
                 entry["queue_name"],
@@ -149,6 +152,14 @@ class PrivatePostfix:
             )
             for entry in map(json.loads, printed.splitlines())
         ]
+
+    def _listing(self) -> str:
+        # Just after a stop a dying showq may still accept postqueue's connection, and then says nothing.
+        for _ in range(LISTINGS_TRIED - 1):
+            with contextlib.suppress(PostfixError):
+                return self._run("postqueue", "-c", str(self.config_directory), "-j")
+            time.sleep(0.5)
+        return self._run("postqueue", "-c", str(self.config_directory), "-j")
 
     def message_id(self, queue_id: str) -> str | None:
         """Message-ID of a queued message, read from its file; None where it has none or is gone."""
