@@ -61,7 +61,7 @@ async def _run(number: int, hosts: int, url: str, arguments: argparse.Namespace)
         await _until(lambda: all(each.exchange.rounds >= 2 for each in fleet), within=120.0)
         if number == 0:
             for name in range(arguments.keys):
-                fleet[name % hosts].engine.open(key(f"old{name}"), rule=RULE, line="line", now=time.time())
+                fleet[name % hosts].engine.orders.open(key(f"old{name}"), rule=RULE, line="line", now=time.time())
         await _until(lambda: all(len(each.engine.subqueues.all()) >= arguments.keys for each in fleet), within=120.0)
         for place, each in enumerate(fleet):
             for name in range(arguments.held):
@@ -76,7 +76,7 @@ async def _run(number: int, hosts: int, url: str, arguments: argparse.Namespace)
         for second in range(arguments.seconds):
             if number == second % arguments.processes:
                 told.set(f"{_TOLD}:at:{second}", time.time())
-                fleet[second % hosts].engine.open(key(f"new{second}"), rule=RULE, line="line", now=time.time())
+                fleet[second % hosts].engine.orders.open(key(f"new{second}"), rule=RULE, line="line", now=time.time())
             await _until(lambda s=second: all(each.engine.subqueues.get(key(f"new{s}")) for each in fleet), within=60.0)
             told.rpush(f"{_TOLD}:{second}", time.time())
             await asyncio.sleep(max(0.0, began + second + 1 - time.monotonic()))

@@ -185,7 +185,7 @@ def _engine(now: float) -> Engine:
     for domain, provider in PROVIDERS.items():
         engine.recipients.learn(domain, provider, now=now)
     for i in range(SUBQUEUES):
-        engine.open(Key("sender-domain", f"shop{i}.example", _provider(i)), rule="by-hand", now=now)
+        engine.orders.open(Key("sender-domain", f"shop{i}.example", _provider(i)), rule="by-hand", now=now)
     return engine
 
 

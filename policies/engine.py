@@ -5,55 +5,42 @@ replaying the same log at the same times gives the same states. The parts have o
 reads the facts and joins them.
 """
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 from zlib import crc32
 
 from parsers.address import domain_of
-from parsers.expression import ExpressionError
 from parsers.postfix import facts
 from policies import listing as listings
 from policies.access import Arrival, Parked, Slowed, held_key
 from policies.books import Books
-from policies.by_hand import STREAM, stream_key
 from policies.classify import RuleSet
 from policies.commands import Adopt, Command, Hold, Removed
 from policies.entries import Entries
-from policies.fail_fast import LEASE, RULE, TLS, FailFast
-from policies.fleet.row import Row
+from policies.fail_fast import LEASE
 from policies.header import from_domain, signature_domain
-from policies.key import EVERYWHERE, Key
+from policies.key import Key
 from policies.listing import Listing
-from policies.messages import ENTERED, Message, Messages, Place, Recipient, by_arrival
+from policies.messages import ENTERED, Message, Messages, Place, Recipient
+from policies.orders import Orders
 from policies.outcomes import Outcomes
 from policies.parked import OpenSubQueue
-from policies.reacting import RULE as REACTED
 from policies.recipients import RecipientProviders
 from policies.releasing import Releasing
+from policies.repairs import Repairs
 from policies.rule import Strategy
 from policies.senders import SenderHabits
 from policies.sent_as import SentMail, list_headers
 from policies.site import Settings
 from policies.stream import stream
-from policies.subqueue import State, SubQueue
-from policies.subqueues import BY_HAND, DOMAIN_TYPES, IP_TYPES, SubQueues, Unsigned
+from policies.subqueue import State
+from policies.subqueues import SubQueues, Unsigned
 from policies.suppression import Suppressing
 from policies.taking import Taking
 from policies.telling import Telling
 
 IDLE: Final = 60.0
 """Seconds until `step` should be called again where nothing waits."""
-
-
-class Waiting(NamedTuple):
-    """One key whose mail waits for a repair of the host's own."""
-
-    key: Key
-    detail: str
-    """The leaf of the replies that want it."""
-    line: str
-    """The log line of one; it may name an address of ours."""
 
 
 class Engine:
@@ -74,7 +61,6 @@ class Engine:
         self.recipients = RecipientProviders(rules.providers)
         self.habits = SenderHabits()
         self.sent_mail = SentMail()
-        self.fail_fast = FailFast(self, settings.hold_broken)
         self.subqueues = SubQueues(
             rules,
             organizational,
@@ -97,6 +83,16 @@ class Engine:
             settings=settings,
             suppressing=suppressing,
         )
+        self.orders = Orders(
+            self.subqueues,
+            self.books,
+            self._taking,
+            self.telling,
+            self._outcomes,
+            hold_broken=settings.hold_broken,
+        )
+        self.fail_fast = self.orders.fail_fast
+        self.repairs = Repairs(self.orders, self.subqueues, self.recipients, self._outcomes, settings)
         self._storable = True
         self._to_adopt: dict[str, dict[str, str]] = {}
         """By instance: queue id -> key."""
@@ -119,7 +115,7 @@ class Engine:
         Open sub-queues keep the pauses that they were opened with, also where their rule is no more.
         """
         self.settings = settings._replace(scale=self.settings.scale)
-        for part in (self._taking, self._releasing, self._outcomes, self._entries):
+        for part in (self._taking, self._releasing, self._outcomes, self._entries, self.repairs):
             part.settings = self.settings
         self.recipients.use(rules.providers)
         self.subqueues.rules = self._outcomes.rules = rules
@@ -171,7 +167,7 @@ class Engine:
             case facts.Diagnostic():
                 self._diagnostic(fact)
             case facts.TlsEstablished():
-                self._encrypted(fact, now=now)
+                self.repairs.encrypted(fact, now=now)
             case facts.MessageExpired():
                 self._expired(fact, now=now)
             case facts.ProcessEvent():
@@ -182,15 +178,6 @@ class Engine:
         message = self.messages.get(fact.record.instance, fact.queue_id)
         if message is not None and fact.record.daemon != "postsuper":  # that one only asks for it
             self._outcomes.expired(fact, message, now=now)
-
-    def _encrypted(self, fact: facts.TlsEstablished, *, now: float) -> None:
-        """TLS with a provider that wanted it: what waits for that is tried."""
-        provider = self.recipients.of_relay(fact.peer_host) if self.subqueues and fact.role == "client" else None
-        sub = self.subqueues.named(Key("host", self.settings.host, provider)) if provider else None
-        if sub is None or not self._waits_for_host(sub) or self.subqueues.rules.detail(sub.rule) != TLS:
-            return
-        if now > sub.machine.since:
-            self.resume(sub.key, by_whom="authentication", now=now)
 
     def _process_event(self, fact: facts.ProcessEvent, *, now: float) -> None:
         """Take the lines of master(8) alone: postfix-script announces the same."""
@@ -303,11 +290,11 @@ class Engine:
             self.fail_fast.accepted(accepted_by, lambda key: self.subqueues.falls_under(message, key), now=now)
         repair = opens is not None and self._outcomes.waits_for_repair(rule)
         if opens is not None and not (repair and self.fail_fast.passes(opens, now=now)):
-            self._outcomes.opened_by(self.open(opens, rule=rule, line=fact.record.text, now=now), fact, now=now)
+            self._outcomes.opened_by(self.orders.open(opens, rule=rule, line=fact.record.text, now=now), fact, now=now)
             if repair:  # a probe would bounce, as what it is to prove
-                self.hold(opens, LEASE, rule=rule, line=fact.record.text, by_whom="engine", now=now)
+                self.orders.hold(opens, LEASE, rule=rule, line=fact.record.text, by_whom="engine", now=now)
         for sub in concerned:
-            self._tell_state(sub, rule=rule, line=fact.record.text if rule else "", now=now)
+            self.orders.tell_state(sub, rule=rule, line=fact.record.text if rule else "", now=now)
         if message.on_hold and message.finished:
             self.books.done[message] = None
         elif not message.finished:
@@ -323,9 +310,9 @@ class Engine:
             return
         opens, rule, concerned, _ = self._outcomes.foresee(fact, message, now=now)
         if opens is not None:
-            self.open(opens, rule=rule, line=fact.record.text, now=now)
+            self.orders.open(opens, rule=rule, line=fact.record.text, now=now)
         for sub in concerned:
-            self._tell_state(sub, rule=rule, line=fact.record.text, now=now)
+            self.orders.tell_state(sub, rule=rule, line=fact.record.text, now=now)
 
     # Mail that arrives.
 
@@ -441,140 +428,6 @@ class Engine:
             return Parked(str(keys[0]), "closed", "held before; its sub-queue has closed")
         return Parked(str(sub.key), sub.rule, f"{sub.machine.state}, {sub.held} waiting")
 
-    # By hand, and by rule.
-
-    def open(self, key: Key, *, rule: str, line: str = "", by_whom: str = "engine", now: float) -> OpenSubQueue:
-        """Open a sub-queue, or find it open, and begin to take its queued mail."""
-        sub = self.subqueues.get(key)
-        if sub is None:
-            if key.type == STREAM:
-                raise ValueError(f"{key}: not open; a stream is opened by a condition, with --where")
-            accepted = self._outcomes.accepted_lately(key, now=now)
-            sub = self.subqueues.open(key, rule=rule, line=line, by_whom=by_whom, accepted=accepted, now=now)
-            self._taking.sweep(key)
-        return sub
-
-    def open_stream(
-        self, where: str, *, name: str, rate: float, seconds: float | None, by_whom: str, now: float
-    ) -> OpenSubQueue:
-        """Take the mail for which a condition holds out of the lane: paused, or at `rate` messages a second.
-
-        For so many seconds, or (None) until it is closed. The same condition again changes the pace. Raises ValueError.
-        """
-        until = math.inf if seconds is None else now + seconds
-        try:
-            key = stream_key(where, name)
-            sub = self.subqueues.open_stream(key, where, rate=rate, until=until, by_whom=by_whom, now=now)
-        except ExpressionError as error:
-            raise ValueError(f"where: {error}") from error
-        if sub.machine.state is State.PAUSED:
-            self._taking.sweep(key)
-        return sub
-
-    def pause(self, key: Key, seconds: float | None, *, by_whom: str, now: float) -> OpenSubQueue:
-        """Pause by hand, opening the sub-queue if need be."""
-        sub = self.open(key, rule=BY_HAND, by_whom=by_whom, now=now)
-        sub.machine.pause(now=now, seconds=seconds)
-        sub.dirty = True
-        self.subqueues.schedule(sub, now=now)
-        self._tell_state(sub, by_whom=by_whom, now=now)
-        return sub
-
-    def hold(self, key: Key, seconds: float, *, rule: str, line: str, by_whom: str, now: float) -> OpenSubQueue:
-        """Let nothing out for so long from now, whatever was to be tried; a longer pause stays."""
-        sub = self.open(key, rule=rule, line=line, by_whom=by_whom, now=now)
-        sub.machine.hold(now=now, seconds=seconds)
-        sub.dirty = True
-        self.subqueues.schedule(sub, now=now)
-        self._tell_state(sub, rule=rule, line=line, by_whom=by_whom, now=now)
-        return sub
-
-    def resume(self, key: Key, *, by_whom: str, now: float) -> bool:
-        """End a pause that waits for a repair: the probe goes now. Whether there was one."""
-        sub = self.subqueues.get(key)
-        if sub is None or not (sub.rule.startswith((RULE, REACTED)) or self._outcomes.waits_for_repair(sub.rule)):
-            return False
-        sub.machine.resume(now=now)
-        sub.dirty = True
-        self.subqueues.schedule(sub, now=now)
-        self._tell_state(sub, by_whom=by_whom, now=now)
-        return True
-
-    def concerns_others(self, sub: OpenSubQueue) -> bool:
-        """Whether a sub-queue is of our sending domains, and holds; not of our address or of what is to be repaired."""
-        held = sub.key.type in DOMAIN_TYPES and sub.parks
-        return held and not sub.rule.startswith(RULE) and not self._outcomes.waits_for_repair(sub.rule)
-
-    def follow(self, row: Row, *, left: float, now: float) -> None:
-        """Do as another host of the fleet does with a key; `left`: seconds that its pause lasts from now on."""
-        by_whom = f"host {row.host}"
-        sub = self.subqueues.get(row.key)
-        if sub is None:
-            if row.state is State.CLOSED:
-                return
-            sub = self.open(row.key, rule=row.rule, line=row.line, by_whom=by_whom, now=now)
-        if not isinstance(sub.machine, SubQueue):
-            return
-        sub.machine.follow(row.state, pace=row.ceiling, pause=row.until - row.since, left=left, now=now)
-        sub.dirty = True
-        self.subqueues.schedule(sub, now=now)
-        self._tell_state(sub, rule=row.rule, line=row.line, by_whom=by_whom, now=now)
-
-    def open_keys(self) -> list[Key]:
-        return [sub.key for sub in self.subqueues.all()]
-
-    def waiting(self) -> list[Waiting]:
-        """List what waits for a repair of this host's own (its name in the DNS, its TLS), as a provider's replies want."""
-        return [
-            Waiting(sub.key, self.subqueues.rules.detail(sub.rule), sub.line)
-            for sub in self.subqueues.all()
-            if self._waits_for_host(sub)
-        ]
-
-    def _waits_for_host(self, sub: OpenSubQueue) -> bool:
-        paused = sub.key.type in IP_TYPES and sub.machine.state is State.PAUSED
-        return paused and self._outcomes.waits_for_repair(sub.rule)
-
-    def wait_on(self, key: Key, *, now: float) -> bool:
-        """Somebody sees that what a key waits for is broken still: no probe for as long again. Whether it waits."""
-        sub = self.subqueues.get(key)
-        waits = sub is not None and self._waits_for_host(sub)
-        if sub is not None and waits:
-            self.hold(key, LEASE, rule=sub.rule, line=sub.line, by_whom="authentication", now=now)
-        return waits
-
-    def close(self, key: Key, *, by_whom: str, now: float) -> bool:
-        """Close by hand: what waits leaves at the bulk rate, unless another sub-queue holds it too."""
-        self.fail_fast.let_go(key, by_whom=by_whom)
-        sub = self.subqueues.get(key)
-        if sub is None:
-            return False
-        if self._waits_by_reply(sub):
-            self.fail_fast.let_go_at(key, sub.rule, sub.line, since=sub.opened_at, by_whom=by_whom)
-        sub.machine.close(now=now)
-        self._tell_state(sub, by_whom=by_whom, now=now)
-        return True
-
-    def _waits_by_reply(self, sub: OpenSubQueue) -> bool:
-        """Whether a provider's replies hold its mail until something of ours is repaired."""
-        return sub.key.provider != EVERYWHERE and self._outcomes.waits_for_repair(sub.rule)
-
-    def release(self, key: Key | None, *, by_whom: str, now: float) -> int:
-        """Let go what is held under a key (under all where None) at the bulk rate; each message gets one attempt."""
-        chosen = [sub for sub in self.subqueues.all() if key is None or sub.key == key]
-        waiting = {message: None for sub in chosen for message in sub.oldest(sub.held)}
-        for message in sorted(waiting, key=by_arrival):
-            message.exempt = True
-            self.books.free[message] = None
-        ids = [(message.instance, message.queue_id) for message in waiting]
-        self.telling.tell(
-            "released", "by hand", now=now, key=str(key or ""), by_whom=by_whom, messages=len(ids), ids=ids
-        )
-        broken = self.fail_fast.let_go(key, by_whom=by_whom) + [sub.key for sub in chosen if self._waits_by_reply(sub)]
-        for each in broken:  # nor is its new mail held
-            self.close(each, by_whom=by_whom, now=now)
-        return len(waiting)
-
     # What is to be done now.
 
     def step(self, *, now: float) -> list[Command]:
@@ -582,7 +435,7 @@ class Engine:
         self._now = now
         for sub in self.subqueues.due(now=now):
             sub.machine.allowance(now=now, held=sub.held)
-            self._tell_state(sub, now=now)
+            self.orders.tell_state(sub, now=now)
             self._releasing.look_at(sub)
         commands = self._taking.commands(now=now)
         commands += [Adopt(instance, keys) for instance, keys in self._to_adopt.items()]
@@ -618,19 +471,6 @@ class Engine:
         for message in self.books.ours:
             if message.instance == instance and message.held_since < began:
                 self.books.left_core(message)
-
-    def _tell_state(
-        self, sub: OpenSubQueue, *, now: float, rule: str = "", line: str = "", by_whom: str = "engine"
-    ) -> None:
-        if not self.subqueues.tell_state(sub, now=now, rule=rule, line=line, by_whom=by_whom):
-            return
-        if sub.machine.state is State.PAUSED:
-            self._taking.sweep(sub.key)
-        elif sub.machine.state is State.CLOSED:
-            waiting = list(sub.oldest(sub.held))
-            self.subqueues.retire(sub)
-            for message in waiting:
-                self.books.no_longer_under(message, sub.key)
 
     # What a look at the queue shows.
 

@@ -50,7 +50,7 @@ class Broken(NamedTuple):
 
 
 class Holder(Protocol):
-    """The engine, as far as it is needed here."""
+    """`policies.orders`, as far as it is needed here."""
 
     def hold(self, key: Key, seconds: float, *, rule: str, line: str, by_whom: str, now: float) -> object: ...
 

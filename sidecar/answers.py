@@ -122,7 +122,7 @@ class Answers:
     def subqueue(self, request: Request) -> Answer:
         do, now, who = str(request.get("do", "")), time.time(), str(request.get("who") or "control socket")
         if do == "release" and request.get("key") in {None, "", "all"}:
-            count = self._engine.release(None, by_whom=who, now=now)
+            count = self._engine.orders.release(None, by_whom=who, now=now)
             self._wake()
             return {"released": count}
         if do == "open" and "where" in request:
@@ -132,17 +132,17 @@ class Answers:
             case "show":
                 pass
             case "open":
-                self._engine.open(key, rule=BY_HAND, by_whom=who, now=now)
+                self._engine.orders.open(key, rule=BY_HAND, by_whom=who, now=now)
             case "pause":
                 seconds = request.get("seconds")
-                self._engine.pause(key, float(seconds) if seconds is not None else None, by_whom=who, now=now)
+                self._engine.orders.pause(key, float(seconds) if seconds is not None else None, by_whom=who, now=now)
             case "close":
                 self._let_go(key, who, now)
-                if not self._engine.close(key, by_whom=who, now=now):
+                if not self._engine.orders.close(key, by_whom=who, now=now):
                     raise ValueError(f"{key}: no such sub-queue is open")
             case "release":
                 self._let_go(key, who, now)
-                count = self._engine.release(key, by_whom=who, now=now)
+                count = self._engine.orders.release(key, by_whom=who, now=now)
                 self._wake()
                 return {"released": count, "key": str(key)}
             case _:
@@ -155,7 +155,7 @@ class Answers:
 
     def _open_stream(self, request: Request, *, by_whom: str, now: float) -> Answer:
         seconds = request.get("seconds")
-        sub = self._engine.open_stream(
+        sub = self._engine.orders.open_stream(
             str(request["where"]),
             name=str(request.get("name", "")),
             rate=float(request.get("rate", 0.0)),
@@ -180,11 +180,11 @@ class Answers:
         for text in request.get("repaired", ()):
             fail_fast.repaired(Key.read(str(text)), now=now)
         for text in request.get("still", ()):
-            self._engine.wait_on(Key.read(str(text)), now=now)
-        waiting = {str(each.key): (each.detail, each.line) for each in self._engine.waiting()}
+            self._engine.repairs.wait_on(Key.read(str(text)), now=now)
+        waiting = {str(each.key): (each.detail, each.line) for each in self._engine.repairs.waiting()}
         for text in request.get("well", ()):
             if text in waiting:
-                self._engine.resume(Key.read(text), by_whom="authentication", now=now)
+                self._engine.orders.resume(Key.read(text), by_whom="authentication", now=now)
         self._wake()
         return {"said": said, "broken": list(map(str, fail_fast.held)), "waiting": waiting}
 

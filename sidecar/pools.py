@@ -88,7 +88,7 @@ def steering_of(found: Wanted, engine: Engine, *, scale: float) -> Steering:
     steering = Steering(
         found.settings(),
         WarmUps(found.plans, scale=scale),
-        Reactions(found.rules, engine, scale=scale),
+        Reactions(found.rules, engine.orders, scale=scale),
         tell=engine.telling.tell,
     )
     engine.ask_for_others(steering.has_other)

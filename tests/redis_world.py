@@ -164,7 +164,7 @@ class Sidecar:
                 await asyncio.sleep(0.1)
 
     def open(self, key: Key = KEY) -> None:
-        self.engine.open(key, rule=RULE, line=LINE, now=time.time())
+        self.engine.orders.open(key, rule=RULE, line=LINE, now=time.time())
 
     def state(self, key: Key = KEY) -> str:
         sub = self.engine.subqueues.get(key)

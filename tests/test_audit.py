@@ -78,7 +78,7 @@ def test_each_hold_and_release_names_its_messages(store: Store) -> None:
     world.run(5)
     held = {message.queue_id for message in world.engine.books.ours}
     assert held
-    world.engine.release(Key.read(KEY), by_whom="ann", now=world.now)
+    world.engine.orders.release(Key.read(KEY), by_whom="ann", now=world.now)
     world.run(60)
     commit = gather(world.engine, None, now=world.now)
     assert commit is not None
@@ -98,7 +98,7 @@ def test_each_hold_and_release_names_its_messages(store: Store) -> None:
 
 def test_mail_that_is_answered_hold_is_one_row_with_all_its_messages() -> None:
     world = World(refuse_burst)
-    world.engine.open(Key.read(KEY), rule="by-hand", now=1.0)
+    world.engine.orders.open(Key.read(KEY), rule="by-hand", now=1.0)
     for number in range(3_000):
         arrival = Arrival("postfix", f"4T{number:09d}", "a@burst.example", ("x@comcast.net",), True, 1, "", "")
         assert world.engine.arriving(arrival, now=2.0) is not None
@@ -111,7 +111,7 @@ def test_mail_that_is_answered_hold_is_one_row_with_all_its_messages() -> None:
 
 def test_what_is_only_asked_or_observed_is_not_in_it() -> None:
     world = World(refuse_burst)
-    world.engine.open(Key.read(KEY), rule="by-hand", now=1.0)
+    world.engine.orders.open(Key.read(KEY), rule="by-hand", now=1.0)
     arrival = Arrival("postfix", "", "a@burst.example", ("x@comcast.net",), True, 1, "", "", binding=False)
     assert world.engine.arriving(arrival, now=2.0) is not None
     assert world.engine.arriving(arrival._replace(queue_id="4T1"), now=2.0) is not None

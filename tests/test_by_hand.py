@@ -30,7 +30,7 @@ def world() -> World:
 
 
 def opened(at: World, where: str = NEWS, *, rate: float = 0.0, seconds: float | None = None, name: str = "") -> Key:
-    sub = at.engine.open_stream(where, name=name, rate=rate, seconds=seconds, by_whom="ann", now=at.now)
+    sub = at.engine.orders.open_stream(where, name=name, rate=rate, seconds=seconds, by_whom="ann", now=at.now)
     return sub.key
 
 
@@ -50,7 +50,7 @@ def test_new_mail_of_a_stream_is_held_as_it_arrives_wherever_it_goes() -> None:
     assert [queue_of(at, queue_id) for queue_id in (other, bounce)] == ["active"] * 2
     at.run(3 * 3600)
     assert [queue_of(at, queue_id) for queue_id in (*ids, mixed)] == ["hold"] * 3, "nothing probes a stream"
-    assert at.engine.close(key, by_whom="ann", now=at.now)
+    assert at.engine.orders.close(key, by_whom="ann", now=at.now)
     at.run(60)
     assert not at.files
     assert (sum(at.delivered.values()), at.duplicates, at.silently_lost) == (6, 0, [])
@@ -99,7 +99,7 @@ def test_a_stream_is_slowed_and_its_pace_changed() -> None:
     opened(at)
     at.run(300)
     assert 76 <= sum(at.delivered.values()) <= 84, "paused"
-    assert at.engine.close(key, by_whom="ann", now=at.now)
+    assert at.engine.orders.close(key, by_whom="ann", now=at.now)
     at.run(30)
     assert (sum(at.delivered.values()), at.duplicates, at.silently_lost) == (100, 0, [])
 
@@ -146,7 +146,7 @@ def test_a_restart_forgets_nothing(tmp_path: Any) -> None:
     assert queue_of(at, at.submit("a@shop.example", ["u@gmail.com"], tenant="newsletter")) == "hold"
     at.run(600)
     assert {queue_of(at, queue_id) for queue_id in held} == {"hold"}
-    at.engine.close(key, by_whom="ann", now=at.now)
+    at.engine.orders.close(key, by_whom="ann", now=at.now)
     at.run(30)
     with_store(tmp_path, at)
     assert at.engine.subqueues.all() == []
@@ -186,7 +186,7 @@ def test_a_condition_that_cannot_be_read_any_more_lets_its_mail_go() -> None:
 def test_a_stream_is_not_opened_without_its_condition() -> None:
     at = world()
     with pytest.raises(ValueError, match="a stream is opened by a condition, with --where"):
-        at.engine.pause(stream_key(NEWS), 5.0, by_whom="ann", now=at.now)
+        at.engine.orders.pause(stream_key(NEWS), 5.0, by_whom="ann", now=at.now)
     with pytest.raises(ValueError, match=r"where: column 1: unknown field tennant; did you mean tenant\?"):
         opened(at, "tennant = a")
     opened(at)

@@ -55,7 +55,7 @@ def test_of_thousands_of_sub_queues_only_some_are_named_and_nothing_is_left_out(
     parts, lag = core_parts()
     keys = [Key("dkim-domain", f"d{number}.example", "google") for number in range(NAMED + 700)]
     for number, key in enumerate(keys):
-        parts.engine.open(key, rule="by-hand", by_whom="test", now=NOW).held = number % 900
+        parts.engine.orders.open(key, rule="by-hand", by_whom="test", now=NOW).held = number % 900
     found = told(figures(parts, lag=lag))
     held = found["sidecar_subqueue_held_messages"]
     assert len(held) == NAMED + 1

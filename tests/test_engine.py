@@ -74,7 +74,7 @@ def test_nobody_elses_mail_is_held() -> None:
 @pytest.mark.parametrize("recipients", [["a@gmail.com", "b@comcast.net"], ["a@gmail.com", "b@unheard-of.example"]])
 def test_a_mixed_message_is_never_held(recipients: list[str]) -> None:
     world = World(lambda *_: None)
-    world.engine.open(BURST, rule="google/rate-dkim-domain", now=world.now)
+    world.engine.orders.open(BURST, rule="google/rate-dkim-domain", now=world.now)
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
     arrival_time = world.now
     arrival = Arrival(
@@ -96,7 +96,7 @@ def test_messages_waiting_for_a_slot_are_held_and_not_lost() -> None:
     ids = [world.submit("news@burst.example", [f"user{i}@gmail.com"]) for i in range(60)]
     world.run(699.0)
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
-    world.engine.open(BURST, rule="google/rate-dkim-domain", now=world.now)
+    world.engine.orders.open(BURST, rule="google/rate-dkim-domain", now=world.now)
     world.run(1.5)
     assert any(isinstance(command, Hold) for command in world.commands)
     assert world.files[ids[-1]].queue == "hold"
@@ -111,7 +111,7 @@ def test_a_held_message_in_core_is_not_released_before_the_proof() -> None:
     world = World(lambda *_: None, slots=0)
     queue_id = world.submit("news@burst.example", ["user@gmail.com"])
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
-    world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(BURST, 5.0, by_whom="test", now=world.now)
     world.step()
     assert world.files[queue_id].queue == "hold"
     world.run(120)
@@ -127,7 +127,7 @@ def test_without_proof_postfix_is_reloaded_once_and_nothing_is_lost() -> None:
     world = World(lambda *_: None, slots=0)
     world.submit("news@burst.example", ["user@gmail.com"])
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
-    world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(BURST, 5.0, by_whom="test", now=world.now)
     world.run(900)
     assert sum(isinstance(command, Reload) for command in world.commands) == 1
     world.slots = 20
@@ -141,7 +141,7 @@ def test_several_recipients_in_core_are_left_alone_until_deferred() -> None:
     world = World(lambda *_: None, slots=0)
     queue_id = world.submit("news@burst.example", ["a@gmail.com", "b@gmail.com"])
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
-    world.engine.pause(BURST, 60.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(BURST, 60.0, by_whom="test", now=world.now)
     world.step()
     assert world.files[queue_id].queue == "active"
 
@@ -154,9 +154,9 @@ def test_an_admins_hold_is_never_touched() -> None:
     world.files[queue_id].queue = "hold"
     world.say(lambda r: facts.Held(r, queue_id, "admin", "", "", "", ""), "postsuper")
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
-    world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(BURST, 5.0, by_whom="test", now=world.now)
     world.run(1_200)
-    world.engine.release(None, by_whom="test", now=world.now)
+    world.engine.orders.release(None, by_whom="test", now=world.now)
     world.run(60)
     assert world.files[queue_id].queue == "hold"
     assert message.place is Place.FOREIGN
@@ -165,7 +165,7 @@ def test_an_admins_hold_is_never_touched() -> None:
 def test_a_header_check_before_ours_makes_the_hold_theirs() -> None:
     world = World(lambda *_: None)
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
-    world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(BURST, 5.0, by_whom="test", now=world.now)
     queue_id = world.submit("news@burst.example", ["user@gmail.com"])
     assert world.files[queue_id].queue == "hold"
     world.say(lambda r: facts.Held(r, queue_id, "cleanup", "", "header Subject: x", "", ""), "cleanup")
@@ -176,7 +176,7 @@ def test_a_header_check_before_ours_makes_the_hold_theirs() -> None:
 def _promised(world: World) -> str:
     """A message that we answered HOLD and that is on hold; no line of ours has been read."""
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
-    world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(BURST, 5.0, by_whom="test", now=world.now)
     queue_id = world.submit("news@burst.example", ["user@gmail.com"], line=False)
     assert world.files[queue_id].queue == "hold"
     return queue_id
@@ -187,7 +187,7 @@ def test_a_promise_without_our_own_line_is_not_released() -> None:
     world = World(lambda *_: None)
     queue_id = _promised(world)
     world.run(30)
-    world.engine.close(BURST, by_whom="test", now=world.now)
+    world.engine.orders.close(BURST, by_whom="test", now=world.now)
     world.run(30)
     world.engine.listed(world.listing(), now=world.now)
     world.run(3_600)
@@ -219,10 +219,10 @@ def test_a_great_release_does_not_stand_in_front_of_others() -> None:
     """Two thousand messages at 40 a second through 20 slots, and a message of somebody else's each second."""
     world = World(lambda *_: None, transaction=0.5)
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
-    world.engine.pause(BURST, 3_000.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(BURST, 3_000.0, by_whom="test", now=world.now)
     for i in range(2_000):
         world.submit("news@burst.example", [f"user{i}@gmail.com"])
-    world.engine.release(None, by_whom="test", now=world.now)
+    world.engine.orders.release(None, by_whom="test", now=world.now)
     for second in range(70):
         world.at(world.now + second, lambda: _submit(world))
     world.run(70)
@@ -234,7 +234,7 @@ def test_a_promise_ends_with_a_milters_refusal() -> None:
     """The file never comes to hold: a release would be asked for it until the promise is forgotten."""
     world = World(lambda *_: None)
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
-    sub = world.engine.pause(BURST, 5.0, by_whom="test", now=world.now)
+    sub = world.engine.orders.pause(BURST, 5.0, by_whom="test", now=world.now)
     queue_id = world.submit("news@burst.example", ["user@gmail.com"])
     assert sub.held == 1
     del world.files[queue_id]
@@ -278,7 +278,7 @@ def test_with_a_lifetime_of_an_hour_mail_leaves_hold_after_half_of_it() -> None:
 def test_what_an_admin_releases_gets_its_attempt() -> None:
     world = World(lambda *_: None)
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
-    world.engine.pause(BURST, 600.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(BURST, 600.0, by_whom="test", now=world.now)
     queue_id = world.submit("news@burst.example", ["user@gmail.com"])
     world.run(10)
     world.files[queue_id].queue = "deferred"
@@ -467,7 +467,7 @@ def test_a_sub_queue_that_opens_before_the_first_line_takes_the_message_with_it(
     arrival = Arrival("postfix", "4WzB", "a@burst.example", ("b@gmail.com",), True, 1, "", "")
     assert engine.arriving(arrival, now=world.now) is None
     assert len(engine.messages) == 0, "not live before its first line"
-    engine.open(Key("sender-domain", "burst.example", "google"), rule="google/rate-dkim-domain", now=world.now)
+    engine.orders.open(Key("sender-domain", "burst.example", "google"), rule="google/rate-dkim-domain", now=world.now)
     assert not any(isinstance(command, Hold) for command in engine.step(now=world.now)), "perhaps not queued yet"
     world.say(lambda record: facts.QueueActive(record, "4WzB", "a@burst.example", 1, 1), "qmgr")
     (hold,) = engine.step(now=world.now)
@@ -495,7 +495,7 @@ def test_mail_announced_before_a_gap_is_not_taken_while_a_recipient_may_wait_in_
     arrival = Arrival("postfix", "4WzB", "a@burst.example", both, True, 1, "", "")
     assert engine.arriving(arrival, now=world.now) is None
     engine.gap(now=world.now)
-    engine.open(Key("sender-domain", "burst.example", "google"), rule="google/rate-dkim-domain", now=world.now)
+    engine.orders.open(Key("sender-domain", "burst.example", "google"), rule="google/rate-dkim-domain", now=world.now)
     world.say(
         lambda record: facts.DeliveryAttempt(
             *(record, "4WzB", "b@gmail.com", "", "mx.google.com", "192.0.2.1", 25, None, 1.0),

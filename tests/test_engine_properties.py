@@ -59,7 +59,7 @@ class Play:
         return [file for file in self.world.files.values() if not file.by_admin]
 
     def release(self) -> None:
-        self.world.engine.release(None, by_whom="test", now=self.world.now)
+        self.world.engine.orders.release(None, by_whom="test", now=self.world.now)
 
     def reload(self) -> None:
         self.world.reload()

@@ -22,7 +22,7 @@ def _taken_from_core(count: int = 60, *, transaction: float = 40.0) -> World:
     world.run(1)
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
     world.engine.recipients.learn("gmail.com", "google", now=world.now)
-    world.engine.pause(BURST, 600.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(BURST, 600.0, by_whom="test", now=world.now)
     world.run(1)
     assert {file.queue for file in world.files.values()} == {"hold"}
     return world
@@ -35,7 +35,7 @@ def _engine() -> Engine:
 def _restored(world: World, killed: Engine) -> None:
     """An engine with the books as stored, its sub-queue paused."""
     world.engine = _engine()
-    world.engine.pause(BURST, 600.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(BURST, 600.0, by_whom="test", now=world.now)
     for message in killed.books.ours:
         world.engine.books.restore(_message(_hold_row(message)))
 
@@ -67,10 +67,10 @@ def test_what_was_found_before_its_sub_queue_opened_waits_in_it_and_is_counted_o
     _fresh(world)
     world.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
     world.engine.recipients.learn("gmail.com", "google", now=world.now)
-    sub = world.engine.pause(BURST, 600.0, by_whom="test", now=world.now)
+    sub = world.engine.orders.pause(BURST, 600.0, by_whom="test", now=world.now)
     world.run(1)
     assert sub.held == 60
-    world.engine.release(None, by_whom="test", now=world.now)
+    world.engine.orders.release(None, by_whom="test", now=world.now)
     world.run(300)
     assert (sub.held, sum(world.delivered.values())) == (0, 60)
 
@@ -141,7 +141,7 @@ def test_what_was_proved_is_stored() -> None:
 def test_an_attempt_from_before_a_release_by_hand_does_not_use_up_the_one_it_gives() -> None:
     world = _taken_from_core(20, transaction=5.0)
     world.judge = lambda domain, *_: GOOGLE_DKIM.format(domain=domain)
-    world.engine.release(None, by_whom="test", now=world.now)
+    world.engine.orders.release(None, by_whom="test", now=world.now)
     world.run(8)  # refused while on hold, then released
     first = next(i for i, command in enumerate(world.commands) if isinstance(command, Release))
     assert not any(isinstance(command, Hold) for command in world.commands[first:])

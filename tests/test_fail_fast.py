@@ -156,9 +156,9 @@ def test_an_admin_wants_it_sent_all_the_same(by_hand: str) -> None:
     send(made, 20)
     made.run(60)
     if by_hand == "close":
-        assert made.engine.close(KEY, by_whom="anna", now=made.now)
+        assert made.engine.orders.close(KEY, by_whom="anna", now=made.now)
     else:
-        assert made.engine.release(KEY if by_hand == "release" else None, by_whom="anna", now=made.now) == 20
+        assert made.engine.orders.release(KEY if by_hand == "release" else None, by_whom="anna", now=made.now) == 20
     made.run(60)
     assert broken(made) == "let go by anna until it is repaired"
     send(made, 20)
@@ -173,7 +173,7 @@ def test_an_admin_wants_it_sent_all_the_same(by_hand: str) -> None:
 
 def test_an_admins_own_pause_does_not_end_with_the_repair() -> None:
     made = world()
-    made.engine.pause(KEY, 50_000, by_whom="anna", now=made.now)
+    made.engine.orders.pause(KEY, 50_000, by_whom="anna", now=made.now)
     broken(made)
     assert not made.engine.fail_fast.repaired(KEY, now=made.now)
     sub = made.engine.subqueues.get(KEY)
@@ -187,7 +187,7 @@ def test_what_is_broken_and_who_let_it_go_outlives_a_restart(tmp_path: Path) -> 
     made = world()
     broken(made)
     broken(made, key=other)
-    made.engine.release(other, by_whom="anna", now=made.now)
+    made.engine.orders.release(other, by_whom="anna", now=made.now)
     store = Store.open(tmp_path / "core.db")
     commit = gather(made.engine, None, now=made.now)
     assert commit is not None
@@ -282,9 +282,11 @@ def test_what_an_admin_lets_go_is_not_held_again_by_the_next_refusals() -> None:
         key, held = sub.key, sub.held
         assert held > 0
         if by_hand == "close":
-            assert made.engine.close(key, by_whom="anna", now=made.now)
+            assert made.engine.orders.close(key, by_whom="anna", now=made.now)
         else:
-            assert made.engine.release(key if by_hand == "release" else None, by_whom="anna", now=made.now) == held
+            assert (
+                made.engine.orders.release(key if by_hand == "release" else None, by_whom="anna", now=made.now) == held
+            )
         for _ in range(12):  # an hour and more: what was held, and new mail, is refused as often as Postfix tries
             send(made, 3)
             made.run(330)
@@ -313,7 +315,7 @@ def test_mail_of_others_does_not_end_it() -> None:
     made = world(_refuses([]))
     send(made, 5)
     made.run(60)
-    made.engine.release(None, by_whom="anna", now=made.now)
+    made.engine.orders.release(None, by_whom="anna", now=made.now)
     for _ in range(3):
         made.run(3_000)
         send(made, 2, sender="shop@steady.example")
@@ -324,7 +326,7 @@ def test_mail_of_others_does_not_end_it() -> None:
 def test_what_was_let_go_at_every_provider_is_not_held_by_one_of_them() -> None:
     made = world(_refuses([]))
     broken(made)
-    made.engine.release(KEY, by_whom="anna", now=made.now)
+    made.engine.orders.release(KEY, by_whom="anna", now=made.now)
     send(made, 20)
     made.run(300)
     assert not made.engine.subqueues
@@ -339,7 +341,7 @@ def test_what_our_own_look_finds_repaired_is_let_go_by_nobody_any_more() -> None
     send(made, 5)
     made.run(60)
     broken(made)
-    made.engine.release(None, by_whom="anna", now=made.now)
+    made.engine.orders.release(None, by_whom="anna", now=made.now)
     assert {row.let_go_by for row in made.engine.fail_fast.known()} == {"anna"}
     assert len(made.engine.fail_fast.known()) == 2
     made.engine.fail_fast.repaired(KEY, now=made.now)
@@ -350,7 +352,7 @@ def test_who_let_it_go_at_a_provider_outlives_a_restart(tmp_path: Path) -> None:
     made = world(_refuses([]))
     send(made, 5)
     made.run(60)
-    made.engine.release(None, by_whom="anna", now=made.now)
+    made.engine.orders.release(None, by_whom="anna", now=made.now)
     store = Store.open(tmp_path / "core.db")
     commit = gather(made.engine, None, now=made.now)
     assert commit is not None
@@ -413,7 +415,7 @@ def test_which_replies_hold_all_mail_to_a_provider(name: str) -> None:
     send(made, 5)
     send(made, 5, to="comcast.net")
     made.run(60)
-    assert [(each.key, each.detail) for each in made.engine.waiting()] == ([(HOST, leaf)] if leaf else [])
+    assert [(each.key, each.detail) for each in made.engine.repairs.waiting()] == ([(HOST, leaf)] if leaf else [])
     assert bool(made.engine.subqueues) is bool(leaf)
     send(made, 5, sender="shop@steady.example")
     send(made, 5, sender="shop@steady.example", to="comcast.net")
@@ -447,16 +449,16 @@ def test_held_without_a_probe_while_somebody_sees_it_broken_then_by_the_ramp() -
     made.run(60)
     (sub,) = made.engine.subqueues.all()
     for _ in range(6):  # three hours
-        assert made.engine.wait_on(HOST, now=made.now)
+        assert made.engine.repairs.wait_on(HOST, now=made.now)
         made.run(1_700)
     assert sub.let_out == 0
     _seen(made, "client", "mx1a1.comcast.net")
     _seen(made, "server", "gmail-smtp-in.l.google.com")
-    assert [each.key for each in made.engine.waiting()] == [HOST]
+    assert [each.key for each in made.engine.repairs.waiting()] == [HOST]
     fixed.append(True)
     _seen(made, "client", "gmail-smtp-in.l.google.com")  # as of mail that is not ours to hold
     assert sub.machine.state is State.PROBING
-    assert not made.engine.wait_on(HOST, now=made.now)
+    assert not made.engine.repairs.wait_on(HOST, now=made.now)
     made.run(1_800)
     assert sum(made.delivered.values()) == 20
     assert made.duplicates == 0
@@ -486,13 +488,13 @@ def test_the_lines_of_a_log_open_hold_and_end_it() -> None:
             f"{NO_TLS} (in reply to end of DATA command))",
         )
     key = Key("host", "mx1", "google")
-    assert [(each.key, each.detail) for each in engine.waiting()] == [(key, "infrastructure.tls")]
+    assert [(each.key, each.detail) for each in engine.repairs.waiting()] == [(key, "infrastructure.tls")]
     established = (
         "TLS connection established {}[192.0.2.1]:25: TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)"
     )
     observe(60, "smtpd", f"Anonymous {established.format('from gmail-smtp-in.l.google.com')}")
     observe(61, "smtp", f"Trusted {established.format('to mx1a1.comcast.net')}")
-    assert engine.waiting()
+    assert engine.repairs.waiting()
     observe(62, "smtp", f"Trusted {established.format('to gmail-smtp-in.l.google.com')}")
     sub = engine.subqueues.get(key)
     assert sub is not None
@@ -513,7 +515,7 @@ def test_only_what_waits_for_the_host_can_be_waited_on() -> None:
     send(made, 5)
     made.run(60)
     (sub,) = made.engine.subqueues.all()
-    assert made.engine.waiting() == []
-    assert not made.engine.wait_on(sub.key, now=made.now)
-    assert not made.engine.wait_on(HOST, now=made.now)
+    assert made.engine.repairs.waiting() == []
+    assert not made.engine.repairs.wait_on(sub.key, now=made.now)
+    assert not made.engine.repairs.wait_on(HOST, now=made.now)
     assert made.engine.subqueues.get(HOST) is None

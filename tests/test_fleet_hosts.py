@@ -157,13 +157,13 @@ def test_what_a_restart_finds_open_is_as_the_fleet_has_it() -> None:
 def test_a_pause_by_hand_holds_for_all_and_so_does_its_end() -> None:
     fleet = Fleet(3, lambda *_: None)
     fleet.run(4)
-    fleet.worlds[0].engine.pause(BURST, 600.0, by_whom="postmaster", now=fleet.now)
+    fleet.worlds[0].engine.orders.pause(BURST, 600.0, by_whom="postmaster", now=fleet.now)
     fleet.run(4)
     assert fleet.states(BURST) == ["paused"] * 3
-    fleet.worlds[1].engine.pause(BURST, 6_000.0, by_whom="postmaster", now=fleet.now)
+    fleet.worlds[1].engine.orders.pause(BURST, 6_000.0, by_whom="postmaster", now=fleet.now)
     fleet.run(700)
     assert fleet.states(BURST) == ["paused"] * 3
-    fleet.worlds[2].engine.close(BURST, by_whom="postmaster", now=fleet.now)
+    fleet.worlds[2].engine.orders.close(BURST, by_whom="postmaster", now=fleet.now)
     fleet.run(4)
     assert fleet.states(BURST) == ["closed"] * 3
     assert not any(host.parts for host in fleet.hosts)
@@ -172,7 +172,7 @@ def test_a_pause_by_hand_holds_for_all_and_so_does_its_end() -> None:
 def test_what_is_about_one_host_s_address_stays_there() -> None:
     key = BURST._replace(type="ip", value="192.0.2.1")
     fleet = Fleet(2, lambda *_: None)
-    fleet.worlds[0].engine.open(key, rule="google/rate-ip", line="line", now=fleet.now)
+    fleet.worlds[0].engine.orders.open(key, rule="google/rate-ip", line="line", now=fleet.now)
     fleet.run(10)
     assert fleet.states(key) == ["paused", "closed"]
     row = Row(key, State.PAUSED, 1.0, 1, 1, 0.0, 600.0, "google/rate-ip", "line", "stranger")

@@ -202,7 +202,7 @@ def test_what_is_closed_by_hand_is_closed_on_all(tmp_path: Path) -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 3) as fleet:
             fleet[0].open()
             await until(lambda: fleet[0].agrees_with(fleet[1:]), within=PUSHED_WITHIN)
-            fleet[1].engine.close(KEY, by_whom="postmaster", now=time.time())
+            fleet[1].engine.orders.close(KEY, by_whom="postmaster", now=time.time())
             await until(lambda: {each.state() for each in fleet} == {"closed"}, within=PUSHED_WITHIN)
             fleet[2].open()
             await until(lambda: {each.state() for each in fleet} == {"paused"}, within=PUSHED_WITHIN)

@@ -96,7 +96,7 @@ def test_what_is_dropped_while_the_disk_is_full_is_counted(
 def test_nothing_new_is_held_while_intent_cannot_be_stored(store: SometimesFull, thread: ThreadPoolExecutor) -> None:
     engine = Engine(RULES, rules.organizational_domain, Settings(act=True))
     ledger = Ledger(engine, store, thread)
-    engine.pause(KEY, 60.0, by_whom="test", now=1.0)
+    engine.orders.pause(KEY, 60.0, by_whom="test", now=1.0)
     arrival = Arrival(
         "postfix",
         "4WzBCDFGHJKzB",
@@ -123,7 +123,7 @@ def test_holds_are_taken_back_and_releases_are_not(store: SometimesFull) -> None
     del store
     world = World(lambda *_: None, slots=0)
     world.submit("news@burst.example", ["u@gmail.com"])
-    world.engine.pause(KEY, 60.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(KEY, 60.0, by_whom="test", now=world.now)
     commands = world.engine.step(now=world.now)
     assert any(isinstance(command, Hold) for command in commands)
     assert not any(isinstance(command, Hold) for command in world.engine.without_holds(commands))
@@ -147,7 +147,7 @@ def test_the_later_of_two_rows_counts() -> None:
 
 def test_books_and_sub_queues_come_back(store: SometimesFull, thread: ThreadPoolExecutor) -> None:
     world = World(lambda *_: None)
-    world.engine.pause(KEY, 600.0, by_whom="test", now=world.now)
+    world.engine.orders.pause(KEY, 600.0, by_whom="test", now=world.now)
     held = world.submit("news@burst.example", ["u@gmail.com"])
     world.run(3)
     asyncio.run(_commit(Ledger(world.engine, store, thread)))

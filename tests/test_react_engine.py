@@ -22,7 +22,7 @@ def send(made: World, number: int, sender: str = "news@shop.example", to: str = 
 
 def test_a_paused_domain_waits_at_every_provider_until_its_sign_has_passed() -> None:
     made = world()
-    reactions = Reactions([PAUSE], made.engine)
+    reactions = Reactions([PAUSE], made.engine.orders)
     reactions.told([BROKEN], now=made.now)
     send(made, 10)
     send(made, 10, to="comcast.net")
@@ -43,7 +43,7 @@ def test_a_paused_domain_waits_at_every_provider_until_its_sign_has_passed() -> 
 
 def test_without_another_word_mail_is_tried_again() -> None:
     made = world()
-    Reactions([PAUSE], made.engine).told([BROKEN], now=made.now)
+    Reactions([PAUSE], made.engine.orders).told([BROKEN], now=made.now)
     send(made, 10)
     made.run(LEASE - 60)
     assert sum(made.delivered.values()) == 0
@@ -53,7 +53,7 @@ def test_without_another_word_mail_is_tried_again() -> None:
 
 def test_a_slowed_domain_leaves_by_a_ramp_there_and_at_once_elsewhere() -> None:
     made = world()
-    Reactions([SLOW], made.engine).told([COMPLAINED], now=made.now)
+    Reactions([SLOW], made.engine.orders).told([COMPLAINED], now=made.now)
     send(made, 20)
     send(made, 20, to="comcast.net")
     made.run(60)
@@ -75,7 +75,7 @@ def test_an_address_that_is_refused_pauses_the_host_unless_its_mail_goes_over_an
         made.engine.ask_for_others(lambda *_: other)
         send(made, 10, to="yahoo.com")
         made.run(30)
-        return [str(key) for key in made.engine.open_keys()]
+        return [str(key) for key in made.engine.orders.open_keys()]
 
     assert opened(other=False) == ["ip:192.0.2.1@yahoo"]
     assert opened(other=True) == []

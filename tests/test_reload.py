@@ -114,17 +114,17 @@ def engine(first: RuleSet) -> Engine:
 
 def test_an_open_sub_queue_keeps_its_pause_and_the_next_gets_the_new_one() -> None:
     at_work = engine(rule_set("10m"))
-    sub = at_work.open(KEY, rule="google/mine", now=1000.0)
+    sub = at_work.orders.open(KEY, rule="google/mine", now=1000.0)
     at_work.take_over(rule_set("30m"), Settings(act=True))
     assert at_work.subqueues.get(KEY) is sub
     assert sub.machine.next_at(now=1000.0, held=0) == 1600.0
-    other = at_work.open(KEY._replace(value="b.example"), rule="google/mine", now=1000.0)
+    other = at_work.orders.open(KEY._replace(value="b.example"), rule="google/mine", now=1000.0)
     assert other.machine.next_at(now=1000.0, held=0) == 2800.0
 
 
 def test_a_rule_that_vanishes_leaves_its_sub_queue_as_it_was() -> None:
     at_work = engine(rule_set("10m"))
-    sub = at_work.open(KEY, rule="google/mine", now=1000.0)
+    sub = at_work.orders.open(KEY, rule="google/mine", now=1000.0)
     at_work.take_over(rule_set("30m", name="another"), Settings(act=True))
     assert (sub.rule, sub.machine.next_at(now=1000.0, held=0)) == ("google/mine", 1600.0)
     sub.machine.refused(began=1600.0, now=1601.0)
@@ -133,12 +133,12 @@ def test_a_rule_that_vanishes_leaves_its_sub_queue_as_it_was() -> None:
 
 def test_one_that_opens_again_pauses_as_its_rule_says_now() -> None:
     at_work = engine(rule_set("10m"))
-    at_work.open(KEY, rule="google/mine", now=1000.0)
-    at_work.close(KEY, by_whom="me", now=1001.0)
+    at_work.orders.open(KEY, rule="google/mine", now=1000.0)
+    at_work.orders.close(KEY, by_whom="me", now=1001.0)
     at_work.step(now=1002.0)
     assert at_work.subqueues.get(KEY) is None
     at_work.take_over(rule_set("30m"), Settings(act=True))
-    again = at_work.open(KEY, rule="google/mine", now=2000.0)
+    again = at_work.orders.open(KEY, rule="google/mine", now=2000.0)
     assert again.machine.next_at(now=2000.0, held=0) == 3800.0
 
 

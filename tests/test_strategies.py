@@ -33,7 +33,7 @@ def world(strategies: Strategies, *, lanes: tuple[str, ...] = LANES, refuse: boo
     at.engine.take_over(RULES, settings)
     at.engine.habits.saw("dkim-domain", "burst.example", ("burst.example",))
     at.engine.recipients.learn("gmail.com", "google", now=at.now)
-    at.engine.open(KEY, rule=RULE, now=at.now)
+    at.engine.orders.open(KEY, rule=RULE, now=at.now)
     return at
 
 
@@ -127,7 +127,7 @@ def test_two_keys_have_two_lanes() -> None:
     lanes = set()
     for i in range(20):
         key = Key("sender-domain", f"burst{i}.example", "google")
-        at.engine.open(key, rule=RULE, now=at.now)
+        at.engine.orders.open(key, rule=RULE, now=at.now)
         lanes.add(at.over[at.submit(f"a@burst{i}.example", ["u@gmail.com"])])
     assert lanes == set(LANES)
 
@@ -147,7 +147,9 @@ def test_without_lanes_it_waits_on_hold() -> None:
 
 def test_a_pause_by_hand_holds_whatever_the_lane() -> None:
     at = world(LANE)
-    at.engine.open_stream("sender_domain = burst.example", name="", rate=0.0, seconds=None, by_whom="ann", now=at.now)
+    at.engine.orders.open_stream(
+        "sender_domain = burst.example", name="", rate=0.0, seconds=None, by_whom="ann", now=at.now
+    )
     queue_id = at.submit("news@burst.example", ["u@gmail.com"])
     assert at.files[queue_id].queue == "hold"
     message = at.engine.messages.get("postfix", queue_id)
@@ -252,7 +254,7 @@ def test_the_client_who_comes_back_is_the_probe_and_others_follow() -> None:
     assert (sum(at.delivered.values()), at.duplicates, at.deferrals) == (30, 0, 0)
     kinds = [change.kind for change in at.engine.telling.changes]
     assert kinds.index("probing") < kinds.index("ramping")
-    at.engine.close(KEY, by_whom="ann", now=at.now)
+    at.engine.orders.close(KEY, by_whom="ann", now=at.now)
     assert at.engine.pushing_back == 0
 
 

@@ -354,14 +354,14 @@ def test_a_person_is_erased_everywhere(tmp_path: Path, *, forget: bool) -> None:
             it.bounced("jane@x.example", "452 4.2.2 mailbox full")
             it.opened.suppressing.moves.append(Delivered(it.opened.book.digest("jane@x.example"), "s.example", 1e9))
             key = Key("sender-domain", "shop.example", "google")
-            it.part._engine.open(key, rule="r", line="to=<Jane@x.example>, refused", now=2e9)
+            it.part._engine.orders.open(key, rule="r", line="to=<Jane@x.example>, refused", now=2e9)
             await it.ledger.commit()
             execute = it.store.connection.execute
             execute("INSERT INTO change VALUES (7, 1, 'k', 'opened', 's', 'w', 'to=<JANE@x.example>, x', 'r', 'e', 0)")
             execute("CREATE TABLE of_somebody_else (who TEXT PRIMARY KEY, what TEXT) WITHOUT ROWID")
             execute("INSERT INTO of_somebody_else VALUES ('jane@x.example', 'a'), ('jane@x.example.org', 'b')")
             said = await it.ask("erase", address="jane@x.example", forget=forget)
-            it.part._engine.pause(key, 60.0, by_whom="root", now=2e9 + 1)
+            it.part._engine.orders.pause(key, 60.0, by_whom="root", now=2e9 + 1)
             await it.ledger.commit()
             assert said["rows"] >= 4
             assert (it.listed("jane@x.example") == ()) is forget

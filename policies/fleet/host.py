@@ -134,7 +134,7 @@ class Host:
         machine = sub.machine
         if not isinstance(machine, SubQueue):
             return
-        if not self._engine.concerns_others(sub):
+        if not self._engine.orders.concerns_others(sub):
             machine.fleet = None
             return
         part = self.parts.get(sub.key)
@@ -157,7 +157,7 @@ class Host:
     def _take_back(self, sub: OpenSubQueue) -> None:
         """One that was open when we began: the fleet knows better, or else is told where it stands."""
         machine = sub.machine
-        if not isinstance(machine, SubQueue) or not self._engine.concerns_others(sub):
+        if not isinstance(machine, SubQueue) or not self._engine.orders.concerns_others(sub):
             return
         left = max(0.0, machine.pause_ends - machine.since)
         row = _unknown(sub, machine)._replace(state=machine.state, until=left)
@@ -279,7 +279,7 @@ class Host:
             return
         self._following = row.key
         try:
-            self._engine.follow(row, left=max(0.0, part.replica.pause_ends - self.steady()), now=now)
+            self._engine.orders.follow(row, left=max(0.0, part.replica.pause_ends - self.steady()), now=now)
         finally:
             self._following = None
 
