@@ -71,6 +71,8 @@ async def run(config: Config, source: Source) -> None:
     """
     async with _built(config, source.path or DEFAULT_PATH) as parts:
         stop, wake, lag = asyncio.Event(), asyncio.Event(), Lag()
+        if parts.fleet is not None:
+            parts.fleet.presences.describe = functools.partial(joining.presence, parts.fleet.host.name, parts, lag)
         reload = Reload(parts, source)
         answers = Answers(parts, lag, reload, wake.set)
         control = await serve_control(config.control_socket, answers.table())

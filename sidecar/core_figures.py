@@ -37,6 +37,7 @@ def figures(parts: Parts, *, lag: Lag) -> dict[str, Any]:
         *_policy(parts),
         *_suppression(parts),
         *_admission(parts),
+        *_fleet(parts),
         *_own(parts),
     ]
     policy = parts.policy.figures()
@@ -288,6 +289,59 @@ def _admission(parts: Parts) -> list[Row]:
             "counter",
             "Recipients that hygiene refused or warned of.",
             _by("check", found),
+        ),
+    ]
+
+
+def _fleet(parts: Parts) -> list[Row]:
+    if parts.fleet is None:
+        return []
+    fleet = parts.fleet
+    standing = fleet.host.standing()
+    silent = sum(bool(host["silent"]) for host in standing["hosts"])
+    shared = [part for part in fleet.host.parts.values() if part.shared]
+    leads = sum(part.leads() for part in shared)
+    hosts = {"heard": len(standing["hosts"]) - silent, "silent": silent}
+    return [
+        (
+            "sidecar_fleet_hosts",
+            "gauge",
+            "Hosts of the fleet, by whether they were heard of lately.",
+            _by("state", hosts),
+        ),
+        ("sidecar_fleet_store_answers", "gauge", "1 while the fleet's store answers.", [({}, float(not fleet.silent))]),
+        (
+            "sidecar_fleet_last_answer_timestamp_seconds",
+            "gauge",
+            "When the fleet's store answered last, 0 for never.",
+            [({}, fleet.answered_at)],
+        ),
+        ("sidecar_fleet_rounds_total", "counter", "Rounds with the store that were answered.", [({}, fleet.rounds)]),
+        ("sidecar_fleet_round_seconds", "gauge", "What the last round with the store took.", [({}, fleet.round_s)]),
+        ("sidecar_fleet_alone", "gauge", "1 while this host goes on by itself.", [({}, float(standing["alone"]))]),
+        (
+            "sidecar_fleet_subqueues",
+            "gauge",
+            "Sub-queues that are shared, by whether this host has the lead.",
+            _by("role", {"lead": leads, "follower": len(shared) - leads}),
+        ),
+        (
+            "sidecar_fleet_changes_heard_total",
+            "counter",
+            "Changes of other hosts that were pushed to us.",
+            [({}, fleet.rows_heard)],
+        ),
+        (
+            "sidecar_fleet_changes_found_total",
+            "counter",
+            "Changes of other hosts that were found by looking: the push was lost, or came later.",
+            [({}, fleet.rows_found)],
+        ),
+        (
+            "sidecar_fleet_unreadable_total",
+            "counter",
+            "Texts in the fleet's store that we could not read.",
+            [({}, fleet.bad_texts + fleet.presences.unreadable)],
         ),
     ]
 

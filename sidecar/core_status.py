@@ -1,4 +1,4 @@
-"""What core's answer to "status" says of its sub-queues, as values.
+"""What core's answer to "status" says of its sub-queues and of the fleet, as values.
 
 Knows the answer's fields; shown they are by `sidecar status` and the status page.
 """
@@ -38,6 +38,81 @@ class Row(NamedTuple):
             line=printable(str(opened_by.get("line", ""))),
             rule=str(opened_by.get("rule", "")),
             unheld_attempts=int(said.get("unheld_attempts") or 0),
+        )
+
+
+class Host(NamedTuple):
+    """One host of the fleet, as the one that was asked knows it; None and "" where it does not."""
+
+    name: str
+    silent: bool
+    """Not heard of lately."""
+    heard: float | None
+    """Seconds since the store last answered it."""
+    version: str
+    mode: str
+    held: int | None
+    subqueues: int | None
+    lag: float | None
+    helper: bool | None
+    said: float | None
+    """Seconds since it said what stands here after `heard`."""
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Self:
+        return cls(
+            name=printable(str(said["host"])),
+            silent=bool(said["silent"]),
+            heard=said.get("heard_s"),
+            version=printable(str(said.get("sidecar") or "")),
+            mode=printable(str(said.get("mode") or "")),
+            held=said.get("held"),
+            subqueues=said.get("subqueues"),
+            lag=said.get("lag_s"),
+            helper=said.get("helper"),
+            said=said.get("said_s"),
+        )
+
+
+class Fleet(NamedTuple):
+    host: str
+    """The one that was asked."""
+    takes_part: bool
+    hosts: tuple[Host, ...]
+    shared: int
+    silent: str
+    """Why the store does not answer; "" where it does."""
+    alone: bool
+    alone_part: float
+
+    @property
+    def heard(self) -> int:
+        """How many hosts were heard of lately."""
+        return sum(not host.silent for host in self.hosts)
+
+    @property
+    def held(self) -> int:
+        """Messages that the hosts hold, as far as they said."""
+        return sum(host.held or 0 for host in self.hosts)
+
+    @property
+    def versions(self) -> list[str]:
+        return sorted({host.version for host in self.hosts if host.version})
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any]) -> Self | None:
+        """Read what a status answer says of the fleet; None where the host is by itself."""
+        said = answer.get("fleet")
+        if not said:
+            return None
+        return cls(
+            host=printable(str(said["host"])),
+            takes_part=bool(said["takes_part"]),
+            hosts=tuple(map(Host.read, said["hosts"])),
+            shared=int(said["shared"]),
+            silent=printable(str(said["silent"])),
+            alone=bool(said["alone"]),
+            alone_part=float(said["alone_part"]),
         )
 
 

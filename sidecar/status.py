@@ -23,13 +23,14 @@ from rich.text import Text
 from policies.key import Key
 from sidecar.config import Config
 from sidecar.control import CoreUnreachable, ask_core
-from sidecar.core_status import Row, rows
+from sidecar.core_status import Fleet, Host, Row, rows
 from sidecar.own_log import printable
 
 _ROWS_MAX = 40  # sub-queues on a status screen; `subqueue list` has them all
 _BROKEN_MAX = 10  # lines about broken authentication; --json has all
 _LOOK_EVERY = 1.0  # seconds between two looks of --watch
 _RELOAD_WITHIN = 90.0  # seconds; core itself gives up after 60
+_HELPER = {True: "answers", False: "away", None: "?"}
 _COLOURS = {"paused": "red", "probing": "yellow", "ramping": "cyan", "closed": "green"}
 
 
@@ -37,6 +38,9 @@ def screen(answer: Mapping[str, Any], *, now: float) -> RenderableType:
     """What `status` shows of core's answer."""
     found = rows(answer)
     parts: list[RenderableType] = [*_lines(answer)]
+    fleet = Fleet.read(answer)
+    if fleet is not None and fleet.takes_part and fleet.hosts:
+        parts.append(_hosts(fleet))
     if found:
         parts.append(table(found[:_ROWS_MAX], now=now))
     if len(found) > _ROWS_MAX:
@@ -59,7 +63,7 @@ def _lines(answer: Mapping[str, Any]) -> list[Text]:
         said.append(Text(f"reload: refused, what was in force stays: {printable(str(reload['error']))}", style="red"))
     if reload.get("restart_for"):
         said.append(Text(f"reload: a restart is wanted for {', '.join(reload['restart_for'])}", style="yellow"))
-    said += _fleet(answer.get("fleet") or {})
+    said += _fleet(Fleet.read(answer))
     said += [Text(f"store: {printable(str(trouble))}", style="red") for trouble in store.values() if trouble]
     said += [Text(_broken(row), style="red") for row in (answer.get("broken") or ())[:_BROKEN_MAX]]
     return said
@@ -71,23 +75,53 @@ def _broken(row: Mapping[str, Any]) -> str:
     return printable(f"broken: {row['key']}: {what}: {row['evidence']}")
 
 
-def _fleet(fleet: Mapping[str, Any]) -> list[Text]:
-    if not fleet:
+def _fleet(fleet: Fleet | None) -> list[Text]:
+    if fleet is None:
         return []
-    if not fleet["takes_part"]:
+    if not fleet.takes_part:
         return [Text("fleet: who only observes neither tells nor follows")]
-    hosts = fleet["hosts"]
-    here = sum(not host["silent"] for host in hosts)
-    said = f"fleet: {fleet['host']}, one of {len(hosts)} hosts, {here} of them heard of, {fleet['shared']} sub-queues shared"
-    lines = [Text(printable(said), style="" if here == len(hosts) else "yellow")]
-    if fleet["silent"]:
-        lines.append(Text(printable(f"fleet: the store is silent: {fleet['silent']}"), style="red"))
-    if fleet["alone"]:
-        part = f"{fleet['alone_part']:.0%}"
+    number = len(fleet.hosts)
+    said = (
+        f"fleet: {fleet.host}, one of {number} hosts, {fleet.heard} of them heard of, {fleet.shared} sub-queues shared"
+    )
+    lines = [Text(f"{said}, {fleet.held} held by all", style="" if fleet.heard == number else "yellow")]
+    if len(fleet.versions) > 1:
+        lines.append(Text(f"fleet: versions {', '.join(fleet.versions)} side by side", style="yellow"))
+    if fleet.silent:
+        lines.append(Text(f"fleet: the store is silent: {fleet.silent}", style="red"))
+    if fleet.alone:
+        part = f"{fleet.alone_part:.0%}"
         lines.append(
             Text(f"fleet: this host goes on by itself, at {part} of what all of them may let out", style="red")
         )
     return lines
+
+
+def _hosts(fleet: Fleet) -> Table:
+    """All of the fleet's hosts; those first that need a look."""
+    shown = Table(box=None, pad_edge=False)
+    for column in ("host", "heard", "version", "mode", "log behind", "sub-queues", "held", "helper"):
+        shown.add_column(column, justify="right" if column in {"sub-queues", "held"} else "left", no_wrap=True)
+    for host in sorted(fleet.hosts, key=lambda host: (not host.silent, host.helper is not False, host.name))[
+        :_ROWS_MAX
+    ]:
+        shown.add_row(
+            *map(Text, _cells(host)), style="yellow" if host.silent else "red" if host.helper is False else ""
+        )
+    return shown
+
+
+def _cells(host: Host) -> tuple[str, ...]:
+    return (
+        host.name,
+        "never" if host.heard is None else f"{span(host.heard)} ago",
+        host.version or "?",
+        host.mode or "?",
+        "?" if host.lag is None else span(host.lag),
+        "?" if host.subqueues is None else str(host.subqueues),
+        "?" if host.held is None else str(host.held),
+        _HELPER[host.helper],
+    )
 
 
 def _total(counts: Any) -> int:

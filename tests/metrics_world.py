@@ -7,6 +7,7 @@ from typing import Any, cast
 from parsers.log import LogReader
 from parsers.policy_protocol import Hold
 from policies.engine import Engine
+from policies.fleet.host import Host
 from policies.hygiene import Hygiene, Levels
 from policies.site import Settings
 from policies.watching import Watching
@@ -14,6 +15,8 @@ from sidecar import rules
 from sidecar.config import Config
 from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
+from sidecar.fleet.exchange import Exchange
+from sidecar.fleet.redis_store import RedisStore
 from sidecar.hygiene import packaged
 from sidecar.policy_tally import Tally
 from tests.quota_world import admitted, quota, quotas
@@ -78,6 +81,7 @@ def core_parts(*lines: str) -> tuple[Parts, Lag]:
         watching=watching,
         quotas=cast("Any", SimpleNamespace(quotas=made)),
         hygiene=Hygiene(Levels(), packaged()),
+        fleet=Exchange(Host("mx1", engine, steady=lambda: NOW), RedisStore("unix:///nonexistent")),
     )
     return parts, lag
 

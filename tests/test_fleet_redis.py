@@ -219,11 +219,11 @@ def test_a_host_that_comes_later_learns_what_is_open(tmp_path: Path) -> None:
             late = Sidecar("late", server.url)
             task = asyncio.create_task(late.run())
             await until(lambda: len(late.engine.subqueues.all()) == 40, within=HEALED_WITHIN)
-            await until(lambda: len(fleet[0].host.standing()["hosts"]) == 3, within=5.0)  # type: ignore[arg-type]
+            await until(lambda: len(fleet[0].host.standing()["hosts"]) == 3, within=5.0)
             await until(lambda: _settles(server.url), within=5.0)
             task.cancel()  # who stops leaves, so that no majority counts it
             await asyncio.gather(task, return_exceptions=True)
-            await until(lambda: len(fleet[0].host.standing()["hosts"]) == 2, within=5.0)  # type: ignore[arg-type]
+            await until(lambda: len(fleet[0].host.standing()["hosts"]) == 2, within=5.0)
 
     asyncio.run(scene())
 

@@ -447,6 +447,34 @@ class Stream:
         self.connection.close()
 
 
+HOST = {"host": "mx1", "heard_s": 1.0, "silent": False, "sidecar": "0.2.0", "mode": "act", "held": 40, "live": 9,
+        "subqueues": 3, "lag_s": 0.4, "helper": True, "said_s": 2.0}  # fmt: skip
+FLEET = {"host": "mx1", "takes_part": True, "shared": 3, "silent": "", "alone": False, "alone_part": 0.25}
+
+
+def test_the_hosts_of_a_fleet_are_shown(tmp_path: Path) -> None:
+    old = {**HOST, "host": "mx2<b>", "sidecar": "0.1.0", "held": 2, "helper": False}
+    gone = {"host": "mx3", "heard_s": 7300.0, "silent": True}
+    answer = {**STATUS, "fleet": {**FLEET, "hosts": [HOST, old, gone]}}
+    with served(at_some_port(config(tmp_path)), {"status": lambda _: answer}) as page:
+        text = seen(page, "/")
+        for words in ("Fleet 2 of 3 hosts heard of; 42 held by all", "Versions 0.1.0, 0.2.0 side by side",
+                      "mx1 1 s ago 0.2.0 act 0 s answers 3 40", "mx2<b> 1 s ago 0.1.0 act 0 s ✗ away 3 2",
+                      "mx3 ! silent 2 h ago ? ? ? ? ? ?", "All of them hold 42 messages"):  # fmt: skip
+            assert words in text
+        answer["fleet"] = {**FLEET, "hosts": [HOST], "alone": True, "silent": "Connection refused"}
+        assert "The fleet's store is silent: Connection refused" in until_said(page, "/", "store is silent")
+
+
+def until_said(page: Served, path: str, words: str) -> str:
+    """The page once it says so: it asks core at most once a second."""
+    deadline = time.monotonic() + 20
+    while words not in (text := seen(page, path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return text
+
+
 def test_open_pages_hear_of_changes(tmp_path: Path) -> None:
     world.filled(tmp_path)
     answer = dict(STATUS)

@@ -141,9 +141,13 @@ def test_a_refused_reload_and_a_restart_that_is_wanted_are_shown() -> None:
     assert "reload: a restart is wanted for log.source" in written
 
 
+TOLD = {"sidecar": "0.2.0", "mode": "act", "held": 1200, "live": 9, "subqueues": 3, "lag_s": 0.4, "helper": True}
 FLEET = {
     "host": "mx1",
-    "hosts": [{"host": "mx1", "heard_s": 0.0, "silent": False}, {"host": "mx2", "heard_s": 70.0, "silent": True}],
+    "hosts": [
+        {"host": "mx1", "heard_s": 0.0, "silent": False, **TOLD, "said_s": 2.0},
+        {"host": "mx2", "heard_s": 70.0, "silent": True},
+    ],
     "takes_part": True,
     "shared": 3,
     "silent": "",
@@ -154,8 +158,16 @@ FLEET = {
 
 def test_a_fleet_is_shown() -> None:
     written = shown({**STATUS, "fleet": FLEET})
-    assert "fleet: mx1, one of 2 hosts, 1 of them heard of, 3 sub-queues shared" in written
+    assert "fleet: mx1, one of 2 hosts, 1 of them heard of, 3 sub-queues shared, 1200 held by all" in written
     assert "silent" not in written
+    lines = [line.split() for line in written.splitlines()]
+    assert ["mx1", "0", "s", "ago", "0.2.0", "act", "0", "s", "3", "1200", "answers"] in lines
+    assert ["mx2", "70", "s", "ago", "?", "?", "?", "?", "?", "?"] in lines
+
+
+def test_two_versions_side_by_side_are_shown() -> None:
+    hosts = [{**FLEET["hosts"][0], "sidecar": each, "host": each} for each in ("0.2.0", "0.1.0\x1b")]  # type: ignore[index]
+    assert "fleet: versions 0.1.0\\x1b, 0.2.0 side by side" in shown({**STATUS, "fleet": {**FLEET, "hosts": hosts}})
 
 
 def test_a_host_that_observes_is_shown_as_no_part_of_a_fleet() -> None:

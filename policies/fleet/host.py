@@ -5,6 +5,7 @@ It stands between the engine, whose sub-queues move by themselves, and the rows 
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from policies.engine import Engine
 from policies.fleet.book import Book, Wish, Word
@@ -271,6 +272,11 @@ class Host:
         if part.need:
             self.hurry(row.key)
 
+    def is_news(self, row: Row) -> bool:
+        """Whether it is later than what we know of its key; of one that is over and forgotten nothing is."""
+        part = self.parts.get(row.key)
+        return row.supersedes(part.replica.row) if part is not None else row.state is not State.CLOSED
+
     def _reconcile(self, part: Part, *, now: float) -> None:
         """Have our sub-queue stand where the fleet's stands, unless we have something to say first."""
         row = part.replica.row
@@ -304,7 +310,7 @@ class Host:
 
     # For people.
 
-    def standing(self) -> Mapping[str, object]:
+    def standing(self) -> Mapping[str, Any]:
         """Tell how we stand with the fleet."""
         now = self.steady()
         return {

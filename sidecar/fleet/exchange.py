@@ -21,6 +21,7 @@ from policies.fleet.roll import Roll, enrol
 from policies.fleet.row import Row
 from policies.fleet.terms import ROUND
 from policies.key import Key
+from sidecar.fleet.presences import Presences
 from sidecar.fleet.redis_store import Read, RedisStore, StoreSilent, Swap
 
 _LOG = logging.getLogger("sidecar.fleet")
@@ -75,6 +76,13 @@ class Exchange:
         self.rounds = 0
         self.round_s = 0.0
         """What the last round took."""
+        self.answered_at = 0.0
+        """When the last round had ended, since the epoch; 0: none has."""
+        self.rows_heard = 0
+        """Changes of other hosts that were pushed to us ..."""
+        self.rows_found = 0
+        """... and those that we found by looking: the push was lost, or later than the look."""
+        self.presences = Presences(store)
         self._store = store
         self._wake = asyncio.Event()
         self._missed = True
@@ -99,7 +107,18 @@ class Exchange:
 
     def status(self) -> Mapping[str, Any]:
         """Tell how we stand with the fleet, without asking anybody."""
-        return {**self.host.standing(), "silent": self.silent, "rounds": self.rounds, "round_s": round(self.round_s, 4)}
+        standing = self.host.standing()
+        at = self.host.contact.met + self.host.steady() - self._enrolled  # of the store's clock, by now
+        hosts = [self.presences.shown(row, at=at) for row in standing["hosts"]]
+        return {
+            **standing,
+            "hosts": hosts,
+            "held_total": sum(host["held"] or 0 for host in hosts),
+            "silent": self.silent,
+            "rounds": self.rounds,
+            "round_s": round(self.round_s, 4),
+            "answered_at": self.answered_at,
+        }
 
     async def _rounds(self) -> None:
         while _goes_on():
@@ -123,6 +142,7 @@ class Exchange:
         self._answers()
         self.rounds += 1
         self.round_s = self.host.steady() - began
+        self.answered_at = time.time()
         return True
 
     async def _round(self, now: float) -> None:
@@ -133,6 +153,8 @@ class Exchange:
         """
         if now - self._enrolled >= 0.7 * ROUND:
             await self._enrol()
+        contact = self.host.contact
+        await self.presences.exchange(contact.roll.members if contact.roll else (), at=contact.met, now=now)
         if self._missed:
             await self._catch_up()
         await self._say()
@@ -183,6 +205,8 @@ class Exchange:
 
     def _visit(self, key: Key, read: Read) -> "_Visit":
         before, wish = self._known(Book.read, read.text), self.host.wish(key)
+        if before is not None:
+            self._found(before.row)
         book = attend(before, wish, self.host.contact.standing, server=read.server, at=read.at)
         return _Visit(key, read, before, wish, book)
 
@@ -219,6 +243,8 @@ class Exchange:
         except StoreSilent:
             self._missed = True
             raise
+        for row in rows.values():
+            self._found(row)
         self.host.found(rows, at=at, now=time.time())
         self.wake_engine()
 
@@ -258,8 +284,13 @@ class Exchange:
         except (ValueError, KeyError, TypeError) as error:
             self._bad(str(error))
             return
+        self.rows_heard += row.host != self.host.name
         self.host.heard(row, at=at, now=time.time())
         self.wake_engine()
+
+    def _found(self, row: Row) -> None:
+        """Count what another host changed and no push had told us by now."""
+        self.rows_found += row.host != self.host.name and self.host.is_news(row)
 
     # Whether it answers.
 

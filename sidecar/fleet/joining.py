@@ -8,15 +8,18 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policies.engine import Engine
 from policies.fleet.host import Host
+from policies.fleet.presence import Presence
 from sidecar.config import Config, ConfigError
 from sidecar.fleet import address
 
 if TYPE_CHECKING:
+    from sidecar.core_parts import Lag, Parts
     from sidecar.fleet.exchange import Exchange
 
 _LOG = logging.getLogger("sidecar.fleet")
@@ -47,6 +50,29 @@ async def keep_up(fleet: "Exchange", wake: Callable[[], None]) -> None:
         except Exception:  # noqa: BLE001  # whatever it is, the mail of this host must not stand still for it
             _LOG.exception("the exchange with the fleet failed; it begins again in %g s", AGAIN_AFTER)
         await asyncio.sleep(AGAIN_AFTER)
+
+
+def presence(name: str, parts: "Parts", lag: "Lag") -> Presence:
+    """Tell the others how the host `name` is."""
+    engine = parts.engine
+    return Presence(
+        name,
+        0.0,
+        sidecar=_version(),
+        mode=str(parts.config.mode),
+        held=len(engine.books.ours),
+        live=len(engine.messages),
+        subqueues=len(engine.subqueues.all()),
+        lag=round(lag.seconds, 3),
+        helper=parts.hands.reachable,
+    )
+
+
+def _version() -> str:
+    try:
+        return version("postfix-sidecar")
+    except PackageNotFoundError:  # run from its source, without being installed
+        return ""
 
 
 def _password(config: Config) -> str:

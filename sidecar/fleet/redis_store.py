@@ -116,6 +116,11 @@ class RedisStore:
                 pipe.get(self._key(name))
             return stand.at, [str(text or "") for text in await pipe.execute()]
 
+    async def put(self, name: str, text: str) -> None:
+        """Write a text that nobody else writes. Raises StoreSilent."""
+        async with self._answering():
+            await self._redis.set(self._key(name), text, ex=KEPT)
+
     async def push(self, texts: Sequence[str]) -> None:
         """Raises StoreSilent."""
         async with self._answering():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from policies.figures import Kind
-from sidecar.core_status import Row
+from sidecar.core_status import Fleet, Row
 from sidecar.page import subqueues, tallies
 from sidecar.page.listing import Column, Heading, Slice, Wish, ordered, sliced
 from sidecar.page.picture import Picture, states
@@ -140,7 +140,21 @@ def tiles(picture: Picture, rows: tuple[Row, ...], outside: Store, *, now: float
             Tile("Policy service", count(picture.requests), f"requests, {count(picture.fail_open)} errors of ours",
                  "warn" if picture.fail_open else ""),
         ]  # fmt: skip
+    if picture.fleet is not None:
+        found.append(_fleet(picture.fleet))
     return found
+
+
+def _fleet(fleet: Fleet) -> Tile:
+    if not fleet.takes_part:
+        return Tile("Fleet", "observes", "neither tells nor follows")
+    tone = "bad" if fleet.alone or fleet.silent else "warn" if fleet.heard < len(fleet.hosts) else ""
+    note = f"hosts heard of; {count(fleet.held)} held by all"
+    if fleet.alone:
+        note = "this host goes on by itself"
+    elif fleet.silent:
+        note = "the store is silent"
+    return Tile("Fleet", f"{count(fleet.heard)} of {count(len(fleet.hosts))}", note, tone)
 
 
 def _in_states(rows: tuple[Row, ...]) -> str:

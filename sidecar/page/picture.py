@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from policies.subqueue import State
 from sidecar.control import CoreRefused, CoreUnreachable
-from sidecar.core_status import Row, rows
+from sidecar.core_status import Fleet, Row, rows
 from sidecar.own_log import printable
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -46,11 +46,24 @@ class Picture(NamedTuple):
     helper: bool = True
     store: str = ""
     """What is the matter with the store; "" where it takes writes."""
+    fleet: Fleet | None = None
+    """None: this host is by itself."""
 
     def same_as(self, other: "Picture") -> bool:
         """Whether a page would show the same of both."""
-        mine, theirs = (each._replace(taken_at=0.0, lines=0, requests=0, lag=each.lag // 10) for each in (self, other))
+        mine, theirs = (
+            each._replace(taken_at=0.0, lines=0, requests=0, lag=each.lag // 10, fleet=_coarse(each.fleet))
+            for each in (self, other)
+        )
         return mine == theirs
+
+
+def _coarse(fleet: Fleet | None) -> Fleet | None:
+    """Without what changes with every look though nothing has happened."""
+    if fleet is None:
+        return None
+    hosts = (each._replace(heard=None, said=None, lag=(each.lag or 0.0) // 10) for each in fleet.hosts)
+    return fleet._replace(hosts=tuple(hosts))
 
 
 def read(answer: Mapping[str, Any], *, now: float) -> Picture:
@@ -70,6 +83,7 @@ def read(answer: Mapping[str, Any], *, now: float) -> Picture:
         fail_open=_total(policy.get("fail_open")),
         helper=bool((answer.get("helper") or {}).get("reachable")),
         store=printable(str(store.get("failure") or "")),
+        fleet=Fleet.read(answer),
     )
 
 
