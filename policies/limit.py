@@ -125,6 +125,11 @@ class Limit:
             self.at_once = float(accepted)
             self._runs = [((Stretch(max(1.0, during), accepted),), math.inf)]
 
+    def opened_by_all(self, accepted: int, during: float) -> None:
+        """As `opened`, of all hosts of a fleet; nothing new once a ramp has told more, or where we knew as much."""
+        if not self.rate and (self.at_once == math.inf or accepted > self.at_once):
+            self.opened(accepted, during)
+
     def carried(self, after: float) -> float:
         """Messages/s over the last burst and a pause of `after` seconds since; 0: not known."""
         if not self._runs:

@@ -61,6 +61,8 @@ class SubQueue:
         """None: the key is this host's alone."""
         self.taken = 0
         """Messages that the provider took, for those we share the key with; not stored."""
+        self.before = (accepted, during)
+        """As given, for the same; not stored."""
         self._pacing = pacing
         self._pace = Pace(pacing, accepted=accepted, during=during)
         self._now = now
@@ -284,6 +286,10 @@ class SubQueue:
     def taken_elsewhere(self, count: int, *, now: float) -> None:
         """The provider took so many messages that other hosts sent."""
         self._pace.accepted_elsewhere(count, now=self._clock(now))
+
+    def taken_before(self, count: int, during: float) -> None:
+        """All hosts of a fleet, this one too, had so many accepted in the `during` seconds before the first refusal."""
+        self._pace.limit.opened_by_all(count, during)
 
     def _paused_elsewhere(self, pause: float, left: float, now: float) -> None:
         self._pace.refused_elsewhere(now=now)

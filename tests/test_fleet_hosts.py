@@ -19,8 +19,8 @@ RATE, AT_ONCE = 2.0, 60.0
 class Limit(Bucket):
     """Remembers when it was tried."""
 
-    def __init__(self) -> None:
-        super().__init__("burst.example", rate=RATE, burst=AT_ONCE)
+    def __init__(self, rate: float = RATE, burst: float = AT_ONCE) -> None:
+        super().__init__("burst.example", rate=rate, burst=burst)
         self.tried: list[float] = []
 
     def __call__(self, domain: str, provider: str, now: float) -> str | None:

@@ -145,6 +145,13 @@ class Fleet(RuleBasedStateMachine):
         if host.alive and host.linked and len(host.questions) < 3:
             self.ask(host, about)
 
+    @rule(number=st.integers(0, 4))
+    def sees(self, number: int) -> None:
+        """The roll is looked at and not written, because the one that was written has grown old."""
+        host = self.of(number)
+        if host.alive and host.linked:
+            host.contact.saw(host.store.roll, at=self.now + host.store.clock, sent=self.now + host.clock)
+
     @rule(number=st.integers(0, 4), which=st.integers(0, 2), heard=st.booleans())
     def arrives(self, number: int, which: int, *, heard: bool) -> None:
         """A question gets there, maybe long after it was sent; its answer is dropped when the host gave up on it."""

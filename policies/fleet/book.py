@@ -34,6 +34,10 @@ class Share(NamedTuple):
     expires: float
     accepted: int = 0
     """Messages that the provider has taken from it, counted since it began to run: what all learn the limit from."""
+    before: int = 0
+    """Messages that the provider took from it before the first refusal ..."""
+    during: float = 0.0
+    """... in so many seconds: what it lets through at once, all hosts found together."""
 
 
 class Word(NamedTuple):
@@ -65,6 +69,9 @@ class Wish(NamedTuple):
     """As in `Share`."""
     order: State | None = None
     """What an admin wants: closed, or paused for `pause` seconds."""
+    before: int = 0
+    during: float = 0.0
+    """As in `Share`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,8 @@ class Book:
 
 def _share_of(values: Sequence[Any]) -> Share:
     rate, need, expires, *rest = values
-    return Share(float(rate), int(need), float(expires), int(rest[0]) if rest else 0)
+    accepted, before, during = (*rest, 0, 0, 0)[:3]  # older versions write fewer, newer ones more
+    return Share(float(rate), int(need), float(expires), int(accepted), int(before), float(during))
 
 
 def attend(book: Book | None, wish: Wish, standing: Standing, *, server: str, at: float) -> Book:
@@ -219,4 +227,5 @@ def _share(book: Book, wish: Wish, standing: Standing, *, at: float) -> Book:
     fair = pool * wish.need / (wish.need + sum(share.need for share in others.values()))
     free = pool - sum(share.rate for share in others.values())
     rate = max(0.0, min(fair, free))
-    return replace(book, shares={**others, wish.host: Share(rate, wish.need, at + LEASE, wish.accepted)})
+    share = Share(rate, wish.need, at + LEASE, wish.accepted, wish.before, wish.during)
+    return replace(book, shares={**others, wish.host: share})

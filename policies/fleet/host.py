@@ -11,7 +11,7 @@ from policies.engine import Engine
 from policies.fleet.book import Book, Wish, Word
 from policies.fleet.replica import Contact, Replica
 from policies.fleet.row import Row
-from policies.fleet.terms import NEVER, ROUND, SILENT_AFTER
+from policies.fleet.terms import DUE_AFTER, NEVER, SILENT_AFTER
 from policies.key import Key
 from policies.parked import OpenSubQueue
 from policies.subqueue import State, SubQueue
@@ -34,6 +34,7 @@ class Part:
         "_others",
         "accepted",
         "asked",
+        "before",
         "heard",
         "need",
         "order",
@@ -48,6 +49,8 @@ class Part:
         self.replica = replica
         self.need = 0
         self.accepted = 0
+        self.before = (0, 0.0)
+        """Messages that the provider took from us before the first refusal, and in how many seconds."""
         self.word: Word | None = None
         self.order: State | None = None
         self.pause = 0.0
@@ -78,7 +81,9 @@ class Part:
         return self._others if self.shared else 0
 
     def wish(self, name: str) -> Wish:
-        wish = self.replica.wish(name, need=self.need, word=self.word)._replace(accepted=self.accepted)
+        before, during = self.before
+        wish = self.replica.wish(name, need=self.need, word=self.word)
+        wish = wish._replace(accepted=self.accepted, before=before, during=during)
         if self.order is None:
             return wish
         return wish._replace(order=self.order, pause=self.pause)
@@ -92,7 +97,7 @@ class Part:
         row = self.replica.row
         waits = row.state is State.PAUSED and now < self.replica.pause_ends
         wanted = bool(self.need) or self.replica.has_share or self.replica.token(now=now) is not None
-        return self.asked + (ROUND if wanted and not waits and row.state is not State.CLOSED else RECONCILED)
+        return self.asked + (DUE_AFTER if wanted and not waits and row.state is not State.CLOSED else RECONCILED)
 
     def learn_of(self, book: Book, name: str) -> int:
         """Take what others need and have had accepted; how much that is since the last time."""
@@ -142,6 +147,7 @@ class Host:
         if part is None:
             part = self.parts[sub.key] = Part(self, Replica(_unknown(sub, machine), pause_ends=self.steady()))
         machine.fleet = part
+        part.before = machine.before
         place = (machine.state, machine.since)
         if part.seen == place:
             return
@@ -251,8 +257,9 @@ class Host:
         part.replica.came_from(book, self.name, at=at, sent=sent, now=self.steady())
         taken = part.learn_of(book, self.name)
         sub = self._engine.subqueues.get(key)
-        if sub is not None and taken and isinstance(sub.machine, SubQueue):
+        if sub is not None and isinstance(sub.machine, SubQueue):
             sub.machine.taken_elsewhere(taken, now=now)
+            sub.machine.taken_before(*_before(book))
         self._reconcile(part, now=now)
         if sub is not None and part.need:
             self._engine.subqueues.schedule(sub, now=now)
@@ -351,6 +358,12 @@ class Host:
             "leads": part.leads(),
             "held_elsewhere": part.elsewhere(),
         }
+
+
+def _before(book: Book) -> tuple[int, float]:
+    """What all hosts had accepted before the first refusal, and in how many seconds."""
+    shares = book.lent().values()
+    return sum(share.before for share in shares), max((share.during for share in shares), default=0.0)
 
 
 def _unknown(sub: OpenSubQueue, machine: SubQueue) -> Row:

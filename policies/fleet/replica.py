@@ -50,6 +50,11 @@ class Contact:
         if self.standing.quorate or self.alone_at == math.inf:
             self.alone_at = now + ALONE_AFTER
 
+    def saw(self, roll: Roll | None, *, at: float, sent: float) -> None:
+        """The roll was read at `at`, for a question of `sent`: what books are written by, and nothing about us."""
+        if roll is not None and roll.server == self.server:
+            self.standing, self.standing_at = roll.standing(at=at), sent
+
     def is_fresh(self, *, now: float) -> bool:
         """Whether a book may be written by the roll as we have it."""
         return now - self.standing_at <= FRESH

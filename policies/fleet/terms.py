@@ -13,6 +13,8 @@ GRACE = ALONE_AFTER
 """So long a store that is new to a book (restarted, emptied, failed over) lends nothing: what the old one lent runs out."""
 ROUND = 2.0
 """Between two times that a host asks."""
+DUE_AFTER = 0.7 * ROUND
+"""What was asked for so long ago is asked for again in this round: rounds begin a little early, and unevenly."""
 REDUCED = 0.5
 """Part of the fleet's budget that all hosts together take when each is alone."""
 FORGOTTEN_AFTER = 86_400.0

@@ -19,7 +19,7 @@ from policies.fleet.book import Book, Wish, attend
 from policies.fleet.host import Host
 from policies.fleet.roll import Roll, enrol
 from policies.fleet.row import Row
-from policies.fleet.terms import ROUND
+from policies.fleet.terms import DUE_AFTER, ROUND
 from policies.key import Key
 from sidecar.fleet.presences import Presences
 from sidecar.fleet.redis_store import Read, RedisStore, StoreSilent, Swap
@@ -35,6 +35,8 @@ AT_ONCE = 16
 """Books that are asked for in one go: about a millisecond of reading and writing them."""
 TRY_AGAIN = 1.0
 """Seconds between two attempts at a store that is silent."""
+LEAST_PAUSE = 0.1
+"""Seconds between two rounds, however slow the store is."""
 READ_BY_ALL = 5_000.0
 """Books a second, about, over which hosts spread that all have to read everything at once."""
 LOOK = 0.5 * ROUND
@@ -66,7 +68,8 @@ class _Visit(NamedTuple):
 
 
 class Exchange:
-    def __init__(self, host: Host, store: RedisStore) -> None:
+    def __init__(self, host: Host, store: RedisStore, *, clock: Callable[[], float] = time.time) -> None:
+        """`clock`: the one that the engine goes by."""
         self.host = host
         self.wake_engine: Callable[[], None] = lambda: None
         """Has the engine's step taken: something that it goes by has changed."""
@@ -84,6 +87,7 @@ class Exchange:
         """... and those that we found by looking: the push was lost, or later than the look."""
         self.presences = Presences(store)
         self._store = store
+        self._clock = clock
         self._wake = asyncio.Event()
         self._missed = True
         """Rows may have been pushed that we did not hear."""
@@ -123,8 +127,10 @@ class Exchange:
     async def _rounds(self) -> None:
         while _goes_on():
             self._wake.clear()
+            began = self.host.steady()
             wait = ROUND if not self.host.takes_part or await self._answered() else TRY_AGAIN
-            pause = wait * random.uniform(0.8, 1.0)
+            # From when the last one began: what a slow round takes must not come out of what leases last.
+            pause = max(LEAST_PAUSE, wait * random.uniform(0.8, 1.0) - (self.host.steady() - began))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
@@ -151,10 +157,8 @@ class Exchange:
         Whoever cannot reach all books does not go on proving that he is here: he would be lent nothing, and be
         left nothing to go on with either.
         """
-        if now - self._enrolled >= 0.7 * ROUND:
+        if now - self._enrolled >= DUE_AFTER:
             await self._enrol()
-        contact = self.host.contact
-        await self.presences.exchange(contact.roll.members if contact.roll else (), at=contact.met, now=now)
         if self._missed:
             await self._catch_up()
         await self._say()
@@ -168,6 +172,8 @@ class Exchange:
             await asyncio.sleep(0)
         if keys:
             self.wake_engine()
+        contact = self.host.contact  # last, for nothing waits for it
+        await self.presences.exchange(contact.roll.members if contact.roll else (), at=contact.met, now=now)
 
     async def _enrol(self) -> None:
         contact = self.host.contact
@@ -190,8 +196,7 @@ class Exchange:
         sent = self.host.steady()
         waiting = dict(zip(keys, await self._store.read([f"{BOOK}{key}" for key in keys]), strict=True))
         for _ in range(TRIES):
-            if not self.host.contact.is_fresh(now=self.host.steady()):
-                await self._enrol()
+            await self._refresh()
             visits = [self._visit(key, read) for key, read in waiting.items() if key in self.host.parts]
             again = self.host.steady()
             swaps = [Swap(f"{BOOK}{visit.key}", visit.read, visit.book.text()) for visit in visits if visit.changes]
@@ -203,6 +208,17 @@ class Exchange:
                 return
         self.host.urgent.update(waiting)
 
+    async def _refresh(self) -> None:
+        """Have a roll to write books by: a slow store has let the one of this round grow old. Nobody else has to wait."""
+        contact = self.host.contact
+        if contact.is_fresh(now=self.host.steady()):
+            return
+        sent = self.host.steady()
+        (read,) = await self._store.read([ROLL])
+        contact.saw(self._known(Roll.read, read.text), at=read.at, sent=sent)
+        if not contact.is_fresh(now=self.host.steady()):
+            await self._enrol()
+
     def _visit(self, key: Key, read: Read) -> "_Visit":
         before, wish = self._known(Book.read, read.text), self.host.wish(key)
         if before is not None:
@@ -213,7 +229,7 @@ class Exchange:
     async def _swapped(self, visits: Sequence["_Visit"], sent: float) -> None:
         """Take what the books have for us, and push the rows that are new."""
         for key, read, before, wish, book in visits:
-            self.host.answered(key, book, wish, at=read.at, sent=sent, now=time.time())
+            self.host.answered(key, book, wish, at=read.at, sent=sent, now=self._clock())
             if before is None or before.row != book.row:
                 self._unsaid[key] = json.dumps({"at": read.at, "row": book.row.values()})
         await self._say()
@@ -245,7 +261,7 @@ class Exchange:
             raise
         for row in rows.values():
             self._found(row)
-        self.host.found(rows, at=at, now=time.time())
+        self.host.found(rows, at=at, now=self._clock())
         self.wake_engine()
 
     async def _leave(self) -> None:
@@ -285,7 +301,7 @@ class Exchange:
             self._bad(str(error))
             return
         self.rows_heard += row.host != self.host.name
-        self.host.heard(row, at=at, now=time.time())
+        self.host.heard(row, at=at, now=self._clock())
         self.wake_engine()
 
     def _found(self, row: Row) -> None:

@@ -1,0 +1,120 @@
+"""Several hosts whose real exchanges share a store that answers late, or not at all, in time that leaps.
+
+The engines, the protocol and the exchange are as they are; Postfix is modelled, and the store swaps texts.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from random import Random
+from typing import cast
+
+from policies.fleet.host import Host
+from sidecar.fleet.exchange import Exchange
+from sidecar.fleet.redis_store import ANSWER_WITHIN, Read, RedisStore, StoreSilent, Swap
+from tests.world import Judge, World
+
+
+class Shelf:
+    """What all hosts' stores read and write, and how long each answer takes."""
+
+    def __init__(self, *, seed: int, delay: tuple[float, float], lost: float) -> None:
+        self.random = Random(seed)
+        self.delay, self.lost = delay, lost
+        self.texts: dict[str, str] = {}
+        self.listeners: list[asyncio.Queue[str]] = []
+
+    async def trip(self) -> None:
+        """One question on its way and back, before the store takes it up. Raises StoreSilent."""
+        takes = self.random.uniform(*self.delay)
+        if takes > ANSWER_WITHIN or self.random.random() < self.lost:
+            await asyncio.sleep(ANSWER_WITHIN)
+            raise StoreSilent("no answer")
+        await asyncio.sleep(takes)
+
+
+class SlowStore:
+    """A `RedisStore` in what the exchange asks of it."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    async def read(self, names: Sequence[str]) -> list[Read]:
+        await self._shelf.trip()
+        return [self._stand(name) for name in names]
+
+    async def swap(self, swaps: Sequence[Swap]) -> list[Read | None]:
+        await self._shelf.trip()
+        return [self._swap(swap) for swap in swaps]
+
+    def _swap(self, swap: Swap) -> Read | None:
+        if self._shelf.texts.get(swap.name, "") != swap.read.text:
+            return self._stand(swap.name)
+        self._shelf.texts[swap.name] = swap.text
+        return None
+
+    def _stand(self, name: str) -> Read:
+        return Read("server-1", asyncio.get_running_loop().time() + 50_000.0, self._shelf.texts.get(name, ""))
+
+    async def texts(self, names: Sequence[str]) -> tuple[float, list[str]]:
+        reads = await self.read(names)
+        return self._stand("roll").at, [read.text for read in reads]
+
+    async def names(self, begins: str) -> list[str]:
+        await self._shelf.trip()
+        return [name for name in self._shelf.texts if name.startswith(begins)]
+
+    async def put(self, name: str, text: str) -> None:
+        await self._shelf.trip()
+        self._shelf.texts[name] = text
+
+    async def push(self, texts: Sequence[str]) -> None:
+        await self._shelf.trip()
+        for listener in self._shelf.listeners:
+            for text in texts:
+                listener.put_nowait(text)
+
+    async def pushed(self) -> AsyncGenerator[str, None]:
+        listener: asyncio.Queue[str] = asyncio.Queue()
+        self._shelf.listeners.append(listener)
+        yield ""
+        while True:
+            yield await listener.get()
+
+    async def close(self) -> None:
+        pass
+
+
+class SlowFleet:
+    """`count` hosts; to be made and used within a `leap`."""
+
+    def __init__(self, count: int, judge: Judge, shelf: Shelf, *, scale: float = 1.0) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.worlds = [World(judge, scale=scale) for _ in range(count)]
+        self.hosts: list[Host] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        for number, world in enumerate(self.worlds):
+            world.now = self.loop.time()
+            host = Host(f"host-{number}", world.engine, steady=self.loop.time)
+            store = cast("RedisStore", SlowStore(shelf))
+            self.hosts.append(host)
+            self._tasks.append(asyncio.create_task(Exchange(host, store, clock=self.loop.time).run()))
+
+    async def run(self, seconds: float, *, step: float = 0.25) -> None:
+        end = self.loop.time() + seconds
+        while self.loop.time() < end:
+            await asyncio.sleep(step)
+            for world in self.worlds:
+                world.run(self.loop.time() - world.now, step=step)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def delivered(self) -> int:
+        return sum(sum(world.delivered.values()) for world in self.worlds)
+
+    @property
+    def lost_or_twice(self) -> int:
+        return sum(len(world.silently_lost) + world.duplicates for world in self.worlds)
