@@ -10,13 +10,14 @@ from policies.commands import Change
 from policies.suppression import Add, End, Move
 
 KINDS: Final = (
-    *("opened", "probing", "ramping", "paused", "closed", "answered", "held", "released", "adopted", "forgotten"),
-    *("refused", "capped", "reload", "postfix", "gap", "unaccounted", "hold-failed", "release-failed"),
+    *("opened", "probing", "ramping", "paused", "closed", "answered", "held", "released", "requeued", "adopted"),
+    *("forgotten", "refused", "capped", "reload", "postfix", "gap", "unaccounted", "hold-failed", "release-failed"),
     *("routed", "rejected", "discarded", "deferred", "suppressed", "unsuppressed", "erased", "quota-reset"),
     *("reacted", "returning", "restored", "undone", "warm-up", "canary"),
 )
 """Of a sub-queue: opened to closed. Of messages: answered (HOLD at their end), held (taken from the queue), released,
-adopted (on hold by our word, though the books did not say so), forgotten (by another hand), capped (left at hold_max).
+requeued (taken in anew by Postfix, under another id), adopted (on hold by our word, though the books did not say so),
+forgotten (by another hand), capped (left at hold_max).
 Of Postfix: reload (by us), postfix (started, stopped, reloaded by anybody). Of what smtpd was answered: routed (FILTER),
 rejected, discarded, deferred. Of the suppression list: suppressed, unsuppressed, erased. Of quotas: quota-reset, a
 bucket emptied by hand. Of where mail is steered: reacted (to a bad

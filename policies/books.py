@@ -187,8 +187,21 @@ class Books:
         for under, messages in let_out.items():
             self._tell_of("released", "let out", under, messages, now=now)
 
+    def requeued(
+        self, instance: str, done: Iterable[str], missing: Iterable[str], busy: Iterable[str], *, why: str, now: float
+    ) -> None:
+        """The helper's answer to `Requeue`: what is done has another queue id from now on."""
+        gone: dict[Key | None, list[Message]] = {}
+        for message in self._known(instance, done, Place.RELEASING):
+            gone.setdefault(next(iter(message.held_under), None), []).append(message)
+        for under, messages in gone.items():
+            self._tell_of("requeued", why, under, messages, now=now)
+            for message in messages:
+                self.gone(message)
+        self.released(instance, (), missing, busy, now=now)
+
     def not_released(self, instance: str, ids: Iterable[str], why: str, *, now: float) -> None:
-        """A `Release` was not carried out, as far as is known."""
+        """A `Release` or a `Requeue` was not carried out, as far as is known."""
         for message in self._known(instance, ids, Place.RELEASING):
             self._back(message, retry_at=now + TRY_AGAIN, now=now)
         self._tell("release-failed", why, now=now)

@@ -22,7 +22,7 @@ FIELDS: Final[Fields] = {
     name: Field(FieldType.TEXT)
     for name in (
         "provider", "recipient_domain", "sender", "sender_domain", "sending_domain", "tenant", "sasl_username",
-        "campaign", "segment", "instance",
+        "campaign", "segment", "instance", "transport",
     )
 }  # fmt: skip
 
@@ -45,6 +45,17 @@ class ChosenMail(NamedTuple):
     """From the log, so moments after the message arrived."""
     segment: str | None
     instance: str
+    transport: str | None
+    """Of its last attempt."""
+
+
+class Requeueing(NamedTuple):
+    """Queued mail of a transport is taken in anew by Postfix, and goes another way."""
+
+    source: str
+    """The transport that it was tried over."""
+    to: str
+    """Transport or pool:NAME; "": as Postfix sends such mail."""
 
 
 def read_condition(where: str) -> Condition[ChosenMail]:
@@ -70,9 +81,15 @@ def stream_key(where: str, name: str = "") -> Key:
 class ByHand:
     """Stands in a sub-queue for the machine that learns: paused, or at a pace, until somebody says otherwise."""
 
-    def __init__(self, where: str, *, rate: float, until: float, now: float) -> None:
-        """`rate`: messages a second, 0 for none; `until`: when it closes by itself, infinite: never."""
+    def __init__(
+        self, where: str, *, rate: float, until: float, now: float, requeueing: Requeueing | None = None
+    ) -> None:
+        """`rate`: messages a second, 0 for none; `until`: when it closes by itself, infinite: never.
+
+        `requeueing`: its mail is not released but requeued; only mail that is there already.
+        """
         self.where = where
+        self.requeueing = requeueing
         self.since = now
         self._rate = rate
         self._until = until
@@ -153,13 +170,18 @@ class ByHand:
     def snapshot(self) -> dict[str, Any]:
         """Everything, in JSON's types."""
         return {"where": self.where, "rate": self._rate, "until": finite(self._until), "since": self.since,
-                "budget": self._budget, "budget_at": self._budget_at, "closed": self._closed}  # fmt: skip
+                "budget": self._budget, "budget_at": self._budget_at, "closed": self._closed,
+                "requeueing": self.requeueing}  # fmt: skip
 
     @classmethod
     def restore(cls, snapshot: Mapping[str, Any]) -> Self:
         """Take up where a snapshot was made."""
         until = or_infinite(snapshot["until"])
-        restored = cls(snapshot["where"], rate=snapshot["rate"], until=until, now=snapshot["since"])
+        led = snapshot.get("requeueing")
+        requeueing = Requeueing(*led) if led else None
+        restored = cls(
+            snapshot["where"], rate=snapshot["rate"], until=until, now=snapshot["since"], requeueing=requeueing
+        )
         restored._budget, restored._budget_at = snapshot["budget"], snapshot["budget_at"]
         restored._closed = snapshot["closed"]
         return restored

@@ -26,6 +26,31 @@ class Release(NamedTuple):
     """Seconds over which the file times are staggered, 0 for now."""
 
 
+class Leaving(NamedTuple):
+    """One message that is to be requeued."""
+
+    sending_domain: str
+    recipients: tuple[str, ...]
+    """Whom it is still to be delivered to, as Postfix logs them."""
+
+
+class Requeue(NamedTuple):
+    """`postsuper -r` of these, which are on hold: Postfix takes them in anew, under other ids and without their FILTER."""
+
+    instance: str
+    key: str
+    source: str
+    """The transport that they are not to go over again."""
+    to: str
+    """Transport or pool:NAME that they are to go over; "": as Postfix sends such mail."""
+    mail: Mapping[str, Leaving]
+    """By queue id."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self.mail)
+
+
 class Adopt(NamedTuple):
     """Postfix holds these by our HOLD answer: into the helper's record with them."""
 
@@ -41,7 +66,7 @@ class Reload(NamedTuple):
     waiting: int
 
 
-Command = Hold | Release | Adopt | Reload
+Command = Hold | Release | Requeue | Adopt | Reload
 
 
 class Change(NamedTuple):

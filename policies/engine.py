@@ -6,6 +6,7 @@ reads the facts and joins them.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from sys import intern
 from typing import Final
 from zlib import crc32
 
@@ -26,6 +27,7 @@ from policies.orders import Orders
 from policies.outcomes import Outcomes
 from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
+from policies.redirects import Redirects
 from policies.releasing import Releasing
 from policies.repairs import Repairs
 from policies.rule import Strategy
@@ -61,6 +63,7 @@ class Engine:
         self.recipients = RecipientProviders(rules.providers)
         self.habits = SenderHabits()
         self.sent_mail = SentMail()
+        self.redirects = Redirects()
         self.subqueues = SubQueues(
             rules,
             organizational,
@@ -160,7 +163,8 @@ class Engine:
                 if message := self._live(fact):
                     self.books.released_line(message, now=now)
             case facts.Requeued():
-                if message := self._live(fact):
+                message = self._live(fact)
+                if message is not None and message.place is not Place.RELEASING:  # else the helper's answer settles it
                     self.books.gone(message)
             case facts.Rejected():
                 self._rejected(fact)
@@ -277,6 +281,9 @@ class Engine:
         message = self.messages.obtain(fact.record.instance, fact.queue_id, now=now)
         recipient = message.recipient(fact.recipient, fact.orig_to)
         message.outcome(recipient, final=fact.status in _FINAL)
+        message.service = intern(fact.record.service or fact.record.daemon)
+        if self.redirects and recipient.done:
+            self.redirects.settled(recipient.address)
         message.attempts += 1
         if message.on_hold:  # an attempt from before it was taken; the next one is as free as it was to be
             self.books.note(message)

@@ -82,6 +82,7 @@ class Message:
         "seen_on_hold",
         "sender",
         "sender_domain",
+        "service",
         "stream",
     )
 
@@ -101,6 +102,8 @@ class Message:
         self.from_domain = ""
         self.list_headers = ListHeaders.NONE
         self.stream = NO_STREAM
+        self.service = ""
+        """The transport of its last attempt, as logged; "" before the first that we saw."""
         self.entry: Entry | None = None
         """What is known of how it entered; None where no line before its first activation was seen."""
         self.place = _QUEUED

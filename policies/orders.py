@@ -7,7 +7,7 @@ import math
 
 from parsers.expression import ExpressionError
 from policies.books import Books
-from policies.by_hand import STREAM, stream_key
+from policies.by_hand import STREAM, Requeueing, stream_key
 from policies.fail_fast import RULE, FailFast, HoldBroken
 from policies.fleet.row import Row
 from policies.key import EVERYWHERE, Key
@@ -67,6 +67,23 @@ class Orders:
             raise ValueError(f"where: {error}") from error
         if sub.machine.state is State.PAUSED:
             self._taking.sweep(key)
+        return sub
+
+    def requeue(
+        self, requeueing: Requeueing, *, where: str, name: str, rate: float, seconds: float, by_whom: str, now: float
+    ) -> OpenSubQueue:
+        """Have queued mail that was last tried over a transport requeued, at `rate` messages a second, for `seconds`.
+
+        Mail that comes later is not touched; what has not left by then is released as it is. Raises ValueError.
+        """
+        try:
+            key = stream_key(where, name)
+            sub = self._subqueues.open_stream(
+                key, where, rate=rate, until=now + seconds, by_whom=by_whom, now=now, requeueing=requeueing
+            )
+        except ExpressionError as error:
+            raise ValueError(f"where: {error}") from error
+        self._taking.sweep(key)
         return sub
 
     def pause(self, key: Key, seconds: float | None, *, by_whom: str, now: float) -> OpenSubQueue:

@@ -2,13 +2,16 @@
 
 import heapq
 from collections.abc import Iterator
+from typing import Final
 
-from policies.by_hand import ByHand
+from policies.by_hand import ByHand, Requeueing
 from policies.key import Key
 from policies.messages import Message
 from policies.rule import Strategy
-from policies.subqueue import SubQueue
+from policies.subqueue import State, SubQueue
 
+STOPPED: Final = frozenset({State.PAUSED, State.PROBING})
+"""States in which queued mail is taken."""
 _PARK = Strategy.PARK
 _MOST_EARLY = 1_000
 """More are not in delivery; one whose outcome never came is forgotten."""
@@ -73,6 +76,17 @@ class OpenSubQueue:
     def parks(self) -> bool:
         """Whether mail is held for it."""
         return self.strategy is _PARK
+
+    @property
+    def requeueing(self) -> Requeueing | None:
+        """Where its mail is led, if it is requeued and not released."""
+        return self.machine.requeueing if isinstance(self.machine, ByHand) else None
+
+    @property
+    def takes(self) -> bool:
+        """Whether queued mail is put on hold for it now."""
+        state = self.machine.state
+        return self.parks and (state in STOPPED or (self.requeueing is not None and state is not State.CLOSED))
 
     @property
     def oldest_arrival(self) -> float | None:

@@ -1,22 +1,26 @@
 """Releasing held mail: what may leave now, by budget, by age, or because nothing holds it any more."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from policies.books import Books
-from policies.commands import Command, Release, Reload
+from policies.by_hand import STREAM, Requeueing
+from policies.commands import Command, Leaving, Release, Reload, Requeue
 from policies.key import Key
 from policies.messages import Message, Messages, Place
-from policies.parked import OpenSubQueue
+from policies.parked import STOPPED, OpenSubQueue
 from policies.site import Settings
 from policies.subqueue import State
-from policies.subqueues import STOPPED, SubQueues
+from policies.subqueues import SubQueues
 from policies.telling import Telling
 
 TICK = 1.0
 """Seconds between two releases: each ends in a kick, and a kick scans the deferred queue."""
 MIN_HOLD = 2.0
 """Seconds a message stays on hold at least, so that a `(queue active)` line written meanwhile is read first."""
+RESOLVED_FOR = 31.0
+"""Seconds that a message stays on hold before it is requeued: so long trivial-rewrite(8)'s clients remember the last
+address that they asked about (resolve_clnt.c), and would send it by the old answer."""
 BULK_RATE = 150
 """Messages a second at most when mail without a sub-queue leaves: Postfix takes over a thousand."""
 BULK_LEAST = 40
@@ -76,7 +80,7 @@ class Releasing:
             self._choose(message, bulk, now=now)
             self._under_way[message] = now
         self._tick_at = now + TICK
-        releases: list[Command] = [_release(instance, messages, 0.0) for instance, messages in chosen.items()]
+        releases = [command for instance, messages in chosen.items() for command in self._leaving(instance, messages)]
         releases += [_release(instance, messages, TICK) for instance, messages in bulk.items()]
         return releases + self._now_and_then(now=now)
 
@@ -93,8 +97,34 @@ class Releasing:
             and message.own_line
             and not message.in_core
             and now >= message.retry_at
-            and now - message.held_since >= MIN_HOLD
+            and now - message.held_since >= (MIN_HOLD if self._requeueing(message) is None else RESOLVED_FOR)
         )
+
+    def _leaving(self, instance: str, messages: Iterable[Message]) -> Iterator[Command]:
+        """Let messages out: those that are to go another way in one command for each such way, the others as they are."""
+        by_way: dict[Requeueing | None, list[Message]] = {}
+        for message in messages:
+            by_way.setdefault(self._requeueing(message), []).append(message)
+        for way, leaving in by_way.items():
+            yield _release(instance, leaving, 0.0) if way is None else self._requeue(instance, leaving, way)
+
+    def _requeueing(self, message: Message) -> Requeueing | None:
+        """Where a held message is led, if it is to be requeued: never one that is delivered, even in part."""
+        for key in message.held_under:
+            sub = self._subqueues.get(key) if key.type == STREAM else None
+            if sub is not None and sub.requeueing is not None:
+                return None if any(recipient.done for recipient in message.recipients) else sub.requeueing
+        return None
+
+    def _requeue(self, instance: str, messages: Sequence[Message], way: Requeueing) -> Requeue:
+        mail = {
+            message.queue_id: Leaving(
+                self._subqueues.organizational(message.sender_domain),
+                tuple(recipient.address for recipient in message.open_recipients),
+            )
+            for message in messages
+        }
+        return Requeue(instance, _key_of(messages), way.source, way.to, mail)
 
     # By budget.
 
@@ -227,6 +257,9 @@ def _pay(sub: OpenSubQueue, message: Message, *, now: float) -> None:
 
 
 def _release(instance: str, messages: list[Message], spread: float) -> Release:
+    return Release(instance, tuple(message.queue_id for message in messages), _key_of(messages), spread)
+
+
+def _key_of(messages: Iterable[Message]) -> str:
     keys = {key for message in messages for key in message.held_under}
-    named = str(next(iter(keys))) if len(keys) == 1 else SEVERAL
-    return Release(instance, tuple(message.queue_id for message in messages), named, spread)
+    return str(next(iter(keys))) if len(keys) == 1 else SEVERAL

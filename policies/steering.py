@@ -24,6 +24,7 @@ MOST_IN_TRIAL: Final = 50_000
 """Messages of a canary and its control that are known until they are delivered; of more the oldest are not counted."""
 _GREYLISTED: Final = "throttling.greylist"
 _LOOK_EVERY: Final = 10.0
+_LEFT: Final = "mail leaves it"
 _LAST: Final = 0.999_999
 """Luck of mail that comes back last."""
 
@@ -126,6 +127,25 @@ class Steering:
         if not found.passed:
             return Steered(route, found.transport, "")
         return Steered(route, found.transport, _passed(route.pool, found.passed))
+
+    def over(self, pool: str, key: tuple[str, str], provider: str, *, instead_of: str, now: float) -> str:
+        """Say over which member of a pool one recipient of requeued mail goes, "" for none; it counts as sent.
+
+        `key`: queue id and sending domain.
+        """
+        found = self._pools.get(pool)
+        if found is None:
+            return ""
+        self._draft, counts = _Draft(""), {provider: 1}
+        sticky = key[1] if found.sticky is Sticky.SENDING_DOMAIN else ""
+
+        def refuses(transport: str, luck: float) -> str:
+            return _LEFT if transport == instead_of else self._refuses(transport, luck, counts, now=now)
+
+        transport = choose(found, sticky or key[0], refuses).transport
+        if transport:
+            self.warm_ups.promise(transport, counts, now=now)
+        return "" if transport == instead_of else transport
 
     def answered(self, transport: str, counts: Mapping[str, int], place: tuple[str, str], *, now: float) -> None:
         """Count a message that Postfix was told to send over a transport ("": as ever); `place`: (instance, queue id)."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from parsers.condition import Condition
 from parsers.expression import ExpressionError
-from policies.by_hand import STREAM, ByHand, ChosenMail, read_condition
+from policies.by_hand import STREAM, ByHand, ChosenMail, Requeueing, read_condition
 from policies.classify import RuleSet
 from policies.key import EVERYWHERE, Key
 from policies.messages import Message, Messages
@@ -24,8 +24,6 @@ IP_TYPES: Final = frozenset({"ip", "netblock", "host"})
 """Keys that concern all mail of this host to the provider."""
 DOMAIN_TYPES = frozenset({"dkim-domain", "spf-domain", "from-domain", "sender-domain"})
 """Keys that concern a sender's mail from any host."""
-STOPPED: Final = frozenset({State.PAUSED, State.PROBING})
-"""States in which queued mail is taken."""
 BY_HAND: Final = "by-hand"
 """Stands for a rule where an admin opened a sub-queue."""
 MOST_STREAMS: Final = 50
@@ -129,7 +127,17 @@ class SubQueues:
         )
         return sub
 
-    def open_stream(self, key: Key, where: str, *, rate: float, until: float, by_whom: str, now: float) -> OpenSubQueue:
+    def open_stream(
+        self,
+        key: Key,
+        where: str,
+        *,
+        rate: float,
+        until: float,
+        by_whom: str,
+        now: float,
+        requeueing: Requeueing | None = None,
+    ) -> OpenSubQueue:
         """Open one over mail for which a condition holds, or give the open one another pace; all as in ByHand.
 
         Raises ExpressionError for the condition, ValueError where the key is open with another one.
@@ -139,15 +147,19 @@ class SubQueues:
             condition = read_condition(where)
             if len(self._streams) >= MOST_STREAMS:
                 raise ValueError(f"{MOST_STREAMS} are open; each is asked of each message, so close one first")
-            sub = OpenSubQueue(key, ByHand(where, rate=rate, until=until, now=now), rule=BY_HAND, line=where, now=now)
+            machine = ByHand(where, rate=rate, until=until, now=now, requeueing=requeueing)
+            sub = OpenSubQueue(key, machine, rule=BY_HAND, line=where, now=now)
             self._streams[key] = sub, condition
             self._add(sub)
-        elif not isinstance(sub.machine, ByHand) or sub.machine.where != where:
-            raise ValueError(f"{key} is open with another condition: {sub.line}; give this one another name")
+        elif not isinstance(sub.machine, ByHand) or (sub.machine.where, sub.requeueing) != (where, requeueing):
+            other = "way to go" if sub.line == where else "condition"
+            raise ValueError(f"{key} is open with another {other}: {sub.line}; give this one another name")
         else:
             sub.machine.set_pace(rate, until=until, now=now)
             sub.said, sub.dirty = sub.machine.state, True
         pace = f"{rate:g} messages/s" if rate else "paused"
+        if requeueing is not None:
+            pace = f"requeued, {pace}, to go over {requeueing.to or 'whatever Postfix sends such mail over'}"
         why = f"where {where}: {pace}{f' for {until - now:.0f} s' if until < math.inf else ''}"
         state = str(sub.machine.state)
         self._telling.tell("opened", why, now=now, key=str(key), state=state, rule=BY_HAND, by_whom=by_whom)
@@ -294,9 +306,9 @@ class SubQueues:
     def _streams_over(self, message: Message | Unsigned, domain: str, provider: str | None) -> Iterator[OpenSubQueue]:
         sender_domain = message.sender_domain
         if isinstance(message, Unsigned):
-            tenant, campaign, segment = message.tenant, None, None
+            tenant, campaign, segment, transport = message.tenant, None, None, ""
         else:
-            tenant, campaign, segment = message.stream
+            (tenant, campaign, segment), transport = message.stream, message.service
         sending, sender = self.organizational(sender_domain), message.sender or ""
         mail = ChosenMail(
             provider,
@@ -308,8 +320,13 @@ class SubQueues:
             campaign or None,
             segment or None,
             message.instance,
+            transport or None,
         )
-        return (sub for sub, holds in self._streams.values() if holds(mail))
+        return (
+            sub
+            for sub, holds in self._streams.values()
+            if holds(mail) and (sub.requeueing is None or _was_there(message, sub.opened_at))
+        )
 
     def candidates(self, key: Key, messages: Messages) -> Iterable[Message]:
         """List live messages that may be of this key; each is looked at again before it is taken."""
@@ -376,3 +393,12 @@ class SubQueues:
         """Give what is remembered of a closed one."""
         machine = self._closed.get(key)
         return machine.snapshot() if machine is not None else None
+
+
+def _was_there(message: Message | Unsigned, since: float) -> bool:
+    """Whether a message may be requeued: what came later, a requeued one too, may not, nor what was delivered in part."""
+    return (
+        isinstance(message, Message)
+        and message.arrival < since
+        and all(recipient.activation and not recipient.done for recipient in message.recipients)
+    )

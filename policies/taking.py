@@ -9,7 +9,7 @@ from policies.key import Key
 from policies.messages import Message, Messages, Place, by_arrival
 from policies.parked import OpenSubQueue
 from policies.site import Settings
-from policies.subqueues import STOPPED, SubQueues
+from policies.subqueues import SubQueues
 
 BATCH = 500
 """Messages a `postsuper -h`."""
@@ -46,7 +46,7 @@ class Taking:
         subs = self._under(message, now=now)
         if subs is None:
             return
-        if any(sub.machine.state in STOPPED and sub.parks for sub in subs):
+        if any(sub.takes for sub in subs):
             self._take(message, subs, now=now)
         elif message.in_core and not message.paid:  # Postfix tries it by itself: it goes, and is paid for
             message.paid = True
@@ -77,7 +77,7 @@ class Taking:
     def _look_at(self, message: Message, *, now: float) -> None:
         if message.place is Place.QUEUED:
             subs = None if message.exempt else self._under(message, now=now)
-            if subs and any(sub.machine.state in STOPPED and sub.parks for sub in subs):
+            if subs and any(sub.takes for sub in subs):
                 self._take(message, subs, now=now)
         elif message.on_hold:  # it waits in another sub-queue, and now in this one too
             domains = {recipient.domain for recipient in message.open_recipients}

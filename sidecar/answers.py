@@ -1,22 +1,31 @@
 """What core answers on its control socket: one function a command, and their table."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from parsers.policy_protocol import PolicyRequest, value_of
+from policies.by_hand import Requeueing
 from policies.hygiene import NoHost
 from policies.key import Key
 from policies.limit import finite
 from policies.parked import OpenSubQueue
 from policies.queue_age import queue_age
+from policies.routing import to_provider
 from policies.subqueues import BY_HAND
 from sidecar.control import Handler
 from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
 from sidecar.pool_answers import PoolAnswers
 from sidecar.reload import Reload, ReloadError
+from sidecar.rerouting import REQUEUED, objection
+
+REQUEUE_RATE = 2.0
+"""Messages a second, where the request names no pace."""
+REQUEUE_FOR = 3600.0
+"""Seconds, where it names no end."""
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -40,6 +49,7 @@ class Answers:
             "queue": self.queue,
             "noticed": self.noticed,
             "subqueue": self.subqueue,
+            "requeue": self.requeue,
             "authentication": self.authentication,
             "changes": self.changes,
             "ask": self.ask,
@@ -165,6 +175,30 @@ class Answers:
         )
         self._wake()
         return {"subqueue": self._said(sub)}
+
+    async def requeue(self, request: Request) -> Answer:
+        """Have queued mail of a transport requeued, paced, so that it goes another way."""
+        parts, steering = self._parts, self._parts.steering
+        source, to = to_provider("any", str(request.get("transport", ""))).transport, str(request.get("to", ""))
+        pools = sorted(steering.pools) if steering is not None else []
+        table = parts.config.postfix.transport_table
+        refused = await asyncio.to_thread(objection, parts.instances, table, source, to, pools)
+        if refused:
+            raise ValueError(refused)
+        where = f'transport = "{source}"'
+        if request.get("where"):
+            where = f"{where} and ({request['where']})"
+        sub = self._engine.orders.requeue(
+            Requeueing(source, to),
+            where=where,
+            name=str(request.get("name", "")) or f"requeue-{source.lower()}",
+            rate=float(request.get("rate") or REQUEUE_RATE),
+            seconds=float(request.get("seconds") or REQUEUE_FOR),
+            by_whom=str(request.get("who") or "control socket"),
+            now=time.time(),
+        )
+        self._wake()
+        return {"subqueue": self._said(sub), "mode": str(parts.config.mode), "warnings": REQUEUED}
 
     def _let_go(self, key: Key, who: str, now: float) -> None:
         """What an admin lets go, no rule holds again half a minute later."""

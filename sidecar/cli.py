@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Entry] = {
     "queue-helper": Entry("sidecar.queue_helper:queue_helper", "One process: holds and releases, as root."),
     "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
+    "requeue": Entry("sidecar.requeue_command:requeue", "Lead queued mail away from a transport, paced."),
     "suppress": Entry("sidecar.suppress_command:suppress", "Who gets no more mail."),
     "quota": Entry("sidecar.quota_command:quota", "How much a tenant, domain, client or sender may hand in."),
     "reload": Entry("sidecar.status:reload", "Have core read configuration and rules again."),

@@ -44,6 +44,7 @@ from sidecar.policyd import serve
 from sidecar.queue_client import HelperUnavailable, QueueClient
 from sidecar.quota import QuotaBook, open_quotas, read_quotas
 from sidecar.reload import Reload, Source
+from sidecar.rerouting import Rerouting
 from sidecar.routes import routes_of, routing_of
 from sidecar.rows import restore
 from sidecar.site import check_strategies, engine_settings, listeners, wiring
@@ -162,7 +163,9 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             store=store,
             store_thread=thread,
             ledger=ledger,
-            hands=Hands(engine, QueueClient(config.helper_socket)),
+            hands=Hands(
+                engine, QueueClient(config.helper_socket), Rerouting(engine, steering, transport_table_of(config))
+            ),
             access=access,
             policy=policy,
             watching=Watching(since=time.time()),
@@ -334,16 +337,26 @@ def tell_answers(parts: Parts, *, now: float) -> None:
 
 async def _keep_table(parts: Parts) -> None:
     """Have the table of transports say what the routes and the domains known by now come to."""
-    postfix_config = parts.config.postfix
-    table = TransportTable(postfix_config.transport_table, Path(postfix_config.config_directory))
+    rerouting = parts.hands.rerouting
+    table, restored = rerouting.table, False
+    assert table is not None
     while True:
         try:
+            if not restored:
+                await rerouting.restore()
+                restored = True
+            await rerouting.tidy()
             changes = await asyncio.to_thread(table.update, await asyncio.to_thread(transports_by_domain, parts))
             if any(changes):
                 _LOG.info("%s: %d domains written, %d taken out", table.table, *changes)
         except (postfix.PostfixError, OSError, ValueError) as error:
             _LOG.warning("the table of transports stays as it is: %s", error)
         await asyncio.sleep(TABLE_EVERY)
+
+
+def transport_table_of(config: Config) -> TransportTable | None:
+    named = config.postfix.transport_table
+    return TransportTable(named, Path(config.postfix.config_directory)) if named else None
 
 
 def transports_by_domain(parts: Parts) -> dict[str, str]:

@@ -4,9 +4,12 @@ import logging
 import time
 from collections.abc import Sequence
 
-from policies.commands import Adopt, Command, Hold, Release, Reload
+from policies.commands import Adopt, Command, Hold, Release, Reload, Requeue
 from policies.engine import Engine
+from policies.key import Key
+from sidecar.postfix import PostfixError
 from sidecar.queue_client import HelperRefused, HelperUnavailable, QueueClient
+from sidecar.rerouting import Rerouting
 
 _LOG = logging.getLogger("sidecar.hands")
 
@@ -14,9 +17,10 @@ _LOG = logging.getLogger("sidecar.hands")
 class Hands:
     """Instances are named as the log names them (syslog_name); the helper knows them by that, too."""
 
-    def __init__(self, engine: Engine, client: QueueClient) -> None:
+    def __init__(self, engine: Engine, client: QueueClient, rerouting: Rerouting) -> None:
         self._engine = engine
         self._client = client
+        self.rerouting = rerouting
         self.reachable = True
         self.wants_listing = True
         """A command's outcome is unknown, or nothing is known yet: only the queue itself can tell."""
@@ -27,6 +31,9 @@ class Hands:
                 await self._do(command)
             except HelperRefused as error:
                 _LOG.error("the queue helper refused: %s: %s", type(command).__name__, error)  # not ours
+                self._failed(command, str(error), refused=True)
+            except PostfixError as error:
+                _LOG.warning("not requeued: %s", error)
                 self._failed(command, str(error))
             except HelperUnavailable as error:
                 if self.reachable:
@@ -46,6 +53,8 @@ class Hands:
             case Release(instance, ids, key, spread):
                 done = await self._client.release(instance, ids, key=key, spread=spread)
                 self._engine.books.released(instance, done.released, done.missing, done.busy, now=time.time())
+            case Requeue(instance):
+                await self._requeue(command)
             case Adopt(instance, keys):
                 await self._client.adopt(instance, tuple(keys), key=keys)
             case Reload(instance, waiting):
@@ -54,12 +63,30 @@ class Hands:
                 if await self._client.reload(instance):
                     self._engine.reloaded(instance, began=began)
 
-    def _failed(self, command: Command, why: str) -> None:
+    async def _requeue(self, command: Requeue) -> None:
+        """First where it goes, then it: the queue manager asks about a recipient as soon as it has the message."""
+        await self.rerouting.lead(command)
+        done = await self._client.requeue(command.instance, command.ids, key=command.key)
+        way = f"to go over {command.to}" if command.to else "to go as Postfix sends such mail"
+        self._engine.books.requeued(
+            command.instance,
+            done.released,
+            done.missing,
+            done.busy,
+            why=f"not over {command.source} again; {way}",
+            now=time.time(),
+        )
+
+    def _failed(self, command: Command, why: str, *, refused: bool = False) -> None:
         self.wants_listing = True
         now = time.time()
         match command:
             case Hold():
                 self._engine.hold_failed(command, why, now=now)
+            case Requeue(instance, key):
+                self._engine.books.not_released(instance, command.ids, why, now=now)
+                if refused:
+                    self._engine.orders.close(Key.read(key), by_whom="queue helper", now=now)
             case Release(instance, ids):
                 self._engine.books.not_released(instance, ids, why, now=now)
             case Adopt():

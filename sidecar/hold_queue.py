@@ -100,12 +100,9 @@ def requeue(instance: Instance, ids: Sequence[str], *, key: str, record: HeldRec
     Only from hold and only where no delivery agent has the file open, for a requeue duplicates what is
     in delivery. Raises RequeueRefused where auto-BCC or a content filter would be repeated, PostfixError.
     """
-    for name in _REPEATED:
-        if instance.parameters[name]:
-            raise RequeueRefused(
-                f"{instance.config_directory}/main.cf: {name} = {instance.parameters[name]}: "
-                "a requeue would apply it again; release instead"
-            )
+    refused = why_no_requeue(instance)
+    if refused:
+        raise RequeueRefused(refused)
     with queue_files.as_owner(instance):
         found = {one: queue_files.look(instance, one) for one in ids}
     ready = [one for one in ids if found[one] is HeldFile.READY]
@@ -121,6 +118,15 @@ def requeue(instance: Instance, ids: Sequence[str], *, key: str, record: HeldRec
         tuple(one for one in ids if one not in done and found[one] is not HeldFile.BUSY),
         tuple(one for one in ids if found[one] is HeldFile.BUSY),
     )
+
+
+def why_no_requeue(instance: Instance) -> str:
+    """Say which setting a requeue would apply once more; "" where it may be done."""
+    for name in _REPEATED:
+        if instance.parameters[name]:
+            main = f"{instance.config_directory}/main.cf"
+            return f"{main}: {name} = {instance.parameters[name]}: a requeue would apply it again; release instead"
+    return ""
 
 
 def set_time(instance: Instance, ids: Sequence[str], *, due: float) -> ReleaseResult:

@@ -291,7 +291,8 @@ def open_(
     Of a KEY as if a refusal had: pause, probe, ramp. With --where over a campaign, a tenant, a segment, wherever it goes:
     paused or slowed until it is closed. The same again with another --rate changes the pace.
 
-    --where may ask: provider, recipient_domain, sender, sender_domain, sending_domain, tenant, campaign, segment, instance.
+    --where may ask: provider, recipient_domain, sender, sender_domain, sending_domain, tenant, campaign, segment, instance,
+    transport.
     """
     if (key is None) is (where is None):
         raise click.UsageError("wanted either a KEY or --where")

@@ -1,10 +1,12 @@
-"""A table of Postfix that maps recipient domains to transports, kept true in place: where a policy answer does not reach.
+"""A table of Postfix that maps recipient domains, and recipients of requeued mail, to transports, kept true in place:
+where a policy answer does not reach.
 
 Writes it through postmap alone, so that format and locks are Postfix's own; which domain goes where, `routing` says.
 It is of type lmdb, for there a look-up sees the last change; with hash mail went by the old content after one.
 """
 
 import subprocess
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,21 +31,44 @@ class TransportTable:
         self._config_directory = config_directory
         self._written: dict[str, str] | None = None
         """What stands in it; None before we have looked."""
+        self._turn = threading.Lock()
 
     def update(self, wanted: Mapping[str, str]) -> Changes:
-        """Make it say exactly this, domain -> transport; it is made where it is not there. Raises PostfixError."""
+        """Make it say exactly this of domains, domain -> transport; it is made where it is not there.
+
+        What it says of addresses stays. Raises PostfixError.
+        """
+        return self._write(wanted, addresses=False)
+
+    def lead(self, wanted: Mapping[str, str]) -> Changes:
+        """The same for addresses, which Postfix looks up before their domains (transport(5)). Raises PostfixError."""
+        return self._write(wanted, addresses=True)
+
+    def led(self) -> dict[str, str]:
+        """Tell what it says of addresses. Raises PostfixError."""
+        with self._turn:
+            return {key: transport for key, transport in self._known().items() if "@" in key}
+
+    def _write(self, wanted: Mapping[str, str], *, addresses: bool) -> Changes:
+        with self._turn:
+            return self._change(wanted, {key: at for key, at in self._known().items() if ("@" in key) is addresses})
+
+    def _known(self) -> dict[str, str]:
         if self._written is None:
             self._postmap("-i")  # makes an empty one
             self._written = self._read()
-        written = self._written
+        return self._written
+
+    def _change(self, wanted: Mapping[str, str], written: Mapping[str, str]) -> Changes:
         put = {domain: transport for domain, transport in wanted.items() if written.get(domain) != transport}
         gone = [domain for domain in written if domain not in wanted]
+        others = {key: at for key, at in self._known().items() if key not in written}
         self._written = None  # of what fails half way nobody knows what came of it
         if put:
             self._postmap("-i", "-r", given="".join(f"{domain} {transport}:\n" for domain, transport in put.items()))
         if gone:
             self._postmap("-d", "-", given="".join(f"{domain}\n" for domain in gone))
-        self._written = dict(wanted)
+        self._written = others | dict(wanted)
         return Changes(len(put), len(gone))
 
     def _read(self) -> dict[str, str]:

@@ -105,6 +105,18 @@ def test_a_table_is_made_and_changed_in_place(table: str, tmp_path: Path) -> Non
     assert file.stat().st_mode & 0o777 == 0o644
 
 
+def test_domains_and_recipients_are_kept_apart(table: str, tmp_path: Path) -> None:
+    ours = TransportTable(table, tmp_path)
+    ours.update({"a.example": "out-a"})
+    assert ours.lead({"u@a.example": "out-b", "v@a.example": "out-b"}) == Changes(2, 0)
+    assert ours.update({"b.example": "out-a"}) == Changes(1, 1)
+    again = TransportTable(table, tmp_path)  # after a restart
+    assert again.led() == {"u@a.example": "out-b", "v@a.example": "out-b"}
+    assert again.lead({"u@a.example": "out-c"}) == Changes(1, 1)
+    found = {key: postfix.looked_up(tmp_path, key, table) for key in ("u@a.example", "v@a.example", "b.example")}
+    assert found == {"u@a.example": "out-c:", "v@a.example": "", "b.example": "out-a:"}
+
+
 def test_what_cannot_be_written_is_told_and_tried_again(table: str, tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     elsewhere = TransportTable(f"{table[:5]}{tmp_path}/gone/below/transport", tmp_path)

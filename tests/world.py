@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from parsers.postfix import facts
 from parsers.record import LogRecord
 from policies.access import Arrival, Slowed, hold_text
-from policies.commands import Adopt, Command, Hold, Release, Reload
+from policies.commands import Adopt, Command, Hold, Release, Reload, Requeue
 from policies.engine import Engine
 from policies.fail_fast import HoldBroken
 from policies.listing import Listing, Queued
@@ -79,6 +79,8 @@ class World:
         self.waiting: dict[str, list[tuple[str, str]]] = {}
         self.busy: Counter[str] = Counter()
         self.delivered: Counter[tuple[str, str]] = Counter()
+        self.requeued: dict[str, str] = {}
+        """New queue id -> the old one."""
         self.deferrals = 0
         self.silently_lost: list[str] = []
         self.delays: dict[str, list[float]] = {}
@@ -286,6 +288,8 @@ class World:
                 self.engine.books.held(instance, held, missing, now=self.now)
             case Release(instance, ids, _, spread):
                 self._release(instance, ids, spread)
+            case Requeue():
+                self._requeue(command)
             case Reload(instance):
                 began = self.now
                 self.reload()
@@ -320,6 +324,23 @@ class World:
             else:
                 self.due(file, self.now + 0.3 + i * spread / len(released))
         self.engine.books.released(instance, released, missing, busy, now=self.now)
+
+    def _requeue(self, command: Requeue) -> None:
+        """postsuper -r, pickup, cleanup: another id, and the policy service is not asked."""
+        done, missing, busy = [], [], []
+        for queue_id in command.ids:
+            file = self.files.get(queue_id)
+            if file is None or file.queue != "hold":
+                missing.append(queue_id)
+            elif file.locked:
+                busy.append(queue_id)
+            else:
+                done.append(queue_id)
+                del self.files[queue_id]
+                self.say(lambda r, q=queue_id: facts.Requeued(r, q), "postsuper")  # type: ignore[misc]
+                anew = self.submit(file.sender, [r for r in file.recipients if r not in file.done], policy=False)
+                self.requeued[anew] = queue_id
+        self.engine.books.requeued(command.instance, done, missing, busy, why="requeued", now=self.now)
 
     def reload(self) -> None:
         """A new queue manager: what was in memory and not in delivery is read again from the files."""
