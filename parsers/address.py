@@ -1,6 +1,10 @@
 """Mail addresses (RFC 5321 section 4.1.2), as far as their domain goes."""
 
-from functools import lru_cache
+from typing import Final
+
+_MOST: Final = 8_192
+_NORMAL: Final[dict[str, str]] = {}
+"""As written -> lower case, without a trailing dot."""
 
 
 def domain_of(address: str) -> str:
@@ -8,10 +12,13 @@ def domain_of(address: str) -> str:
 
     The domain stands after the last "@": a quoted local part may hold others.
     """
-    _, at, domain = address.rpartition("@")
-    return _normal(domain) if at else ""
-
-
-@lru_cache(maxsize=8_192)
-def _normal(domain: str) -> str:
-    return domain.lower().rstrip(".")
+    at = address.rfind("@")
+    if at < 0:
+        return ""
+    domain = address[at + 1 :]
+    known = _NORMAL.get(domain)
+    if known is None:
+        if len(_NORMAL) >= _MOST:
+            _NORMAL.clear()
+        known = _NORMAL[domain] = domain.lower().rstrip(".")
+    return known

@@ -260,6 +260,7 @@ _DISAGREE: Final = _nothing("no paused sub-queue takes it, and not all of its re
 
 
 _MOST_REASONS: Final = 4_096
+_NOBODY: Final[Mapping[str, int]] = {}
 
 _Remembered = dict[str, None] | Decision
 """Of one SMTP transaction: recipients asked about so far, in order; or what was decided."""
@@ -368,7 +369,8 @@ class Access:
             return known
         one = request.recipient and not request.recipient_count
         asked = request._replace(recipient_count=1) if one else request
-        return self._decided(_arrival(asked, postfix_instance, known, binding=False), now)
+        arrival = _arrival(asked, postfix_instance, known, binding=False)
+        return self._decided(arrival, self._counts(arrival), now)
 
     def take_acted(self) -> list[tuple[Acted, int]]:
         """Give what smtpd was told since the last time that changes mail, but for HOLD, which the engine tells."""
@@ -448,7 +450,8 @@ class Access:
             self._admitting.ended(request, key, now)
         binding = self._act and not self._milters_quarantine
         arrival = _arrival(request, postfix_instance, known, binding=binding)
-        decision = self._decided(arrival, now) if request.queue_id else _NO_QUEUE_ID
+        counts = _NOBODY if self._steering is None else self._counts(arrival)
+        decision = self._decided(arrival, counts, now) if request.queue_id else _NO_QUEUE_ID
         action = decision.action
         if type(action) in _KINDS:
             self._acted[decision] += 1
@@ -460,7 +463,7 @@ class Access:
         ):
             goes = action.transport if isinstance(action, Filter) else ""
             place = (postfix_instance, request.queue_id)
-            self._steering.answered(goes, self._counts(arrival), place, now=now)
+            self._steering.answered(goes, counts, place, now=now)
         if known is not None:
             self._recipients -= len(known)
         if instance:
@@ -481,8 +484,11 @@ class Access:
             self._recipients += len(known) if isinstance(known, dict) else 0
         return known
 
-    def _decided(self, arrival: Arrival, now: float) -> Decision:
-        """Hold before route: only one action fits in an answer, and held mail is routed by Postfix's own maps."""
+    def _decided(self, arrival: Arrival, counts: Mapping[str, int], now: float) -> Decision:
+        """Hold before route: only one action fits in an answer, and held mail is routed by Postfix's own maps.
+
+        `counts`: as `_counts`, empty where nothing steers.
+        """
         discarded = None
         if arrival.sasl_username in self._discard:
             assert self._refusing is not None
@@ -495,19 +501,19 @@ class Access:
         if not arrival.recipients:
             return _UNKNOWN
         if parked is None:
-            return self._routed(arrival, now)
+            return self._routed(arrival, counts, now)
         if isinstance(parked, Slowed):
             return self._acting(self._laned(parked))
         key, rule, why = parked
         hold = _new(Decision, (_hold(key, rule), key, rule, why))
         if not self._milters_quarantine:
             return self._acting(hold)
-        routed = self._routed(arrival, now)
+        routed = self._routed(arrival, counts, now)
         if routed.action is not DUNNO:
             return routed
         return hold._replace(action=DUNNO, why=f"not held on arrival, for a milter may quarantine it: {why}")
 
-    def _routed(self, arrival: Arrival, now: float) -> Decision:
+    def _routed(self, arrival: Arrival, counts: Mapping[str, int], now: float) -> Decision:
         if not (self._routing or self._steering):
             return _CLEAR
         if not arrival.complete:
@@ -516,7 +522,6 @@ class Access:
         if wiring is None or not wiring.filter_allowed:
             return _NO_FILTER
         agreed: Steered | None = None
-        counts = self._counts(arrival) if self._steering is not None else {}
         looked_at = set()
         for recipient in arrival.recipients:
             domain = domain_of(recipient)
@@ -539,14 +544,21 @@ class Access:
 
     def _counts(self, arrival: Arrival) -> dict[str, int]:
         """Count the recipients by provider, "" for those that are not known."""
-        return Counter(self._arrivals.provider_of(domain_of(each)) or "" for each in arrival.recipients)
+        counts: dict[str, int] = {}
+        for recipient in arrival.recipients:
+            provider = self._arrivals.provider_of(domain_of(recipient)) or ""
+            counts[provider] = counts.get(provider, 0) + 1
+        return counts
 
     def _route(
         self, arrival: Arrival, recipient: str, domain: str, counts: Mapping[str, int], now: float
     ) -> Steered | None:
         """Find the route to one recipient, and the transport that it comes to now; None where it goes as ever."""
-        instance, queue_id, sender, recipients, _, size, client, login, _ = arrival
         provider = self._arrivals.provider_of(domain)
+        if self._steering is None and self._routing.by_domain_alone:
+            route = self._routing.for_domain(provider, domain)
+            return None if route is None or route.pool else _new(Steered, (route, route.transport, ""))
+        instance, queue_id, sender, recipients, _, size, client, login, _ = arrival
         sends = domain_of(sender)
         sending = self._routing.organizational(sends)
         count = len(recipients)

@@ -351,7 +351,7 @@ class Engine:
         Without a queue id somebody only asks: nothing is changed.
         """
         self._now = now
-        instance, queue_id, sender, recipients, complete, *_ = arrival
+        instance, queue_id, sender, recipients, complete, _, _, _, _ = arrival  # "*_" would make a list
         if not queue_id:
             return self._would_park(arrival, now=now)
         known = self.messages.get(instance, queue_id)

@@ -268,9 +268,10 @@ class Messages:
         message = messages.get(queue_id) if messages else None
         if message is None:
             place = instance, queue_id
-            announced = self._announced.pop(place, None) or self._announced_before.pop(place, None)
-            if announced is not None:
-                return self._make(instance, queue_id, announced)
+            if place in self._announced:
+                return self._make(instance, queue_id, self._announced.pop(place))
+            if place in self._announced_before:
+                return self._make(instance, queue_id, self._announced_before.pop(place))
         return message
 
     def announce(self, instance: str, queue_id: str, announced: Announced) -> None:

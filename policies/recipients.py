@@ -4,10 +4,9 @@ Well-known domains come with the rules; hosted ones are learned from the relay t
 from MX look-ups that somebody else makes in the background. Nothing here waits for DNS.
 """
 
-from functools import lru_cache
-
 from policies.provider_directory import ProviderDirectory
 
+_MOST_REMEMBERED = 8_192
 _MOST_WANTED = 5_000
 _MOST_LEARNED = 1_000_000
 MX_LIFETIME = 86_400.0
@@ -28,11 +27,16 @@ class RecipientProviders:
     def use(self, directory: ProviderDirectory) -> None:
         """Ask this directory from now on; what was learned stays."""
         self._directory = directory
-        self._well_known = lru_cache(maxsize=8_192)(directory.of_domain)
+        self._well_known: dict[str, str | None] = {}
+        """What it said lately, None among it."""
 
     def of_domain(self, domain: str, *, now: float) -> str | None:
         """Look a domain up in memory; an unknown one is put on the list of the wanted."""
-        known = self._well_known(domain)
+        if domain not in self._well_known:
+            if len(self._well_known) >= _MOST_REMEMBERED:
+                self._well_known.clear()
+            self._well_known[domain] = self._directory.of_domain(domain)
+        known = self._well_known[domain]
         if known is not None:
             return known
         learned = self._learned.get(domain)

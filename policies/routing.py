@@ -180,9 +180,12 @@ class Routing:
         """Gives `sending_domain` of a sender's domain."""
         self._anyway: tuple[int, ...]
         """Routes that may hold for any message, in order."""
-        self._found_by: tuple[tuple[Callable[[Mail], object], Mapping[str, tuple[int, ...]]], ...]
-        """For each field that routes are found by: how to read it, and value -> routes."""
+        self._found_by: tuple[tuple[int, Mapping[str, tuple[int, ...]]], ...]
+        """For each field that routes are found by: where it stands in Mail, and value -> routes."""
         self._anyway, self._found_by = _index(self._routes)
+        self.by_domain_alone = all(fields_of(route.when) <= _OF_DOMAIN for route in self.routes)
+        """Whether all routes ask of nothing but what `for_domain` is told."""
+        self._for_domain: dict[tuple[str | None, str], Route | None] = {}
         self.by_recipient = any("recipient" in fields_of(route.when) for route in self.routes)
         """Whether two recipients of one domain may get different routes."""
 
@@ -201,7 +204,7 @@ class Routing:
         found: dict[str, str] = {}
         for domain, provider in providers.items():
             if each_domain or provider not in of_provider:
-                of_provider[provider] = only.transport_for(Mail(provider, "", domain, "", "", "", "", "", "", 0, 0))
+                of_provider[provider] = only.for_domain(provider, domain)
             route = of_provider[provider]
             if route is not None:
                 found[domain] = route.transport
@@ -215,11 +218,21 @@ class Routing:
         """In order."""
         return tuple(each.route for each in self._routes)
 
+    def for_domain(self, provider: str | None, domain: str) -> Route | None:
+        """As `transport_for`, where a recipient's domain and the provider behind it decide alone."""
+        asked = provider, domain
+        if asked not in self._for_domain:
+            if len(self._for_domain) >= _MOST:
+                self._for_domain.clear()
+            mail = Mail(provider, "", domain, "", "", "", "", "", "", 0, 0)
+            self._for_domain[asked] = self.transport_for(mail)
+        return self._for_domain[asked]
+
     def transport_for(self, message: Mail) -> Route | None:
         """Give the first route whose condition holds; None for mail that goes as ever."""
         candidates = self._anyway
-        for read, numbers in self._found_by:
-            value = read(message)
+        for at, numbers in self._found_by:
+            value = message[at]
             found = numbers.get(value.lower()) if isinstance(value, str) else None
             if found:
                 candidates = (*candidates, *found) if candidates else found
@@ -231,11 +244,13 @@ class Routing:
 
 
 _OF_DOMAIN: Final = frozenset({"provider", "recipient_domain"})
+_MOST: Final = 8_192
+"""Domains that are remembered."""
 
 
 def _index(
     routes: Sequence[CompiledRoute],
-) -> tuple[tuple[int, ...], tuple[tuple[Callable[[Mail], object], Mapping[str, tuple[int, ...]]], ...]]:
+) -> tuple[tuple[int, ...], tuple[tuple[int, Mapping[str, tuple[int, ...]]], ...]]:
     anyway: list[int] = []
     by_field: dict[str, dict[str, list[int]]] = {}
     for number, each in enumerate(routes):
@@ -248,7 +263,7 @@ def _index(
                 if number not in numbers[-1:]:
                     numbers.append(number)
     found_by = tuple(
-        (attrgetter(field), {value: tuple(numbers) for value, numbers in values.items()})
+        (Mail._fields.index(field), {value: tuple(numbers) for value, numbers in values.items()})
         for field, values in by_field.items()
     )
     return tuple(anyway), found_by

@@ -23,8 +23,8 @@ from parsers.policy_protocol import (
     ProtocolError,
     Reject,
     RejectUnverified,
-    _read_nothing,
-    _usual_reader,
+    _shape,
+    _Usual,
     encode,
     read_request,
 )
@@ -121,7 +121,7 @@ def test_the_first_request_tells_how_the_next_is_read(sent: bytes) -> None:
 def test_an_order_that_no_smtpd_has_is_read_as_well() -> None:
     connection, sent = PolicyConnection(), b"request=smtpd_access_policy\nsize=7\nsender=a\n\n"
     assert connection.receive_data(sent) == connection.receive_data(sent)
-    assert connection.receive_usual is _read_nothing
+    assert connection.receive_usual(sent) is None
 
 
 @pytest.mark.parametrize(
@@ -279,8 +279,37 @@ def test_the_fast_expression_and_the_dictionary_read_the_same(block: bytes) -> N
         wanted = ([], str(error))
     assert played([block]) == wanted
     names = tuple(dict.fromkeys(line.partition(b"=")[0].decode("utf-8", "replace") for line in block.split(b"\n")[:-2]))
-    usual = _usual_reader(names)(block)
-    assert usual is None or [usual] == wanted[0]
+    shape = _shape(names)
+    if shape is None:
+        return
+    usual = _Usual(shape)
+    for _ in range(2):  # the second time as one like the first
+        found = usual.read(block)
+        assert found is None or [found] == wanted[0]
+
+
+LINE = st.integers(0, SENT_BY_3_12.count(b"\n") - 2)
+VALUE = st.sampled_from([b"", b"7", b"RCPT", b"END-OF-MESSAGE", b"DATA", b"a=b", "\xe9".encode(), b"\xff", b"0" * 19])
+
+
+@given(st.lists(st.tuples(LINE, VALUE), max_size=12))
+@example([(10, b"7"), (1, b"END-OF-MESSAGE"), (10, b"RCPT"), (1, b"RCPT")])
+def test_what_is_like_the_request_before_is_read_like_any_other(changes: list[tuple[int, bytes]]) -> None:
+    """One line changes at a time, of a session that all else stays the same in."""
+    connection, lines = PolicyConnection(), SENT_BY_3_12.splitlines()
+    connection.receive_data(SENT_BY_3_12)
+    for at, value in changes:
+        lines[at] = lines[at].partition(b"=")[0] + b"=" + (value if at else b"smtpd_access_policy")
+        block = b"\n".join(lines) + b"\n"
+        assert connection.receive_data(block) == [read_request(block)]
+
+
+def test_nothing_of_the_client_before_is_kept() -> None:
+    connection = PolicyConnection()
+    connection.receive_data(SENT_BY_3_7)
+    other = SENT_BY_3_7.replace(b"192.0.2.7", b"192.0.2.8")
+    for sent in (SENT_BY_3_7, other, other, SENT_BY_3_7.replace(b"app7@", b"app8@"), SENT_BY_3_7):
+        assert connection.receive_usual(sent) == read_request(sent)
 
 
 @pytest.mark.parametrize("sent", [SENT_BY_3_7, SENT_BY_3_12])
