@@ -15,7 +15,11 @@ from policies.pools import lots
 EARLY: Final = 3.29
 """Standard deviations that stop it before its time: 99.9 %, for it is looked at again and again."""
 FEWEST: Final = 50
-"""Final outcomes, or attempts, of the canary before which nothing is judged."""
+"""Final outcomes, or attempts, of an arm before which nothing is judged."""
+FEWEST_COMPLAINTS: Final = 5
+"""Of the canary before complaints are judged: two angry people are no difference between two mails."""
+BY_ITSELF: Final = "canary"
+"""Stands for who decided, where its comparison did."""
 
 
 class Arm(StrEnum):
@@ -46,23 +50,29 @@ class Canary(NamedTuple):
     """Acceptance that it may at most have lost, surely, to be promoted by itself."""
 
 
-_COUNTED: Final = ("attempts", "sent", "bounced", "hard", "block", "expired", "deferred")
+_COUNTED: Final = ("attempts", "sent", "bounced", "hard", "block", "expired", "deferred", "complaints")
 
 
 class Compared(NamedTuple):
     name: str
-    """acceptance or deferrals."""
+    """acceptance, deferrals or complaints."""
     canary: Rate
     control: Rate
     difference: Interval
     """Of canary minus control, 95 %."""
     worse: bool
     """Surely, at the certainty that is wanted now."""
+    too_few: str
+    """Why it is not judged yet; "" where it is."""
 
 
 class Judgement(NamedTuple):
     phase: Phase
     why: str
+
+
+def nothing_counted() -> dict[str, int]:
+    return dict.fromkeys(_COUNTED, 0)
 
 
 @dataclass(slots=True)
@@ -75,7 +85,7 @@ class Trial:
     """When it came to that phase."""
     why: str = ""
     by_whom: str = ""
-    counts: dict[Arm, dict[str, int]] = field(default_factory=lambda: {arm: dict.fromkeys(_COUNTED, 0) for arm in Arm})
+    counts: dict[Arm, dict[str, int]] = field(default_factory=lambda: {arm: nothing_counted() for arm in Arm})
 
     def count(self, arm: Arm, **more: int) -> None:
         for name, number in more.items():
@@ -102,16 +112,17 @@ def compared(trial: Trial, z: float = Z) -> tuple[Compared, ...]:
             canary[name],
             control[name],
             newcombe(canary[name], control[name]),
-            _worse(canary[name], control[name], z, more_is_better=name == "acceptance"),
+            _worse(name, canary[name], control[name], z),
+            _too_few(name, canary[name], control[name]),
         )
-        for name in ("acceptance", "deferrals")
+        for name in ("acceptance", "deferrals", "complaints")
     )
 
 
 def judged(canary: Canary, trial: Trial) -> Judgement:
     """Say what is to become of it now."""
     if trial.phase is not Phase.RUNNING:
-        return Judgement(trial.phase, trial.why)
+        return _late(trial) or Judgement(trial.phase, trial.why)
     delivered = trial.counts[Arm.CANARY]["sent"]
     done = delivered >= canary.until
     worse = [each for each in compared(trial, Z if done else EARLY) if each.worse]
@@ -128,11 +139,27 @@ def judged(canary: Canary, trial: Trial) -> Judgement:
     return Judgement(Phase.PROMOTED, f"after {delivered} deliveries no worse: {_said(acceptance)}")
 
 
-def _worse(canary: Rate, control: Rate, z: float, *, more_is_better: bool) -> bool:
-    if canary.of < FEWEST or control.of < FEWEST:
+def _late(trial: Trial) -> Judgement | None:
+    """Take back what was promoted by itself, where complaints that came in since are worse beyond chance."""
+    if trial.phase is not Phase.PROMOTED or trial.by_whom != BY_ITSELF:
+        return None
+    complaints = next(each for each in compared(trial, EARLY) if each.name == "complaints")
+    return Judgement(Phase.STOPPED, f"after it was promoted: {_said(complaints)}") if complaints.worse else None
+
+
+def _worse(name: str, canary: Rate, control: Rate, z: float) -> bool:
+    if _too_few(name, canary, control):
         return False
     low, high = newcombe(canary, control, z)
-    return high < 0 if more_is_better else low > 0
+    return high < 0 if name == "acceptance" else low > 0
+
+
+def _too_few(name: str, canary: Rate, control: Rate) -> str:
+    if min(canary.of, control.of) < FEWEST:
+        return f"judged from {FEWEST} of each on"
+    if name == "complaints" and canary.hits < FEWEST_COMPLAINTS:
+        return f"{canary.hits:.0f} of the canary; judged from {FEWEST_COMPLAINTS} on"
+    return ""
 
 
 def _said(each: Compared) -> str:

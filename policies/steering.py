@@ -18,6 +18,7 @@ from policies.pools import PassedOver, Pool, Sticky, choose
 from policies.reacting import Do, Event, Reactions, Subject, Told
 from policies.routing import CompiledRoute, Mail, Route
 from policies.signs import Sign
+from policies.stored_address import hash_of
 from policies.warm_up import Outcome, Spent, WarmUps
 
 MOST_IN_TRIAL: Final = 50_000
@@ -45,6 +46,19 @@ class _Draft:
     """In which arm of which canary it is."""
     spent: dict[str, Spent] = field(default_factory=dict)
     """Transports whose figure it was too much for."""
+
+
+class InArm(NamedTuple):
+    """A message of a canary that was delivered."""
+
+    canary: str
+    queue_id: str
+    recipient: str
+    """SHA-256 of the address, "" where the site keeps none."""
+    sender_domain: str
+    arm: Arm
+    at: float
+    complained: bool = False
 
 
 class Tell(Protocol):
@@ -78,6 +92,10 @@ class Steering:
         self._trials: dict[str, Trial] = {}
         self.changed_trials: dict[str, Trial | None] = {}
         """To store since the last look; None for those whose canary is gone."""
+        self.delivered: list[InArm] = []
+        """To store since the last look: complaints are matched with them; and those complained of."""
+        self.restarted: list[str] = []
+        """Canaries that began anew, or are gone: what was delivered of them is to be forgotten."""
         self._draft = _Draft("")
         """Of the message that was steered last."""
         self._arms: dict[tuple[str, str], tuple[str, Arm]] = {}
@@ -94,6 +112,7 @@ class Steering:
         for name in [name for name in self._trials if name not in wanted]:
             del self._trials[name]
             self.changed_trials[name] = None
+            self.restarted.append(name)
         for name in wanted:
             self._trials.setdefault(name, Trial(name))
 
@@ -204,6 +223,9 @@ class Steering:
             name, arm = mine
             self._trials[name].count(arm, **canaries.outcome(attempt.status, attempt.bounce))
             self.changed_trials[name] = self._trials[name]
+            if attempt.status == "sent":
+                who = hash_of(attempt.recipient) if "@" in attempt.recipient else attempt.recipient
+                self.delivered.append(InArm(name, attempt.queue_id, who, attempt.sender_domain, arm, now))
         if not attempt.provider:
             return
         against_us = attempt.scope == "ip"
@@ -218,6 +240,14 @@ class Steering:
             self._tell("warm-up", said, line=attempt.reply, rule=attempt.rule, by_whom="warm-up", now=now)
         if against_us:
             self._told(self.reactions.blocked(attempt.service, attempt.provider, attempt.reply, now=now), now=now)
+
+    def complained(self, about: InArm) -> None:
+        """Hear that somebody complained of a message of a canary; once a message and recipient."""
+        trial = self._trials.get(about.canary)
+        if trial is not None:
+            trial.count(about.arm, complaints=1)
+            self.changed_trials[trial.name] = trial
+            self.delivered.append(about._replace(complained=True))
 
     def has_other(self, transport: str, provider: str, now: float) -> bool:
         """Whether mail goes over another member of a pool when a provider refuses the address of this one.
@@ -259,7 +289,7 @@ class Steering:
             trial = self._trials[canary.name]
             found = canaries.judged(canary, trial)
             if found.phase is not trial.phase:
-                self._decide(trial, found.phase, found.why, by_whom="canary", now=now)
+                self._decide(trial, found.phase, found.why, by_whom=canaries.BY_ITSELF, now=now)
 
     # By hand.
 
@@ -268,6 +298,8 @@ class Steering:
         trial = self._trials[name]
         if phase is Phase.RUNNING:
             trial = self._trials[name] = Trial(name)
+            self.restarted.append(name)
+            self.delivered = [each for each in self.delivered if each.canary != name]
             self._arms = {place: mine for place, mine in self._arms.items() if mine[0] != name}
         self._decide(trial, phase, "by hand", by_whom=by_whom, now=now)
         return trial

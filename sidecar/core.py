@@ -65,6 +65,10 @@ ANSWERS_TOLD_EVERY = 60.0
 """Seconds of routes and refusals in one row of the audit."""
 
 
+COMPLAINTS_FOR = 60 * 86_400.0
+"""Seconds after a delivery in which a complaint about it counts for its canary."""
+
+
 async def run(config: Config, source: Source) -> None:
     """Serve until SIGTERM or SIGINT; on SIGHUP the configuration is read again from `source`.
 
@@ -170,7 +174,9 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             policy=policy,
             watching=Watching(since=time.time()),
             steering=steering,
-            suppression=Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine)
+            suppression=Suppression(
+                config, opened, store, thread=thread, ledger=ledger, engine=engine, steering=steering
+            )
             if opened
             else None,
             quotas=book,
@@ -387,6 +393,7 @@ def _prune_store(store: Store, kept: StoreConfig) -> None:
             pass
         while store.prune_history(hours_before=hours, days_before=days, limit=5_000):
             pass
+        store.forget_canary_messages(before=now - COMPLAINTS_FOR)
         store.forget_sent_as(before_hour=int((time.time() - KEPT) // HOUR))
 
 

@@ -71,10 +71,13 @@ def hand_over(database: Database, bodies: Iterable[str]) -> None:
     database.connection.executemany("INSERT INTO suppression_outbox (body) VALUES (?)", ((body,) for body in bodies))
 
 
-def body_of(kind: str, recipient: str, domain: str, *, at: float, evidence: str, by: str, reply: str = "") -> str:
+def body_of(
+    kind: str, recipient: str, domain: str, *, at: float, evidence: str, by: str, reply: str = "", queue_id: str = ""
+) -> str:
     """Say to core what happened: `sidecar.suppression` reads it."""
     said = {"kind": kind, "recipient": recipient, "domain": domain, "at": at, "evidence": evidence, "by": by}
-    return json.dumps({**said, "reply": reply} if reply else said)
+    more = {"reply": reply, "queue_id": queue_id}
+    return json.dumps(said | {name: value for name, value in more.items() if value})
 
 
 _ADD = (

@@ -187,6 +187,7 @@ def _canary(canary: Canary, trial: Trial) -> Answer:
                 "of_control": each.control.of,
                 "difference": list(each.difference),
                 "worse": each.worse,
+                "too_few": each.too_few,
             }
             for each in compared(trial)
         ],

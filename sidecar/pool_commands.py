@@ -136,7 +136,7 @@ def _show_canary(found: Row) -> None:
     click.echo(printable(f"{found['name']}: {found['phase']}{by}: {found['why']}"))
     rows = [
         (each["rate"], _percent(each["canary"]), f"{each['of']:.0f}", _percent(each["control"]),
-         f"{each['of_control']:.0f}", " to ".join(map(_percent, each["difference"])), "worse" if each["worse"] else "")
+         f"{each['of_control']:.0f}", " to ".join(map(_percent, each["difference"])), "worse" if each["worse"] else each["too_few"])
         for each in found["compared"]
     ]  # fmt: skip
     _print(("rate", "canary", "of", "control", "of", "difference", ""), rows, none="")

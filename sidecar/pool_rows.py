@@ -1,18 +1,18 @@
 # ruff: noqa: S608  # statements are put together from names in this module alone; values are always parameters
 """What the store keeps of warm-ups, reactions and canaries: between `Steering`'s values and rows, both ways.
 
-The only SQL about their tables, which are explained in schema/0072-pools.sql.
+The only SQL about their tables, which are explained in schema/0072-pools.sql and 0140-canary-complaints.sql.
 """
 
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from policies.canary import Arm, Phase, Trial
+from policies.canary import Arm, Phase, Trial, nothing_counted
 from policies.reacting import Reaction
-from policies.steering import Steering
+from policies.steering import InArm, Steering
 from policies.warm_up import Level
 from sidecar.database import Database
 
@@ -27,6 +27,9 @@ class PoolRows(NamedTuple):
     pauses: Mapping[str, str | None] = {}
     reactions: Mapping[tuple[str, str, str], Reaction | None] = {}
     trials: Mapping[str, Trial | None] = {}
+    restarted: Sequence[str] = ()
+    """Canaries of which nothing earlier counts."""
+    delivered: Sequence[InArm] = ()
 
 
 def gather(steering: Steering) -> PoolRows | None:
@@ -37,7 +40,10 @@ def gather(steering: Steering) -> PoolRows | None:
         dict(warm_ups.changed_pauses),
         {place: row and dataclasses.replace(row) for place, row in reactions.changed.items()},
         {name: trial and _copy(trial) for name, trial in steering.changed_trials.items()},
+        steering.restarted,
+        steering.delivered,
     )
+    steering.restarted, steering.delivered = [], []
     warm_ups.changed, warm_ups.changed_pauses, reactions.changed, steering.changed_trials = {}, {}, {}, {}
     return rows if any(rows) else None
 
@@ -51,6 +57,8 @@ def merged(earlier: PoolRows | None, later: PoolRows | None) -> PoolRows | None:
         _joined(earlier.pauses, later.pauses),
         _joined(earlier.reactions, later.reactions),
         _joined(earlier.trials, later.trials),
+        (*earlier.restarted, *later.restarted),
+        (*(each for each in earlier.delivered if each.canary not in later.restarted), *later.delivered),
     )
 
 
@@ -65,6 +73,8 @@ def write(connection: sqlite3.Connection, rows: PoolRows) -> None:
     many(_PUT_REACTION, [dataclasses.astuple(reaction) for reaction in rows.reactions.values() if reaction])
     many(_DROP_TRIAL, [(name,) for name, trial in rows.trials.items() if trial is None])
     many(_PUT_TRIAL, [_trial_row(trial) for trial in rows.trials.values() if trial])
+    many(_DROP_MESSAGES, [(name,) for name in rows.restarted])
+    many(_PUT_MESSAGE, rows.delivered)
 
 
 def restore(steering: Steering, database: Database) -> None:
@@ -78,7 +88,7 @@ def restore(steering: Steering, database: Database) -> None:
     for row in database.rows(f"SELECT {_REACTION} FROM reaction", ()):
         steering.reactions.restore(Reaction(*row))
     for name, phase, since, why, by_whom, counts in database.rows(f"SELECT {_TRIAL} FROM canary", ()):
-        read = {Arm(arm): numbers for arm, numbers in json.loads(counts).items()}
+        read = {Arm(arm): nothing_counted() | numbers for arm, numbers in json.loads(counts).items()}
         steering.restore_trial(Trial(name, Phase(phase), since, why, by_whom, read))
 
 
@@ -109,6 +119,8 @@ _PUT_LEVEL = _put("warm_up", _LEVEL)
 _PUT_PAUSE = _put("warm_up_pause", "transport, by_whom")
 _PUT_REACTION = _put("reaction", _REACTION)
 _PUT_TRIAL = _put("canary", _TRIAL)
+_PUT_MESSAGE = _put("canary_message", ", ".join(InArm._fields))
+_DROP_MESSAGES = "DELETE FROM canary_message WHERE canary = ?"
 _DROP_LEVEL = "DELETE FROM warm_up WHERE transport = ? AND provider = ?"
 _DROP_PAUSE = "DELETE FROM warm_up_pause WHERE transport = ?"
 _DROP_REACTION = "DELETE FROM reaction WHERE rule = ? AND object = ? AND provider = ?"

@@ -109,7 +109,8 @@ class Intake:
         """Only what is vouched for: a stranger must not be able to suppress anybody."""
         for event in events:
             kind = _FOR_CORE.get(event.kind)
-            if kind is not None and event.trusted and event.recipient:
+            of_a_message = event.kind is EventKind.COMPLAINT and event.original.queue_id
+            if kind is not None and event.trusted and (event.recipient or of_a_message):
                 about = event.original.message_id or event.original.queue_id
                 evidence = f"{event.kind} by {mail.reporter or event.reporting_mta} of {about}: {event.reply}".rstrip(
                     ": "
@@ -117,7 +118,14 @@ class Intake:
                 at = _plausible(event.at, now=mail.time)
                 domain = event.original.sending_domain
                 yield body_of(
-                    kind, event.recipient, domain, at=at, evidence=evidence, by="report mail", reply=event.reply
+                    kind,
+                    event.recipient,
+                    domain,
+                    at=at,
+                    evidence=evidence,
+                    by="report mail",
+                    reply=event.reply,
+                    queue_id=event.original.queue_id if of_a_message else "",
                 )
 
     def _events(self, report: Report, standing: Standing, proofs: tuple[Passed, ...]) -> Iterator[Event]:

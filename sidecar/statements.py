@@ -62,6 +62,7 @@ PRUNE_AUDIT = (
     "DELETE FROM change WHERE id IN (SELECT id FROM change WHERE time < ?1 ORDER BY time LIMIT ?2)",
 )
 """In this order; the triggers of 0090-audit.sql let nothing else be deleted."""
+PRUNE_CANARY_MESSAGES = "DELETE FROM canary_message WHERE at < ?"
 PRUNE_SENT_AS = "DELETE FROM sent_as WHERE hour < ?"
 
 SCHEMA = Schema(

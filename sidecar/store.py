@@ -65,6 +65,11 @@ class Store:
         return self._database.connection
 
     @property
+    def database(self) -> Database:
+        """For readers that have their own statements."""
+        return self._database
+
+    @property
     def recovered(self) -> str:
         """What happened to a store that was there before and is not used; "" where nothing did."""
         return self._database.recovered
@@ -129,6 +134,11 @@ class Store:
         """Delete counts of how mail was sent, of hours before this one. Raises StoreUnavailable."""
         with self._database.transaction():
             self.connection.execute(statements.PRUNE_SENT_AS, (before_hour,))
+
+    def forget_canary_messages(self, *, before: float) -> None:
+        """Delete which arms of canaries mail was in that was delivered before then. Raises StoreUnavailable."""
+        with self._database.transaction():
+            self.connection.execute(statements.PRUNE_CANARY_MESSAGES, (before,))
 
     def prune_history(self, *, hours_before: float, days_before: float, limit: int) -> int:
         """Delete sums of hours and days that begin before then, as `prune` does. Raises StoreUnavailable."""

@@ -16,6 +16,7 @@ from parsers.address import domain_of
 from policies.classify import Said
 from policies.engine import Engine
 from policies.refusals import Refusals
+from policies.steering import InArm, Steering
 from policies.suppression import (
     GLOBAL,
     Add,
@@ -30,7 +31,7 @@ from policies.suppression import (
     read_list,
     without,
 )
-from sidecar import erasure, statements
+from sidecar import canary_complaints, erasure, statements
 from sidecar.config import Config, SuppressionStorage, WishesList
 from sidecar.database import Database, StoreError
 from sidecar.ledger import Ledger
@@ -104,8 +105,12 @@ class Suppression:
         thread: ThreadPoolExecutor,
         ledger: Ledger,
         engine: Engine,
+        steering: Steering | None = None,
     ) -> None:
+        """`steering` hears of complaints about a canary's mail."""
         self.opened = opened
+        self._steering = steering
+        self._store = store
         self._config = config
         self._book = opened.book
         self._suppressing = opened.suppressing
@@ -249,9 +254,13 @@ class Suppression:
         if not source or not isinstance(events, list):
             raise ValueError('wanted {"source": ..., "events": [...]}')
         heard = self._heard.get(source, 0)
+        of_canaries = await self._of_canaries([event for event in events if int(event["number"]) > heard])
+        heard = self._heard.get(source, 0)
         for event in events:
             number = int(event["number"])
             if number > heard:
+                if self._steering is not None and number in of_canaries:
+                    self._steering.complained(of_canaries[number])
                 try:
                     self._event(event)
                 except (TypeError, ValueError) as error:  # said again it would be the same: the others must not wait
@@ -264,10 +273,20 @@ class Suppression:
             raise ValueError("taken in, but not stored yet: ask again")
         return {"upto": heard}
 
+    async def _of_canaries(self, events: Sequence[Mapping[str, Any]]) -> Mapping[int, InArm]:
+        """Find which complaints are about a canary or its control. What is not stored yet is stored first."""
+        complaints = [event for event in events if event.get("kind") == Reason.COMPLAINT]
+        if not complaints or self._steering is None or not self._steering.canaries:
+            return {}
+        await self._ledger.commit()
+        return await self._in_store(lambda: canary_complaints.find(self._store.database, complaints))
+
     def _event(self, event: Mapping[str, Any]) -> None:
         kind, recipient, now = str(event.get("kind")), str(event.get("recipient", "")), time.time()
         domain = organizational_domain(str(event.get("domain", "")).lower())
         at, evidence = float(event.get("at") or now), _text(event.get("evidence"))
+        if not recipient:  # a complaint whose reporter does not say by whom: it is of use to a canary alone
+            return
         who = self._book.digest(recipient)
         if kind in {"open", "click"}:
             if domain and self._config.suppression.inactive_days:

@@ -9,6 +9,7 @@ from typing import Any
 
 from policies.engine import Engine
 from policies.site import Settings
+from policies.steering import Steering
 from policies.suppression import Listed, Outcome
 from sidecar.config import Config, StoreConfig, SuppressionConfig
 from sidecar.ledger import Ledger
@@ -50,15 +51,15 @@ class Core:
 
 
 @contextlib.asynccontextmanager
-async def core(directory: Path, **settings: Any) -> AsyncIterator[Core]:
+async def core(directory: Path, *, steering: Steering | None = None, **settings: Any) -> AsyncIterator[Core]:
     config = Config(store=StoreConfig(path=str(directory)), suppression=SuppressionConfig(**settings))
     thread = ThreadPoolExecutor(1)
     store = Store.open(config.core_database)
     opened = open_suppression(config, store, thread)
     assert opened is not None
     engine = Engine(RULES, organizational_domain, Settings(act=True), suppressing=opened.suppressing)
-    ledger = Ledger(engine, store, thread)
-    part = Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine)
+    ledger = Ledger(engine, store, thread, steering)
+    part = Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine, steering=steering)
     try:
         yield Core(opened, part, ledger, store)
     finally:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from policies.canary import FEWEST, Arm, Canary, Phase, Trial, check, chosen, compared, judged, outcome
+from policies.canary import BY_ITSELF, FEWEST, Arm, Canary, Phase, Trial, check, chosen, compared, judged, outcome
 from policies.deliverability import Rate, newcombe
 
 NEW = Canary("new-ip", 0.05, "ip-9", 1_000)
@@ -74,6 +74,44 @@ def test_what_is_decided_stays() -> None:
     assert judged(NEW, trial) == (Phase.PROMOTED, "by hand")
 
 
+@pytest.mark.parametrize(
+    ("delivered", "complaints", "control", "phase", "why"),
+    [
+        (300, 4, 0, Phase.RUNNING, "300 of 1000 delivered"),  # four people
+        (300, 9, 20, Phase.STOPPED, "complaints 3.00% of 300 against 0.10% of 20000 of control"),
+        (300, 5, 100, Phase.RUNNING, "300 of 1000 delivered"),  # chance may do that, looked at again and again
+        (40, 9, 0, Phase.RUNNING, "40 of 1000 delivered"),
+        (1_000, 9, 60, Phase.STOPPED, "complaints 0.90% of 1000 against 0.30% of 20000 of control"),
+        (1_000, 4, 60, Phase.PROMOTED, "after 1000 deliveries no worse"),
+    ],
+)
+def test_complaints_stop_it_where_there_are_enough(  # the columns of the table above
+    delivered: int, complaints: int, control: int, phase: Phase, why: str
+) -> None:
+    trial = trial_of((delivered, 0, 0), (20_000, 0, 0))
+    trial.count(Arm.CANARY, complaints=complaints)
+    trial.count(Arm.CONTROL, complaints=control)
+    found = judged(NEW, trial)
+    assert (found.phase, found.why[: len(why)]) == (phase, why)
+
+
+def test_why_a_rate_is_not_judged_yet_is_said() -> None:
+    trial = trial_of((300, 0, 0), (20_000, 0, 0))
+    trial.count(Arm.CANARY, complaints=4)
+    assert [each.too_few for each in compared(trial)] == ["", "", "4 of the canary; judged from 5 on"]
+    assert [each.too_few for each in compared(trial_of((3, 0, 0), ALIKE))] == ["judged from 50 of each on"] * 3
+
+
+@pytest.mark.parametrize(("by_whom", "phase"), [(BY_ITSELF, Phase.STOPPED), ("jo", Phase.PROMOTED)])
+def test_late_complaints_take_back_what_promoted_itself(by_whom: str, phase: Phase) -> None:
+    trial = trial_of((1_000, 0, 0), (20_000, 0, 0))
+    trial.phase, trial.by_whom = Phase.PROMOTED, by_whom
+    assert judged(NEW, trial).phase is Phase.PROMOTED
+    trial.count(Arm.CANARY, complaints=20)
+    trial.count(Arm.CONTROL, complaints=20)
+    assert judged(NEW, trial).phase is phase
+
+
 def run(draws: random.Random, accepted: float) -> Trial:
     """Send 5 % over the canary until it is decided; looked at after each 20 of its messages."""
     trial = Trial("new-ip")
@@ -98,7 +136,7 @@ def test_chance_seldom_stops_what_is_no_worse_and_a_bad_one_does_not_get_far() -
 
 def test_the_comparison_is_the_report_s() -> None:
     found = {each.name: each for each in compared(trial_of((980, 20, 0), (19_000, 1_000, 500)))}
-    assert list(found) == ["acceptance", "deferrals"]
+    assert list(found) == ["acceptance", "deferrals", "complaints"]
     assert found["acceptance"].canary.share == 0.98
     assert found["acceptance"].difference == newcombe(Rate(980, 1_000), Rate(19_000, 20_000))
     assert not any(each.worse for each in found.values())
