@@ -24,6 +24,8 @@ class ProviderDirectory:
         self._organizational = organizational
         self._hosts: dict[str, str] = {}
         self._domains: dict[str, str] = {}
+        providers = tuple(providers)
+        self._names = frozenset(provider.name for provider in providers)
         for provider in providers:
             for host in provider.mx:
                 self._hosts.setdefault(host, provider.name)
@@ -45,6 +47,10 @@ class ProviderDirectory:
             _make_room(self._known)
             self._known[host] = _longest(self._hosts, host.rstrip(".").lower())
         return self._known[host]
+
+    def names(self) -> frozenset[str]:
+        """Give the ids of all providers that rules are about."""
+        return self._names
 
     def domains(self) -> dict[str, str]:
         """All well-known recipient domains with their providers; ".rr.com" stands for all below it."""

@@ -574,6 +574,8 @@ class HygieneConfig:
     """File with domains in the place of ours, one a line."""
     role_file: str = ""
     """File with local parts in the place of ours, one a line."""
+    control_domains: tuple[str, ...] = ("gmail.com", "outlook.com", "yahoo.com")
+    """Domains of which our resolver must know one, or else what it denies counts for nobody; none: it is believed."""
     verify_domains: tuple[str, ...] = ()
     """Recipient domains for which smtpd is told to ask the recipient's server first (reject_unverified_recipient)."""
     scope: tuple[HygieneScopeConfig, ...] = ()

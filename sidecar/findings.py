@@ -22,6 +22,7 @@ from sidecar.pools import names
 from sidecar.pools import wanted as wanted_pools
 from sidecar.postfix import seconds
 from sidecar.postfix_configuration import Configuration, Service
+from sidecar.provider_names import misspelt
 from sidecar.quota import read_quotas
 from sidecar.restrictions import Element, PolicyService
 from sidecar.routes import routes_of
@@ -552,6 +553,13 @@ def _refused(host: Host, what: str, error: ConfigError) -> Finding:
     return host.ours(f"{what}-refused", key, found, "what is said there: core neither starts nor reloads with this")
 
 
+def _provider_names(host: Host) -> Iterator[Finding]:
+    """Conditions that never hold, for nobody is called so."""
+    for key, name, near in misspelt(host.config):
+        wanted = f"{near}, perhaps" if near else "a provider as `sidecar classify` names it, or the domain of its MX"
+        yield host.ours("provider-unknown", key, name, wanted)._replace(severity=Severity.WARNING)
+
+
 CHECKS: Sequence[Check] = (
     _version,
     _long_queue_ids,
@@ -566,6 +574,7 @@ CHECKS: Sequence[Check] = (
     _quotas,
     _hygiene,
     _pools,
+    _provider_names,
     _copies,
     _milters,
     _delay_warning,

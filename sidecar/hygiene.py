@@ -39,6 +39,11 @@ def levels_in(ours: HygieneConfig) -> set[Level]:
     return {getattr(each, check) for each in levels for check in Check}
 
 
+def judges_hosts(ours: HygieneConfig) -> bool:
+    """Whether any mail is judged by what the DNS denies."""
+    return any(each.no_host is not Level.OFF for each in (_levels(ours), *map(_levels, ours.scope)))
+
+
 @cache
 def packaged() -> Lists:
     """Ours."""

@@ -38,6 +38,8 @@ RETRIES = 7
 """Failures in a row until we leave it to core to ask again: about an hour, when core does."""
 CONCURRENT = 20
 """Look-ups at a time: quick enough for 10,000 domains in minutes, and no load for a small resolver."""
+CONTROL_EVERY = 30.0
+"""Seconds between two looks whether the resolver knows any domain."""
 _UNDER_WAY_MAX = 1000
 _HOSTS_MAX = 20  # a provider shows itself in the first few
 _BATCH = 200  # answers a request: far below the longest line that core takes
@@ -125,6 +127,13 @@ class _Kept(NamedTuple):
     failures: int
 
 
+class Sound(NamedTuple):
+    """Whether the resolver is to be believed, and until when that need not be asked again."""
+
+    sound: bool
+    until: float
+
+
 class MxMemory:
     """What was answered, for as long as it holds; forgets what was learned longest ago beyond `size` domains."""
 
@@ -173,15 +182,20 @@ class MxLookups:
         resolver: Callable[[], dns.asyncresolver.Resolver],
         *,
         count: Callable[[str], None],
+        controls: tuple[str, ...] = (),
         every: float = 1.0,
     ) -> None:
         """`resolver` makes one, anew for each round, so that a changed resolv.conf is followed; `count` is told
-        how each look-up ended: "hosts", "none", "error"; `every`: seconds between two questions to core.
+        how each look-up ended: "hosts", "none", "error"; `controls`: domains of which one at least takes mail, or else
+        what the resolver denies is no answer; `every`: seconds between two questions to core.
         """
         self._ask = ask
         self._resolver = resolver
         self._count = count
         self._every = every
+        self._controls = controls
+        self._sound = Sound(sound=True, until=0.0)
+        self._asking_controls = asyncio.Lock()
         self._memory = MxMemory()
         self._places = asyncio.Semaphore(CONCURRENT)
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -229,10 +243,23 @@ class MxLookups:
                 if self._to_tell.get(answer.domain) is answer:
                     del self._to_tell[answer.domain]
 
+    async def _is_sound(self, resolver: dns.asyncresolver.Resolver) -> bool:
+        """Whether a resolver that denies a domain knows any that is there: one that is cut off, or filters, may know none."""
+        async with self._asking_controls:  # the others wait for the same answer
+            if self._controls and time.time() >= self._sound.until:
+                answers = [await look_up(control, resolver) for control in self._controls]
+                sound = any(answer.hosts for answer in answers)
+                if sound is not self._sound.sound:
+                    own_log.resolver_judged(self._controls, sound=sound)
+                self._sound = Sound(sound, time.time() + CONTROL_EVERY)
+        return self._sound.sound
+
     async def _look_up(self, domain: str, resolver: dns.asyncresolver.Resolver) -> None:
         try:
             async with self._places:
                 answer = await look_up(domain, resolver)
+                if not (answer.hosts or answer.error or answer.null_mx) and not await self._is_sound(resolver):
+                    answer = MxAnswer(domain, (), RETRY_FIRST, f"denied, as {', '.join(self._controls)} are")
             self._memory.learn(answer, now=time.time())
             self._to_tell[domain] = answer
             self._count("error" if answer.error else "hosts" if answer.hosts else "none")

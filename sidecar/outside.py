@@ -33,6 +33,7 @@ from sidecar.feeds import FEEDS
 from sidecar.feeds_command import asking
 from sidecar.history_mail import ScheduledReport
 from sidecar.history_sender import HistorySender
+from sidecar.hygiene import judges_hosts
 from sidecar.incident_store import IncidentStore
 from sidecar.ingest import ingest, listening
 from sidecar.lookout import Lookout
@@ -177,7 +178,12 @@ async def run(config: Config) -> None:
         resolver = resolver_at(config.dns.resolvers)
     except ValueError as error:
         raise ConfigError(f"dns.resolvers: {error}") from error
-    lookups = MxLookups(core.ask, resolver, count=lambda outcome: own.mx_lookups.labels(outcome).inc())
+    lookups = MxLookups(
+        core.ask,
+        resolver,
+        count=lambda outcome: own.mx_lookups.labels(outcome).inc(),
+        controls=config.hygiene.control_domains if judges_hosts(config.hygiene) else (),
+    )
     rules = access.rules(config)
     page = StatusPage(config)
     async with contextlib.AsyncExitStack() as undo:

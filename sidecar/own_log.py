@@ -123,6 +123,15 @@ def looked_up(domain: str, *, hosts: tuple[str, ...], error: str) -> None:
     _LOG.debug("mx of %s: %s", domain, error or ", ".join(hosts) or "accepts no mail")
 
 
+def resolver_judged(controls: tuple[str, ...], *, sound: bool) -> None:
+    """The resolver denies domains that are there, or no longer does."""
+    names = ", ".join(controls)
+    if sound:
+        _LOG.warning("dns: the resolver knows %s again", names)
+    else:
+        _LOG.error("dns: the resolver denies %s: what it denies counts for no domain until it knows one of them", names)
+
+
 def polled(feed: str, *, observations: int, trouble: str, why: str) -> None:
     if trouble:
         _LOG.warning("feed %s: %s: %s", feed, trouble, why)

@@ -181,6 +181,7 @@ CASES: list[tuple[str, str, str, dict[str, str], str, Config | None]] = [
     ("mailq", "warning", "authorized_mailq_users", {"authorized_mailq_users": "root"}, "", None),
     ("syslog-name", "error", "syslog_name", {"syslog_name": "mta"}, "", None),
     ("quota-refused", "error", "quota[1].where", SASL, "", quotas(BY_TENANT, QuotaConfig("q", Per.CLIENT, 1, Within.DAY, where="sendr = a"))),
+    ("provider-unknown", "warning", "quota[0].where", {}, "", quotas(QuotaConfig("q", Per.CLIENT, 1, Within.DAY, where="not provider in (google, gogle)"))),
     ("quota-no-tenants", "warning", "smtpd_sasl_auth_enable", {}, "", quotas(BY_TENANT)),
     ("recipient-check-late", "error", "smtpd_recipient_restrictions", {"smtpd_recipient_restrictions": f"permit_mynetworks, {ASK}, reject"}, "", quotas(BY_CLIENT)),
     ("recipient-check-missing", "error", "smtpd_recipient_restrictions", {"smtpd_recipient_restrictions": "permit_mynetworks", "smtpd_data_restrictions": ASK}, "", quotas(BY_CLIENT)),
@@ -262,7 +263,7 @@ def test_every_finding_has_a_case() -> None:
         assert f'"{id_}"' in source
     for id_ in below:
         assert f'"{id_}"' in source
-    assert len(findings.CHECKS) == 23  # another check: another case, then another number
+    assert len(findings.CHECKS) == 24  # another check: another case, then another number
 
 
 def ids(found: Sequence[Finding]) -> list[tuple[str, Severity]]:

@@ -266,6 +266,7 @@ role = "warn"
 typo_file = "/etc/sidecar/typos"
 disposable_file = "/etc/sidecar/disposable"
 role_file = "/etc/sidecar/roles"
+control_domains = ["gmail.com"]
 verify_domains = ["yahoo.com"]
 
 [[hygiene.scope]]

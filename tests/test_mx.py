@@ -232,12 +232,16 @@ class Core:
         return {"ok": True}
 
 
-async def lookups_until_told(core: Core, *, lifetime: float = 0.3) -> tuple[Counter[str], NameServer]:
+async def lookups_until_told(
+    core: Core, *, lifetime: float = 0.3, controls: tuple[str, ...] = ()
+) -> tuple[Counter[str], NameServer]:
     """Run the look-ups until core has been told enough."""
     counts: Counter[str] = Counter()
     async with name_server() as (server, resolver), asyncio.timeout(20):
         resolver.lifetime = lifetime
-        lookups = MxLookups(core.answer, lambda: resolver, count=lambda kind: counts.update([kind]), every=0.02)
+        lookups = MxLookups(
+            core.answer, lambda: resolver, count=lambda kind: counts.update([kind]), controls=controls, every=0.02
+        )
         running = asyncio.create_task(lookups.run())
         await core.told_enough.wait()
         running.cancel()
@@ -258,6 +262,29 @@ def test_core_is_told_what_it_wants_to_know() -> None:
         assert counts == {"hosts": 1, "none": 1, "error": 1}
 
     asyncio.run(tell())
+
+
+@pytest.mark.parametrize(
+    ("controls", "denied"),
+    [(("away.example", "google.example"), False), (("away.example", "broken.example"), True), ((), False)],
+)
+def test_what_a_resolver_denies_counts_if_it_knows_a_domain_that_is_there(
+    controls: tuple[str, ...], caplog: pytest.LogCaptureFixture, *, denied: bool
+) -> None:
+    async def tell() -> None:
+        core = Core(["nowhere.example", "addressless.example", "null.example", "google.example"])
+        _, server = await lookups_until_told(core, controls=controls)
+        told = {answer["domain"]: answer for answer in core.told}
+        for domain in ("nowhere.example", "addressless.example"):
+            assert told[domain]["hosts"] == ()
+            assert bool(told[domain]["error"]) is denied
+        assert told["null.example"]["null_mx"]
+        assert not told["null.example"]["error"], "its own word"
+        assert told["google.example"]["hosts"]
+        assert server.asked["away.example. MX"] == len(controls[:1]), "asked for once"
+
+    asyncio.run(tell())
+    assert ("denies away.example, broken.example" in caplog.text) is denied
 
 
 def test_a_core_that_asks_again_is_told_without_asking_the_dns() -> None:
