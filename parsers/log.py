@@ -11,11 +11,12 @@ from typing import Any, Final, NamedTuple
 
 from parsers.clock import wall_second
 from parsers.journal_export import BEGIN, ExportedEntry
-from parsers.postfix import grammar, parse
+from parsers.postfix import parse
 from parsers.postfix.agents import DELIVERY_LITERAL
 from parsers.postfix.facts import DeliveryAttempt, Fact
-from parsers.postfix.grammar import KEY, Grammar, Index
+from parsers.postfix.grammar import KEY
 from parsers.record import LogRecord
+from parsers.speakers import BSD, ISO, Speakers
 from parsers.syslog import Syslog
 
 _REPEATED: Final = re.compile(r"message repeated (\d{1,9}) times: \[ ?(.*)\]", re.ASCII)
@@ -23,19 +24,7 @@ _REPEATS: Final = 10_000
 """No syslog daemon lets more than this pass before it says so; a larger number is damage."""
 _NAMES: Final = 1_000
 """Foreign programs counted by name; further ones go under OTHER."""
-_REMEMBERED: Final = 20_000
-"""Hosts with tags, and processes, that are remembered; a log that names more is forgotten and learned again."""
-_BSD: Final = 15
-"""Characters of a BSD stamp."""
-_ISO: Final = 19
-"""Characters of an ISO stamp, to its second."""
 _NO_SECOND: Final = "\0"
-_HEADER: Final = re.compile(
-    r"(?:\D\S\S [ \d]\d \d\d:\d\d:\d\d(?= )|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?P<fraction>\.\d{1,9})?(?=[Z+-]))"
-    r"(?P<origin>(?:Z|[+-]\d\d(?::?\d\d)?)? (?P<host>\S{1,255}) [^\s\[\]:]{1,128})\[(?P<pid>\d{1,10})",
-    re.ASCII,
-)
-"""The headers that are read the short way: BSD stamps, and ISO stamps with a zone."""
 _SAMPLE: Final = 2_000
 """Characters kept of an unknown text; Postfix writes no longer ones."""
 
@@ -44,11 +33,6 @@ OTHER: Final = "(other)"
 
 _BEGIN: Final = BEGIN.encode()
 _make: Final = tuple.__new__
-
-Origin = tuple[str, str, str, str, Index, Index, float]
-"""Host, instance, service, daemon; the shapes of its lines, behind a queue id, and others; its ISO stamps' offset."""
-Process = tuple[str, str, str, str, int, Index, Index, float]
-"""The same with its pid, in the order of a record's fields."""
 
 
 class Counted(NamedTuple):
@@ -86,14 +70,11 @@ class LogReader:
         self._literal = DELIVERY_LITERAL if alone else ""
         """What every line that is wanted holds, where there is such a thing."""
         self._syslog = Syslog(zone=zone, reference=reference, year=year, after=after, syslog_names=syslog_names)
+        self.clock = self._syslog.clock
         self._exported = ExportedEntry()
-        self._wanted: dict[Grammar, tuple[Index, Index]] = {}
-        self._origins: dict[str, Origin] = {}
-        self._processes: dict[str, Process] = {}
+        self.speakers = Speakers(self._only, counting=self._counting)
         self._known: Counter[type[Fact]] = Counter()
         self._last: Fact | Counted | None = None
-        self._cut = _ISO
-        """Where the zone of an ISO stamp stands, behind a fraction or none."""
         self.lines = 0
         """All lines, understood or not."""
         self.unknown: Counter[str] = Counter()
@@ -116,8 +97,28 @@ class LogReader:
         """
         return self.block_facts(line)
 
-    def block_facts(self, block: bytes) -> Sequence[Fact]:  # noqa: PLR0915  # one loop, all in sight
+    def block_facts(self, block: bytes) -> Sequence[Fact]:
         """The same for many whole lines at once, at two thirds of the cost a line."""
+        self.lines += block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
+        lines = lines_of(block)
+        if self._literal and not self.inside_entry(block):
+            # To leave a line out costs a tenth of looking at it.
+            literal = self._literal
+            lines = [line for line in lines if literal in line]
+        return self.text_facts(lines)
+
+    def inside_entry(self, block: bytes) -> bool:
+        """Whether lines of the journal's export format are among these: there a line says nothing by itself."""
+        return self._exported.open or _BEGIN in block
+
+    def follow(self, line: str) -> None:
+        """Take a line that was read elsewhere for the last one: `last message repeated` may come next."""
+        record = self._syslog.read(line)
+        fact = parse(record) if isinstance(record, LogRecord) else None
+        self._last = fact if fact and (self._only is None or type(fact) in self._only) else None
+
+    def text_facts(self, lines: Sequence[str]) -> Sequence[Fact]:  # noqa: PLR0915  # one loop, all in sight
+        """The same for lines that are decoded, without their ends, and counted."""
         # A profile of QueueRemoved, the shortest, in ns a line (of 1,900): to split the line off 70, to cut its header
         # off 100, to compare its stamp 150, to look its process up 80, to find its shape 430, its match 250, the record
         # 230, the fact 320, the list 30; the rest is the loop. An expression for whole lines in whole blocks took 540
@@ -128,31 +129,25 @@ class LogReader:
         keep = facts.append
         counted: list[type[Fact]] = []
         passed = counted.append
-        processes, read_time = self._processes, self._syslog.clock.read
+        known, read_time = self.speakers.known, self.clock.read
         last, second, end = self._last, _NO_SECOND, 0
         start: float | None = None
-        parts = 10.0 ** (self._cut - _ISO - 1)
-        self.lines += block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
-        lines = _lines(block)
-        literal = self._literal
-        if literal and not self._exported.open and _BEGIN not in block:
-            # To leave a line out costs a tenth of looking at it.
-            lines = [line for line in lines if literal in line]
+        parts = 10.0 ** (self.speakers.cut - ISO - 1)
         for line in lines:
             head, _, text = line.partition("]: ")
             if not line.startswith(second):
                 bsd = head > ":"  # it begins with a letter
-                second = head[:_BSD] if bsd else head[:_ISO]
-                end = _BSD if bsd else self._cut
+                second = head[:BSD] if bsd else head[:ISO]
+                end = BSD if bsd else self.speakers.cut
                 start = read_time(second) if bsd else wall_second(second)
             header = head[end:]
-            process = processes.get(header) or self._process(header)
-            odd = end > _ISO and not (fraction := head[_ISO + 1 : end]).isdecimal()
+            process = known.get(header) or self.speakers.find(header)
+            odd = end > ISO and not (fraction := head[ISO + 1 : end]).isdecimal()
             if process is None or start is None or odd:
                 some, last = self._any_line(line, last)
                 facts += some
                 second = _NO_SECOND
-                parts = 10.0 ** (self._cut - _ISO - 1)
+                parts = 10.0 ** (self.speakers.cut - ISO - 1)
                 continue
             host, instance, service, daemon, pid, queued, plain, offset = process
             lead, rest = "", text
@@ -169,7 +164,7 @@ class LogReader:
                             last = _make(Counted, (kind, host))
                         break
                     time = start - offset
-                    if end > _ISO:
+                    if end > ISO:
                         time += int(fraction) / parts
                     record = _make(LogRecord, (time, host, instance, service, daemon, pid, text))
                     if last := make(record, lead, matched):
@@ -178,7 +173,7 @@ class LogReader:
             else:
                 if choice != ():
                     time = start - offset
-                    if end > _ISO:
+                    if end > ISO:
                         time += int(fraction) / parts
                     some = self._record_facts(LogRecord(time, host, instance, service, daemon, pid, text))
                     last = some[-1] if some else None
@@ -214,7 +209,7 @@ class LogReader:
             self._count_unknown(NO_ENVELOPE, BEGIN)  # an entry without an end
         record = self._syslog.read(line)
         if isinstance(record, LogRecord):
-            self._remember(line, record)
+            self.speakers.remember(line, record)
             some = self._record_facts(record)
             return some, some[-1] if some else None
         if record is not None:
@@ -230,42 +225,12 @@ class LogReader:
             self._count_unknown(NO_ENVELOPE, line)
         return (), None
 
-    def _process(self, header: str) -> Process | None:
-        """That of `[zone] host tag[pid`. Host and tag are believed only as the whole expression has once read them."""
-        origin, _, pid = header.rpartition("[")
-        found = self._origins.get(origin)
-        if found is None or not (pid.isascii() and pid.isdecimal()) or len(pid) > 10:
-            return None
-        if len(self._processes) >= _REMEMBERED:
-            self._processes.clear()
-        host, instance, service, daemon, queued, plain, offset = found
-        self._processes[header] = process = host, instance, service, daemon, int(pid), queued, plain, offset
-        return process
-
-    def _remember(self, line: str, record: LogRecord) -> None:
-        """Host and tag of a line that the short way reads the same."""
-        head, _, text = line.partition("]: ")
-        header = _HEADER.fullmatch(head)
-        if header is None or (text, header["host"], int(header["pid"])) != (record.text, record.host, record.pid):
-            return
-        offset = 0.0
-        if header["iso"]:
-            start = wall_second(header["iso"])
-            if start is None:
-                return
-            offset = float(round(start + float(header["fraction"] or 0) - record.time))
-            self._cut = header.start("origin")
-        if len(self._origins) >= _REMEMBERED:
-            self._origins.clear()
-        self._origins[header["origin"]] = *record[1:5], *self._indexes(record), offset
-
-    def _indexes(self, record: LogRecord) -> tuple[Index, Index]:
-        shapes = grammar(record.instance, record.daemon)
-        if self._only is None:
-            return shapes.queued, shapes.plain
-        if shapes not in self._wanted:
-            self._wanted[shapes] = shapes.only(self._only, counting=self._counting)
-        return self._wanted[shapes]
+    def text_fact(self, record: LogRecord) -> Fact | None:
+        """Of a record whose envelope was read elsewhere; its line is counted."""
+        fact = parse(record)
+        if fact is None:
+            self._count_unknown(record.daemon, record.text)
+        return fact if self._only is None or type(fact) in self._only else None
 
     def _record_facts(self, record: LogRecord) -> Sequence[Fact]:
         """Of a record; rsyslog's `message repeated N times: [ text]` stands under the tag of the text."""
@@ -299,7 +264,7 @@ def _repeats(times: int) -> int:
     return min(max(times, 1), _REPEATS)
 
 
-def _lines(block: bytes) -> list[str]:
+def lines_of(block: bytes) -> list[str]:
     """Whole lines without their ends. Bytes that are not UTF-8 become lone surrogates."""
     if block.isascii():
         lines = block.decode("ascii").split("\n")

@@ -116,6 +116,10 @@ class Grammar:
         queued, plain = _index(shapes, Lead.QUEUE_ID), _index(shapes, Lead.NOTHING)
         return _without_idle(queued), _without_idle(plain)
 
+    def makes(self, wanted: Collection[type[Fact]]) -> bool:
+        """Whether a line of this daemon can give one of these facts."""
+        return any(_makes(shape) & set(wanted) for shape in self.shapes)
+
     def read(self, record: LogRecord) -> Fact | None:
         """The fact of a line; None for a line that no shape takes. Never raises."""
         lead, colon, rest = record.text.partition(": ")
