@@ -162,12 +162,17 @@ class Lifecycle:
 
     def rest(self) -> list[tuple[Fact, OpenMessage | None]]:
         """At the end of the log: what still waited. Messages that have not ended come through as `End.UNFINISHED`."""
-        due = [(fact, self._tell(fact)) for fact in self._order.rest()]
-        for place in self._places.values():
-            self._close_all(place)
+        due = self.settle()
         for place in self._places.values():
             for message in list(place.open.values()):
                 self._give_up(place, message)
+        return due
+
+    def settle(self) -> list[tuple[Fact, OpenMessage | None]]:
+        """No line that has yet to come belongs to what was seen: what still waited, and what has ended is through."""
+        due = [(fact, self._tell(fact)) for fact in self._order.rest()]
+        for place in self._places.values():
+            self._close_all(place)
         return due
 
     @property

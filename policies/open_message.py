@@ -12,7 +12,7 @@ from typing import Final
 from parsers.postfix.facts import DeliveryAttempt
 from policies.message_record import End, Hop, MessageRecord, Notification, RecipientOutcome
 
-_HEADERS: Final = 32
+HEADERS: Final = 32
 """Header lines kept of a message."""
 _FEW: Final = 8
 """Recipients that are looked up one by one; a dictionary for each message would be a good part of its size."""
@@ -166,7 +166,7 @@ class OpenMessage:
             part._first = first  # noqa: SLF001  # of its own kind
 
     def header_logged(self, name: str, value: str) -> None:
-        if len(self.headers) < _HEADERS and (name, value) not in self.headers:
+        if len(self.headers) < HEADERS and (name, value) not in self.headers:
             self.headers = (*self.headers, (intern(name), value))
 
     def signed(self, domain: str) -> None:

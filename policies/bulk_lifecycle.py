@@ -1,0 +1,451 @@
+"""The messages of a whole log, many lines at a time: lines are put to their queue ids unread, and read when all are there.
+
+It knows which lines make one message depend on another, so that most are read alone (`policies/plain_message.py`) and the
+others together, by `policies/lifecycle.py`, which says what a message is. What comes out is what that one gives, where no
+line comes later than the window allows; facts that speak of no message are not counted.
+"""
+
+import heapq
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from parsers.clock import wall_second
+from parsers.log import LogReader, lines_of
+from parsers.postfix.facts import (
+    ClientDisconnected,
+    ClientIdentified,
+    ConnectionLost,
+    DeliveryAttempt,
+    DkimSigned,
+    Fact,
+    HeaderLogged,
+    NonDeliveryNotification,
+    PickedUp,
+    QueueRemoved,
+    Rejected,
+    Requeued,
+)
+from parsers.postfix.grammar import KEY
+from parsers.speakers import BSD, ISO
+from policies.lifecycle import MOST, PATIENCE, WINDOW, Lifecycle
+from policies.log_order import BACK
+from policies.message_lines import CAME, DELIVERED, GONE, SELDOM, MessageLines, Source
+from policies.message_record import MessageRecord
+from policies.plain_message import plain_record
+
+_NO_SECOND: Final = "\0"
+_REMEMBERED: Final = 20_000
+"""Processes that are remembered; a log that names more is forgotten and learned again."""
+_EXPECTED: Final = 20_000
+"""Queue ids that were named before their own first line, and closed ones whose lines would be known if they came again."""
+_SWEEP: Final = 100_000
+"""Lines between two looks at everything that is open."""
+_HOP: Final = 60.0
+"""Seconds between a hop's answer and the first line of the next queue id."""
+_REQUEUE: Final = 120.0
+"""pickup(8) wakes up every minute."""
+_NAMED: Final = 3
+"""Messages that have named the same next queue id before the latest one that did."""
+_REFUSED: Final = ("reject: ", "warn: ", "info: ")
+"""How lines of smtpd begin that, without a queue id, are of no message."""
+_LONGEST: Final = 64
+"""Characters of a queue id."""
+
+
+class _Place:
+    """One Postfix instance on one host."""
+
+    __slots__ = ("closed", "closing", "host", "instance", "now", "open")
+
+    def __init__(self, host: str, instance: str) -> None:
+        self.host = host
+        self.instance = instance
+        self.now = 0.0
+        self.open: dict[str, MessageLines] = {}
+        self.closing: list[tuple[float, int, MessageLines, bool]] = []
+        """A heap: when no more lines come of a message, a number, the message, and whether it may go on after all."""
+        self.closed: OrderedDict[str, float] = OrderedDict()
+        """When the latest messages that are through had ended."""
+
+
+class BulkLifecycle:
+    """The messages of one log, of any number of hosts and instances."""
+
+    def __init__(
+        self, reader: LogReader, *, window: float = WINDOW, patience: float = PATIENCE, most: int = MOST
+    ) -> None:
+        """`reader` reads what is not frequent; its `only` is `message_lines.WANTED`. The others are `Lifecycle`'s."""
+        self._reader = reader
+        self._window = window
+        self._patience = patience
+        self._most = most
+        self._known: dict[str, tuple[Source, float]] = {}
+        """By what stands behind the stamp in the header of a line."""
+        self._sources: dict[tuple[str, str, str, str, int], Source] = {}
+        self._places: dict[tuple[str, str], _Place] = {}
+        self._expected: OrderedDict[str, list[tuple[float, Any]]] = OrderedDict()
+        """Queue ids named before their first line: until when, and by which lines, or what was said of them."""
+        self._finished: list[MessageRecord] = []
+        self._previous = ""
+        self._since = 0
+        self._swept_every = min(_SWEEP, most // 8 + 1)
+        self._number = 0
+        self.late = 0
+        """Lines of messages that were already through: copies, or later than the window allows."""
+
+    def read(self, block: bytes) -> None:
+        """Take whole lines. Never raises."""
+        reader = self._reader
+        if b"\0" in block or b"\r" in block or b" repeated " in block or reader.inside_entry(block):
+            if self._previous:
+                reader.follow(self._previous)
+                self._previous = ""
+            for fact in reader.block_facts(block):
+                self._take(fact)
+        elif block:
+            lines = lines_of(block)
+            reader.lines += len(lines)
+            self._read(lines)
+            self._previous = lines[-1]
+        self._since += block.count(b"\n")
+        if self._since >= self._swept_every:
+            self._sweep()
+
+    def finished(self) -> list[MessageRecord]:
+        """The messages that came through since the last call, in the order of their ends."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def rest(self) -> None:
+        """At the end of the log: messages that have not ended come through as `End.UNFINISHED`."""
+        for place in self._places.values():
+            self._close_due(place, math.inf)
+        for place in self._places.values():
+            for lines in list(place.open.values()):
+                self._through(lines, math.inf, last=True)
+
+    @property
+    def open_messages(self) -> int:
+        """Queue ids in use by now, as far as the log tells."""
+        return sum(len(place.open) for place in self._places.values())
+
+    # Lines.
+
+    def _read(self, lines: Sequence[str]) -> None:  # noqa: PLR0915  # one loop, all in sight
+        known, speakers, read_time = self._known, self._reader.speakers, self._reader.clock.read
+        second, cut, parts = _NO_SECOND, 0, 1.0
+        start: float | None = None
+        for line in lines:
+            head, _, text = line.partition("]: ")
+            if not line.startswith(second):
+                bsd = head > ":"  # it begins with a letter
+                second = head[:BSD] if bsd else head[:ISO]
+                cut = BSD if bsd else speakers.cut
+                start = read_time(second) if bsd else wall_second(second)
+                parts = 10.0 ** (cut - ISO - 1)
+            header = head[cut:]
+            found = known.get(header) or self._learn(header)
+            if found is None or start is None or (cut > ISO and not head[ISO + 1 : cut].isdecimal()):
+                for fact in self._reader.text_facts((line,)):
+                    self._take(fact)
+                second = _NO_SECOND
+                continue
+            source, offset = found
+            lead, _, said = text.partition(": ")
+            kind = source.queued.get(said[:3])
+            if kind is None or lead >= "a" or not lead.isalnum():
+                if text[:3] not in source.plain and not source.reads_all:
+                    continue
+                kind = SELDOM
+            elif kind is SELDOM and lead == "NOQUEUE" and said.startswith(_REFUSED):
+                continue
+            time = start - offset
+            if cut > ISO:
+                time += int(head[ISO + 1 : cut]) / parts
+            if kind is SELDOM:
+                if text.startswith("disconnect "):
+                    self._left(source, time, text)
+                elif told := self._reader.text_fact(source.record(time, text)):
+                    self._take(told)
+                continue
+            place = source.place
+            if time > place.now:
+                place.now = time
+                if place.closing and place.closing[0][0] < time:
+                    self._close_due(place, time)
+            elif time < place.now - BACK:
+                self._set_back(place, time)
+            message = place.open.get(lead)
+            if message is None:
+                if lead == "NOQUEUE" and kind is CAME:
+                    continue
+                message = self._begin(place, lead, time)
+                if message is None:
+                    continue
+            message += (time, source, said)
+            if kind is DELIVERED:
+                if "ed as " in said:
+                    self._passed_on(message, time, said)
+            elif kind is GONE:
+                self._ends(message, time)
+            elif kind is CAME:
+                self._came(message, source, time, said)
+
+    def _learn(self, header: str) -> tuple[Source, float] | None:
+        """The process of a header that the reader knows, and by how much its ISO stamps are ahead of UTC."""
+        speaker = self._reader.speakers.known.get(header) or self._reader.speakers.find(header)
+        if speaker is None:
+            return None
+        self._known[header] = found = self._source(speaker[:5]), speaker.offset
+        return found
+
+    def _source(self, key: tuple[str, str, str, str, int]) -> Source:
+        source = self._sources.get(key)
+        if source is None:
+            if len(self._sources) >= _REMEMBERED:
+                self._sources.clear()
+                self._known.clear()
+            source = self._sources[key] = Source(self._place(key[0], key[1]), *key)
+        return source
+
+    def _place(self, host: str, instance: str) -> _Place:
+        place = self._places.get((host, instance))
+        if place is None:
+            place = self._places[host, instance] = _Place(host, instance)
+        return place
+
+    def _take(self, fact: Fact) -> None:
+        """A line that was read by itself."""
+        source = self._source(fact.record[1:6])
+        if isinstance(fact, DkimSigned):
+            self._signed(source, fact)
+        elif isinstance(fact, ClientDisconnected | ConnectionLost):
+            self._left(source, fact.record.time, fact.record.text)
+        elif fact.queue_id:
+            self._add(source, fact)
+
+    def _add(self, source: Source, fact: Fact) -> None:
+        place, time, queue_id = source.place, fact.record.time, fact.queue_id
+        if time > place.now:
+            place.now = time
+            self._close_due(place, time)
+        elif time < place.now - BACK:
+            self._set_back(place, time)
+        message: MessageLines | None = place.open.get(queue_id) or self._begin(place, queue_id, time)
+        if message is None:
+            return
+        lead, _, said = fact.record.text.partition(": ")
+        kind = source.queued.get(said[:KEY], SELDOM)
+        unread = lead == queue_id and kind is not SELDOM
+        message += (time, source, said if unread else fact)
+        if isinstance(fact, DeliveryAttempt):
+            self._passed_on(message, time, said)
+        elif isinstance(fact, ClientIdentified):
+            self._came(message, source, time, said)
+        elif isinstance(fact, PickedUp):
+            if fact.orig_id:
+                self._follows(message, time, fact.orig_id)
+        elif isinstance(fact, NonDeliveryNotification):
+            self._notified(source, fact)
+        elif isinstance(fact, Requeued):
+            self._ends(message, time + _REQUEUE)
+        elif isinstance(fact, QueueRemoved):
+            self._ends(message, time)
+        elif isinstance(fact, Rejected | HeaderLogged) and fact.action.rpartition("-")[2] in {"reject", "discard"}:
+            self._ends(message, time, unless_queued=True)
+            self._has_left(message, source, time)
+
+    # What one message has to do with another.
+
+    def _begin(self, place: _Place, queue_id: str, time: float) -> MessageLines | None:
+        """A message of which this is the first line that we see; None where the line is one of a message before."""
+        ended = place.closed.get(queue_id)
+        if ended is not None and time <= ended + self._window:
+            self.late += 1
+            return None
+        self._number += 1
+        message = place.open[queue_id] = MessageLines(place, queue_id, self._number)
+        for until, other in self._expected.get(queue_id, ()):
+            if isinstance(other, MessageLines):
+                if time <= until:
+                    _link(message, other)
+            elif other[1].host == place.host:
+                message += other
+        return message
+
+    def _expect(self, queue_id: str, until: float, other: Any) -> None:
+        self._expected[queue_id] = [*self._expected.get(queue_id, ())[:_NAMED], (until, other)]
+        self._expected.move_to_end(queue_id)
+        if len(self._expected) > _EXPECTED:
+            self._expected.popitem(last=False)
+
+    def _named(self, queue_id: str) -> list[MessageLines]:
+        return [message for place in self._places.values() if (message := place.open.get(queue_id))]
+
+    def _follows(self, message: MessageLines, time: float, queue_id: str) -> None:
+        """It may be what went on under its own queue id after this one."""
+        for other in self._named(queue_id):
+            _link(message, other)
+        self._expect(queue_id, time + self._window, message)
+
+    def _passed_on(self, message: MessageLines, time: float, said: str) -> None:
+        """It may go on under the queue id that an answer names."""
+        queue_id = said.rpartition("ed as ")[2].rstrip(") ")
+        if queue_id.isalnum() and len(queue_id) <= _LONGEST:
+            for other in self._named(queue_id):
+                _link(message, other)
+            self._expect(queue_id, time + _HOP + self._window, message)
+
+    def _came(self, message: MessageLines, source: Source, time: float, said: str) -> None:
+        """An smtpd has begun it; what it had begun before may be over."""
+        before, source.receiving = source.receiving, message
+        if before is not None and before.is_open() and not before.received():
+            _link(before, message)
+        self._has_left(message, source, time)
+        if "orig_queue_id=" in said:
+            self._follows(message, time, said.rpartition("orig_queue_id=")[2].partition(",")[0])
+
+    def _left(self, source: Source, time: float, text: str) -> None:
+        """Its client has gone, or is lost: what was not received by now never will be."""
+        source.left.append((time, text))
+        message = source.receiving
+        if message is None or (text.startswith("disconnect ") and message.received()):
+            return
+        if not message.is_open():
+            source.receiving = None
+        elif not message.activated():
+            self._was_left(message, source, time, text)
+
+    def _has_left(self, message: MessageLines, source: Source, begun: float) -> None:
+        """Its first line, or the refusal of a recipient, was overtaken by the end of its session."""
+        for time, text in source.left:
+            if time >= begun:
+                self._was_left(message, source, time, text)
+
+    def _was_left(self, message: MessageLines, source: Source, time: float, text: str) -> None:
+        fact = source.shapes.read(source.record(time, text))
+        if isinstance(fact, ClientDisconnected | ConnectionLost):
+            message += (time, source, fact)
+            self._ends(message, time, unless_queued=True)
+
+    def _notified(self, source: Source, fact: NonDeliveryNotification) -> None:
+        """The notification is told what it is about; else the two have nothing to do with each other."""
+        line = fact.record.time, source, fact
+        notification = source.place.open.get(fact.notification_id)
+        if notification is not None:
+            notification += line
+        else:
+            self._expect(fact.notification_id, math.inf, line)
+
+    def _signed(self, source: Source, fact: DkimSigned) -> None:
+        """A milter's line: its program is no instance of Postfix, so any on its host may be meant."""
+        line = fact.record.time, source, fact
+        found = [message for message in self._named(fact.queue_id) if message.place.host == source.host]
+        if len(found) == 1:
+            found[0] += line
+        elif not found:
+            self._expect(fact.queue_id, math.inf, line)
+
+    # Ends.
+
+    def _ends(self, message: MessageLines, time: float, *, unless_queued: bool = False) -> None:
+        """This was its last line, unless others were overtaken."""
+        self._number += 1
+        heapq.heappush(message.place.closing, (time + 4 * self._window, self._number, message, unless_queued))
+
+    def _close_due(self, place: _Place, until: float) -> None:
+        while place.closing and place.closing[0][0] < until:
+            _, _, message, unless_queued = heapq.heappop(place.closing)
+            if not (unless_queued and message.activated()):
+                self._through(message, until)
+
+    def _set_back(self, place: _Place, time: float) -> None:
+        """The host had its clock set, or another file of it begins."""
+        self._close_due(place, math.inf)
+        place.now = time
+
+    def _through(self, message: MessageLines, now: float, *, last: bool = False) -> None:
+        """Read it, and those that depend on it, if all of them have ended. `last`: they get no more lines."""
+        if not message.is_open():
+            return
+        if message.linked is None and message.queue_id != "NOQUEUE":
+            record = plain_record(message, self._window)
+            if record is not None:
+                self._finished.append(record)
+                self._close(message)
+                return
+        newest = max(member[-3] for member in message.linked or [message]) + 4 * self._window
+        if not last and now < newest < math.inf:
+            self._ends(message, newest - 4 * self._window)
+            return
+        members = sorted(message.linked or [message], key=lambda member: member.number)
+        lifecycle = Lifecycle(window=self._window, patience=math.inf)
+        for fact in _facts(members):
+            lifecycle.see(fact)
+        lifecycle.settle()
+        if lifecycle.open_messages and not last:
+            return
+        lifecycle.rest()
+        self.late += lifecycle.late
+        self._finished += _about(members, lifecycle.finished())
+        for member in members:
+            self._close(member)
+
+    def _close(self, message: MessageLines) -> None:
+        place, queue_id = message.place, message.queue_id
+        del place.open[queue_id]
+        place.closed[queue_id] = max(message[::3])
+        place.closed.move_to_end(queue_id)
+        if len(place.closed) > _EXPECTED:
+            place.closed.popitem(last=False)
+
+    def _sweep(self) -> None:
+        """Give up what is silent for too long, and the longest silent where there are too many."""
+        self._since = 0
+        now = max((place.now for place in self._places.values()), default=0.0)
+        everything = [message for place in self._places.values() for message in place.open.values()]
+        for message in everything:
+            if all(member[-3] < now - self._patience for member in message.linked or [message]):
+                self._through(message, math.inf, last=True)
+        surplus = self.open_messages - self._most * 7 // 8
+        if surplus > self._most // 8:
+            for message in heapq.nsmallest(surplus, everything, key=lambda one: one[-3]):
+                self._through(message, math.inf, last=True)
+
+
+def _link(one: MessageLines, other: MessageLines) -> None:
+    """They are read together."""
+    if one is other or not (one.is_open() and other.is_open()):
+        return
+    members = one.linked or [one]
+    if any(member is other for member in members):  # a list like it is not meant
+        return
+    members += other.linked or [other]
+    for member in members:
+        member.linked = members
+
+
+def _facts(members: Sequence[MessageLines]) -> Iterator[Fact]:
+    """What the lines of all of them say."""
+    some = (fact for member in members for fact in member.facts() if not _is_notice(member, fact))
+    return some if len(members) == 1 else iter(sorted(some, key=lambda fact: fact.record.time))
+
+
+def _is_notice(member: MessageLines, fact: Fact) -> bool:
+    """Whether it says of the message that it is a notification."""
+    return isinstance(fact, NonDeliveryNotification) and fact.queue_id != member.queue_id
+
+
+def _about(members: Sequence[MessageLines], records: Sequence[MessageRecord]) -> Iterator[MessageRecord]:
+    """The records, with what those are about that are notifications."""
+    about = {
+        (member.place.host, member.place.instance, member.queue_id): fact.queue_id
+        for member in members
+        for fact in member.facts()
+        if _is_notice(member, fact)
+    }
+    for record in records:
+        parent = about.get(record.hops[0])
+        yield record._replace(notification_of=parent) if parent and not record.notification_of else record

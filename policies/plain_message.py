@@ -1,0 +1,228 @@
+"""The record of a message whose life was the usual one, from its lines: what `policies/lifecycle.py` would make of them.
+
+It knows which lives are usual: one queue id, its first line seen, its last one too, nothing in between that bears on any
+other message. For all others it has no record, and they are left to the lifecycle.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from operator import itemgetter
+from sys import intern
+from typing import Any, Final, NamedTuple
+
+from parsers.postfix.agents import read_delays, read_outcome, read_reason, read_relay, read_seconds
+from parsers.postfix.facts import (
+    ClientDisconnected,
+    DeliveryAttempt,
+    DkimSigned,
+    Fact,
+    HeaderLogged,
+    Held,
+    MessageExpired,
+    NonDeliveryNotification,
+    Rejected,
+    Released,
+)
+from parsers.postfix.smtpd import SMTPD
+from policies.message_lines import (
+    ACTIVATED,
+    CAME,
+    DELIVERED,
+    GONE,
+    NAMED,
+    SHAPES,
+    MessageLines,
+    Source,
+    shape_of,
+)
+from policies.message_record import End, Hop, MessageRecord, Notification, RecipientOutcome
+from policies.open_message import HEADERS
+
+_make: Final = tuple.__new__
+_DELIVERED: Final = SHAPES[DELIVERED].match
+_ACTIVATED: Final = SHAPES[ACTIVATED].match
+_NAMED: Final = SHAPES[NAMED].match
+_CAME: Final = SHAPES[CAME].match
+_LOGGED_IN: Final = shape_of(SMTPD, "client-logged-in").match
+
+
+class _Attempt(NamedTuple):
+    recipient: str
+    orig_to: str
+    status: str
+    dsn: str
+    reason: str
+    relay_host: str
+    relay_address: str
+
+
+def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  # noqa: PLR0915  # one life, from its first line to its last
+    """The record, or None where the life was not plain. `window`: seconds by which lines may be out of order."""
+    times: Sequence[float] = lines[::3]
+    sources: Sequence[Source] = lines[1::3]
+    texts: Sequence[Any] = lines[2::3]
+    if any(after < before for before, after in pairwise(times)):
+        if any(before - after > window for before, after in pairwise(times)):
+            return None
+        times, sources, texts = zip(*sorted(zip(times, sources, texts, strict=True), key=itemgetter(0)), strict=True)
+    place, queue_id = lines.place, lines.queue_id
+    hop = _make(Hop, (place.host, place.instance, queue_id))
+    client_host = client_address = sasl_username = message_id = notification_of = ""
+    sender: str | None = None
+    size = activations = 0
+    expired = named = False
+    end: End | None = None
+    outcomes: dict[tuple[str, str], RecipientOutcome] = {}
+    again: dict[tuple[str, str], tuple[Any, Any]] = {}
+    more: _More | None = None
+    first = True
+    arrival = 0.0
+    left_at = math.inf
+    """When the client had gone, of a message that was not yet named: it is none if it is not queued at once."""
+    for time, source, said in zip(times, sources, texts, strict=True):
+        if end is not None:
+            return None
+        kind = source.queued.get(said[:3]) if said.__class__ is str else None
+        if kind is DELIVERED:
+            attempt = _attempt(said, len(queue_id) + 2 + len(said)) or _odd_attempt(source, time, queue_id, said)
+            if attempt is None:
+                continue
+            if first:
+                return None
+            recipient, orig_to, status, dsn, reason, relay_host, relay_address = attempt
+            key = recipient, orig_to
+            before = outcomes.get(key)
+            attempts, begun = 1, time
+            line = time, source.pid, said
+            if before is not None:
+                if line in again[key]:
+                    continue
+                attempts, begun = before.attempts + 1, before.first_attempt
+                again[key] = line, again[key][0]
+            else:
+                again[key] = line, None
+            outcomes[key] = _make(
+                RecipientOutcome,
+                (
+                    recipient, orig_to, status, dsn, reason, relay_host, relay_address, source.service, source.daemon,
+                    hop, attempts, begun, time,
+                ),
+            )  # fmt: skip
+        elif kind is ACTIVATED:
+            match = _ACTIVATED(said)
+            if match is None or first or time > left_at + window:
+                return None
+            left_at = math.inf
+            if not activations:
+                sender, size = match[1], int(match[2])
+            activations += 1
+        elif kind is NAMED:
+            match = _NAMED(said)
+            if match is None or named or activations:
+                return None
+            if first:
+                arrival = time
+            named, first = True, False
+            message_id = match[1]
+        elif kind is CAME:
+            if not first:
+                return None
+            client = _client(said)
+            if client is None:
+                return None
+            client_host, client_address, sasl_username = client
+            arrival, first = time, False
+        elif kind is GONE:
+            if said != "removed" or first or left_at < math.inf:
+                return None
+            end = End.DELETED if source.daemon == "postsuper" else End.EXPIRED if expired else End.REMOVED
+        elif said.__class__ is str:
+            return None
+        elif said.__class__ is NonDeliveryNotification and said.queue_id != queue_id:
+            notification_of = said.queue_id
+        elif first:
+            return None
+        elif said.__class__ is ClientDisconnected:
+            if activations:
+                return None
+            left_at = time
+        elif said.__class__ is MessageExpired:
+            expired = expired or source.daemon != "postsuper"
+        else:
+            more = more or _More()
+            if not more.takes(said, queued=activations > 0):
+                return None
+    if end is None:
+        return None
+    return _make(
+        MessageRecord,
+        (
+            (hop,), True, end, arrival, times[-1], sender, message_id, client_host, client_address, sasl_username, size,
+            tuple(outcomes.values()), *((more.headers, more.dkim_domains, more.notifications) if more else ((), (), ())),
+            notification_of,
+        ),
+    )  # fmt: skip
+
+
+def _attempt(said: str, length: int) -> _Attempt | None:
+    """Of the usual form; `parsers.postfix.agents.delivery` reads it so."""
+    match = _DELIVERED(said)
+    if match is None:
+        return None
+    recipient, orig_to, relay_text, delay, delays, _, outcome_text, rest = match.groups()
+    relay, outcome = read_relay(relay_text), read_outcome(outcome_text)
+    if relay is None or outcome is None or read_delays(delays) is None or read_seconds(delay) is None:
+        return None
+    reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else read_reason(rest, length)
+    return _make(_Attempt, (recipient, orig_to or "", outcome[1], outcome[0], reason, relay[0], relay[1]))
+
+
+def _odd_attempt(source: Source, time: float, queue_id: str, said: str) -> _Attempt | None:
+    fact = source.shapes.read(source.record(time, f"{queue_id}: {said}"))
+    if not isinstance(fact, DeliveryAttempt):
+        return None
+    return _Attempt(
+        fact.recipient, fact.orig_to, fact.status, fact.dsn, fact.reason, fact.relay_host, fact.relay_address
+    )
+
+
+def _client(said: str) -> tuple[str, str, str] | None:
+    """Its name, address and login; None where the line is odd or names the queue id before."""
+    if match := _CAME(said):
+        return None if match[4] else (match[1], match[2], "")
+    match = _LOGGED_IN(said)
+    return match and (match[1], match[2], match[5].partition(", sasl_sender=")[0])
+
+
+class _More:
+    """What else may be said of a message without a change to its life."""
+
+    __slots__ = ("dkim_domains", "headers", "notifications")
+
+    def __init__(self) -> None:
+        self.headers: tuple[tuple[str, str], ...] = ()
+        self.dkim_domains: tuple[str, ...] = ()
+        self.notifications: tuple[Notification, ...] = ()
+
+    def takes(self, fact: Fact, *, queued: bool) -> bool:
+        """Whether it is of that sort. `queued`: the queue manager has had the message before."""
+        if isinstance(fact, Held | Released):
+            return True
+        if isinstance(fact, DkimSigned):
+            if fact.domain not in self.dkim_domains:
+                self.dkim_domains = (*self.dkim_domains, intern(fact.domain))
+        elif isinstance(fact, NonDeliveryNotification):
+            told = Notification(fact.kind, fact.notification_id)
+            if told not in self.notifications:
+                self.notifications = (*self.notifications, told)
+        elif isinstance(fact, HeaderLogged):
+            header = intern(fact.header), fact.value
+            if len(self.headers) < HEADERS and header not in self.headers:
+                self.headers = (*self.headers, header)
+            return queued or fact.action.rpartition("-")[2] not in {"reject", "discard"}
+        elif isinstance(fact, Rejected):
+            return queued or (fact.action.rpartition("-")[2] != "discard" and fact.stage == "RCPT")
+        else:
+            return False
+        return True

@@ -1,0 +1,110 @@
+"""A whole log's messages read in bulk are those of the lifecycle, line by line: on its cases, shuffled, doubled, damaged."""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC
+from io import StringIO
+
+import pytest
+
+from benchmarks.mail_log import Style, write_log
+from parsers.log import LogReader
+from policies.bulk_lifecycle import BulkLifecycle
+from policies.lifecycle import Lifecycle
+from policies.message_lines import WANTED
+from policies.message_record import MessageRecord
+from tests.test_lifecycle import EVERYTHING, NOON, PATHS, bsd, log_of, shuffled
+
+CASES = {path.stem: log_of(path) for path in PATHS}
+
+
+def strictly(lines: Iterable[bytes], lifecycle: Lifecycle | None = None) -> Counter[MessageRecord]:
+    lifecycle = lifecycle or Lifecycle()
+    reader = LogReader(zone=UTC, reference=NOON + 3600, only=WANTED)
+    for line in lines:
+        for fact in reader.facts(line):
+            lifecycle.see(fact)
+    lifecycle.rest()
+    return Counter(lifecycle.finished())
+
+
+def in_bulk(lines: Sequence[bytes], size: int) -> Counter[MessageRecord]:
+    """Read in blocks of so many lines."""
+    reader = LogReader(zone=UTC, reference=NOON + 3600, only=WANTED)
+    lifecycle = BulkLifecycle(reader)
+    found: Counter[MessageRecord] = Counter()
+    for begin in range(0, len(lines), size):
+        lifecycle.read(b"\n".join(lines[begin : begin + size]) + b"\n")
+        found.update(lifecycle.finished())
+    lifecycle.rest()
+    found.update(lifecycle.finished())
+    assert lifecycle.open_messages == 0
+    assert reader.lines == len(lines)
+    return found
+
+
+def encoded(lines: Iterable[str]) -> list[bytes]:
+    return [line.encode() for line in lines]
+
+
+def expect_same(lines: Sequence[bytes], size: int = 100) -> None:
+    assert in_bulk(lines, size) == strictly(lines)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+@pytest.mark.parametrize("name", CASES)
+def test_the_cases_of_the_lifecycle(name: str, size: int) -> None:
+    expect_same(encoded(CASES[name]), size)
+    expect_same(encoded(map(bsd, CASES[name])), size)
+
+
+def test_all_cases_in_one_log() -> None:
+    expect_same(encoded(EVERYTHING))
+    expect_same(encoded(map(bsd, EVERYTHING)))
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_bulk_of_lines_out_of_order(seed: int) -> None:
+    expect_same(encoded(shuffled(EVERYTHING, seed)))
+
+
+def test_bulk_of_every_line_twice() -> None:
+    expect_same(encoded(line for line in EVERYTHING for _ in range(2)))
+
+
+def test_bulk_of_the_whole_log_twice() -> None:
+    expect_same(encoded([*EVERYTHING, *EVERYTHING]))
+
+
+@pytest.mark.parametrize("style", Style)
+def test_bulk_of_a_busy_log(style: Style) -> None:
+    log = StringIO()
+    write_log(log, 8_000, style=style)
+    expect_same(encoded(log.getvalue().splitlines()), 500)
+
+
+def damaged(lines: Sequence[bytes], dice: random.Random) -> list[bytes]:
+    """Some lines are lost, cut, doubled, told of as repeated, or have a few bytes changed."""
+    some: list[bytes] = []
+    for line in lines:
+        kind = dice.randrange(40)
+        if kind == 0:
+            continue
+        if kind == 1:
+            line = line[: dice.randrange(len(line))]  # noqa: PLW2901  # that is what happens to it
+        elif kind == 2:
+            some.append(line)
+        elif kind == 3:
+            place = dice.randrange(30, len(line))
+            line = line[:place] + bytes([dice.choice(b' :;,<>()[]"=0aZ\xff')]) + line[place + 1 :]  # noqa: PLW2901
+        some.append(line)
+        if kind == 4:
+            some.append(b" ".join(line.split(b" ")[:2]) + b" last message repeated 2 times")
+    return some
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_bulk_of_damaged_lines(seed: int) -> None:
+    dice = random.Random(seed)
+    expect_same(damaged(encoded(EVERYTHING), dice), dice.choice([1, 10, 1000]))
