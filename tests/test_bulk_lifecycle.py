@@ -1,10 +1,12 @@
 """A whole log's messages read in bulk are those of the lifecycle, line by line: on its cases, shuffled, doubled, damaged."""
 
 import random
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC
 from io import StringIO
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +110,28 @@ def damaged(lines: Sequence[bytes], dice: random.Random) -> list[bytes]:
 def test_bulk_of_damaged_lines(seed: int) -> None:
     dice = random.Random(seed)
     expect_same(damaged(encoded(EVERYTHING), dice), dice.choice([1, 10, 1000]))
+
+
+MAILLOG = sorted((Path(__file__).parent / "maillog").glob("*/*.toml"))
+
+
+def case_lines(path: Path, second: int) -> list[bytes]:
+    """A case's text as a line of its daemon, with what a message has around it under the same queue id."""
+    one = tomllib.loads(path.read_text())
+    tag, text = str(one["tag"]), str(one["text"])
+    lead = text.partition(": ")[0]
+    stamp = f"2025-06-01T12:{second // 60 % 60:02}:{second % 60:02}"
+    about = [
+        f"{stamp}.100000+00:00 mx1 postfix/smtpd[7]: {lead}: client=a.example[192.0.2.1]",
+        f"{stamp}.200000+00:00 mx1 postfix/cleanup[8]: {lead}: message-id=<{second}@a.example>",
+        f"{stamp}.300000+00:00 mx1 {tag}: {text}",
+        f"{stamp}.400000+00:00 mx1 postfix/qmgr[10]: {lead}: from=<a@a.example>, size=9, nrcpt=1 (queue active)",
+        f"{stamp}.500000+00:00 mx1 {tag}: {text}",
+        f"{stamp}.600000+00:00 mx1 postfix/qmgr[10]: {lead}: removed",
+    ]
+    return [line.encode("utf-8", "surrogateescape") for line in about if "\n" not in line]
+
+
+@pytest.mark.parametrize("path", MAILLOG, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_bulk_of_every_shape_of_line(path: Path) -> None:
+    expect_same(case_lines(path, 30), 2)
