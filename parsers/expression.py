@@ -7,11 +7,9 @@ the caller declares; what an event has in them, `condition` looks up.
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, TypeAlias
-
-import pyparsing as pp
+from typing import Final, NamedTuple, TypeAlias
 
 from parsers.linear import compile_pattern
 
@@ -133,10 +131,13 @@ def _shown(text: str) -> str:
 def parse(text: str, fields: Fields) -> Expression:
     """Read an expression about the given fields. Raises ExpressionError, and nothing else, whatever the text."""
     _bound(text)
+    # Only who has a condition waits for pyparsing: it takes as long to load as all else that a command needs.
+    from parsers.expression_grammar import UnreadableError, read  # noqa: PLC0415  # as said
+
     try:
-        (written,) = _GRAMMAR.parse_string(text, parse_all=True)
-    except pp.ParseBaseException as error:
-        raise _syntax_error(text, error) from None
+        written = read(text)
+    except UnreadableError as fault:
+        raise _syntax_error(text, fault.at) from None
     return _typed(written, _Typing(text, fields))
 
 
@@ -183,10 +184,10 @@ def _literal(value: str | float) -> str:
 
 # --- the grammar --------------------------------------------------------------------------------------------------
 
-_WORD: Final = r"[^\s()=!<>~,\"']+"
-_QUOTED: Final = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
-_SIGNS: Final = r"&&|\|\||[=!<>~]+"
-_TOKEN: Final = re.compile(rf"{_QUOTED}|{_SIGNS}|{_WORD}|[^ \t\r\n]", re.DOTALL)
+WORD: Final = r"[^\s()=!<>~,\"']+"
+QUOTED: Final = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
+SIGNS: Final = r"&&|\|\||[=!<>~]+"
+_TOKEN: Final = re.compile(rf"{QUOTED}|{SIGNS}|{WORD}|[^ \t\r\n]", re.DOTALL)
 _LIKELY: Final = {
     "==": "=", "=~": "~", "<>": "!=", "=<": "<=", "=>": ">=", "!": "not", "&&": "and", "||": "or", "like": "~",
     "is": "=", "&": "and", "|": "or",
@@ -194,71 +195,22 @@ _LIKELY: Final = {
 """What people write who come from elsewhere, and what they mean."""
 
 
-class _Token(NamedTuple):
+class Token(NamedTuple):
     text: str
     quoted: bool
     at: int
 
 
-class _Written(NamedTuple):
+class Written(NamedTuple):
     """A comparison as it is written, before its field is known."""
 
-    field: _Token
-    operator: _Token | None
+    field: Token
+    operator: Token | None
     negated: bool
-    values: tuple[_Token, ...]
+    values: tuple[Token, ...]
 
 
-_Untyped: TypeAlias = "_Written | Not | AllOf | AnyOf"
-
-
-def _keyword(word: str) -> pp.ParserElement:
-    return pp.Regex(rf"(?i:{word})(?!{_WORD})")
-
-
-def _token(pattern: str, *, quoted: bool = False) -> pp.ParserElement:
-    element = pp.Regex(pattern, re.DOTALL)
-    return element.add_parse_action(lambda _, at, found: _Token(str(found[0]), quoted, at))
-
-
-def _several(kind: type[AllOf | AnyOf]) -> Callable[[pp.ParseResults], Any]:
-    return lambda found: kind(tuple(found)) if len(found) > 1 else found[0]
-
-
-def _negated(found: pp.ParseResults) -> Any:
-    """Two `not` are none, also with brackets between them."""
-    *nots, term = found
-    if len(nots) % 2 == 0:
-        return term
-    return term.term if isinstance(term, Not) else Not(term)
-
-
-def _comparison(found: pp.ParseResults) -> _Written:
-    field, *rest = found
-    negated = bool(rest) and rest[0] == "not"
-    if negated:
-        del rest[0]
-    return _Written(field, rest[0] if rest else None, negated, tuple(rest[1:]))
-
-
-def _grammar() -> pp.ParserElement:
-    word_and, word_or, word_not = _keyword("and").suppress(), _keyword("or").suppress(), _keyword("not")
-    word_not.add_parse_action(lambda: "not")
-    opening, closing, comma = (pp.Literal(sign).suppress() for sign in "(),")
-    word = ~_keyword("(?:and|or|not|in)") + _token(_WORD)
-    value = _token(_QUOTED, quoted=True) | word
-    within = _token(rf"(?i:in)(?!{_WORD})")
-    values = opening - value - (comma - value)[...] - closing
-    comparison = word + pp.Opt(_token(_SIGNS) - value | within - values | word_not - within - values)
-    comparison.add_parse_action(_comparison)
-    expression = pp.Forward()
-    factor = (word_not[...] + (opening - expression - closing | comparison)).add_parse_action(_negated)
-    conjunction = (factor + (word_and - factor)[...]).add_parse_action(_several(AllOf))
-    expression <<= (conjunction + (word_or - conjunction)[...]).add_parse_action(_several(AnyOf))
-    return expression.parse_with_tabs()
-
-
-_GRAMMAR: Final = _grammar()
+Untyped: TypeAlias = "Written | Not | AllOf | AnyOf"
 
 
 def _bound(text: str) -> None:
@@ -277,10 +229,7 @@ _VALUE: Final = 'wanted a value, as google, "two words" or 5m'
 _LIST: Final = "wanted a list in brackets, as in (google, yahoo)"
 
 
-def _syntax_error(text: str, error: pp.ParseBaseException) -> ExpressionError:
-    at = error.loc
-    while at < len(text) and text[at] in pp.ParserElement.DEFAULT_WHITE_CHARS:
-        at += 1
+def _syntax_error(text: str, at: int) -> ExpressionError:
     before = [found[0] for found in _TOKEN.finditer(text, 0, at)]
     found = _TOKEN.match(text, at)
     if found is None:
@@ -299,14 +248,14 @@ def _wanted_after(before: list[str]) -> str:
     opened = _open_brackets(before)
     if last == "in" or (last == "not" and earlier not in {"", "and", "or", "not", "("}):
         return _LIST
-    if re.fullmatch(_SIGNS, last) or (opened[-1:] == ["in"] and last in {"(", ","}):
+    if re.fullmatch(SIGNS, last) or (opened[-1:] == ["in"] and last in {"(", ","}):
         return _VALUE
     if last in {"", "and", "or", "not", "("}:
         return _FIELD
     if opened[-1:] == ["in"]:
         return "wanted , or )"
     ends = "and, or, or )" if opened else "and, or, or the end"
-    whole = last == ")" or re.fullmatch(_SIGNS, earlier)
+    whole = last == ")" or re.fullmatch(SIGNS, earlier)
     return f"wanted {ends}" if whole else f"wanted an operator (= != < <= > >= in ~ !~), {ends}"
 
 
@@ -324,7 +273,7 @@ def _open_brackets(tokens: list[str]) -> list[str]:
 # --- types --------------------------------------------------------------------------------------------------------
 
 
-def _typed(written: "_Untyped", typing: "_Typing") -> Expression:
+def _typed(written: "Untyped", typing: "_Typing") -> Expression:
     match written:
         case Not(term):
             return Not(_typed(term, typing))  # type: ignore[arg-type]  # untyped so far
@@ -332,7 +281,7 @@ def _typed(written: "_Untyped", typing: "_Typing") -> Expression:
             return AllOf(tuple(_typed(term, typing) for term in terms))  # type: ignore[arg-type]  # as above
         case AnyOf(terms):
             return AnyOf(tuple(_typed(term, typing) for term in terms))  # type: ignore[arg-type]  # as above
-        case _Written():
+        case Written():
             return typing.comparison(written)
 
 
@@ -363,10 +312,10 @@ class _Typing(NamedTuple):
     text: str
     fields: Fields
 
-    def error(self, token: _Token, problem: str, remedy: str) -> ExpressionError:
+    def error(self, token: Token, problem: str, remedy: str) -> ExpressionError:
         return ExpressionError(self.text, token.at, problem, remedy)
 
-    def comparison(self, written: _Written) -> Expression:
+    def comparison(self, written: Written) -> Expression:
         name, field = self.field(written.field)
         operator = written.operator
         if operator is None:
@@ -392,7 +341,7 @@ class _Typing(NamedTuple):
             raise self.error(operator, f"{sign} for {name}, which is {field.type}", f"wanted {_operators(field.type)}")
         return Comparison(name, field.type, Operator(sign), self.value(name, field, token))
 
-    def field(self, token: _Token) -> tuple[str, Field]:
+    def field(self, token: Token) -> tuple[str, Field]:
         name = token.text.lower()
         first, dot, rest = name.partition(".")
         field = self.fields.get(name) or (self.fields.get(f"{first}.*") if dot and rest else None)
@@ -400,7 +349,7 @@ class _Typing(NamedTuple):
             raise self.error(token, f"unknown field {_shown(token.text)}", _nearest(name, self.fields))
         return name, field
 
-    def value(self, name: str, field: Field, token: _Token) -> str | float:
+    def value(self, name: str, field: Field, token: Token) -> str | float:
         if field.type not in _TEXTUAL:
             return self.number(name, field.type, token)
         text = _unquoted(token)
@@ -408,7 +357,7 @@ class _Typing(NamedTuple):
             raise self.error(token, f"{name} is never {_shown(text)}", _nearest(text.lower(), field.words))
         return text
 
-    def number(self, name: str, kind: FieldType, token: _Token) -> float:
+    def number(self, name: str, kind: FieldType, token: Token) -> float:
         parts = None if token.quoted else _NUMBER.fullmatch(token.text)
         unit = _UNITS[kind].get(parts[2].lower()) if parts else None
         if parts is None or unit is None:
@@ -418,7 +367,7 @@ class _Typing(NamedTuple):
             raise self.error(token, f"found {_shown(token.text)} for {name}", "wanted a number that is not so large")
         return number + 0.0  # no -0
 
-    def pattern(self, token: _Token) -> str:
+    def pattern(self, token: Token) -> str:
         source = _unquoted(token)
         try:
             compile_pattern(source)
@@ -427,7 +376,7 @@ class _Typing(NamedTuple):
         return source
 
 
-def _unquoted(token: _Token) -> str:
+def _unquoted(token: Token) -> str:
     r"""The text itself; within quotes \" is " and \\ is \, any other backslash stays (so "\d" is a digit)."""
     if not token.quoted:
         return token.text

@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 
+import parsers.expression_grammar  # noqa: F401  # now, and not while a reload brings the first condition
 from parsers.log import LogReader
 from policies import audit
 from policies.access import Access
