@@ -42,7 +42,9 @@ from parsers.postfix.facts import (
     Released,
     Requeued,
 )
+from policies.bulk_lifecycle import BulkLifecycle
 from policies.lifecycle import Lifecycle
+from policies.message_lines import WANTED
 from sidecar.bulk import Part, fold, parts
 from sidecar.parse import count
 
@@ -141,6 +143,17 @@ def followed(part: Part) -> Counter[str]:
     return found
 
 
+def in_bulk(part: Part) -> Counter[str]:
+    lifecycle = BulkLifecycle(part.reader(only=WANTED))
+    found: Counter[str] = Counter()
+    for block in part.blocks():
+        lifecycle.read(block)
+        found.update(message.end for message in lifecycle.finished())
+    lifecycle.rest()
+    found.update(message.end for message in lifecycle.finished())
+    return found
+
+
 def delivered(part: Part) -> Counter[str]:
     """Deliveries alone, all their fields."""
     reader = part.reader(only=[DeliveryAttempt])
@@ -167,6 +180,7 @@ WORK: Final[dict[str, Callable[[Part], Counter[str]]]] = {
     "deliveries alone": delivered,
     "tracked, with metrics": tracked,
     "whole messages": followed,
+    "in bulk": in_bulk,
     "all facts": made,
     "parse --stats": counted,
 }

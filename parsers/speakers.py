@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from parsers.clock import wall_second
-from parsers.postfix import grammar
+from parsers.postfix import grammar_of
 from parsers.postfix.facts import Fact
 from parsers.postfix.grammar import Grammar, Index
 from parsers.record import LogRecord
@@ -90,7 +90,7 @@ class Speakers:
         self._origins[header["origin"]] = *record[1:5], *self._indexes(record), offset
 
     def _indexes(self, record: LogRecord) -> tuple[Index, Index]:
-        shapes = grammar(record.instance, record.daemon)
+        shapes = grammar_of(record.instance, record.daemon)
         if self._only is None:
             return shapes.queued, shapes.plain
         if shapes not in self._wanted:

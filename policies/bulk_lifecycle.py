@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from parsers.clock import wall_second
-from parsers.log import LogReader, lines_of
+from parsers.log import LogReader, text_of
 from parsers.postfix.facts import (
     ClientDisconnected,
     ClientIdentified,
@@ -31,7 +31,7 @@ from parsers.postfix.grammar import KEY
 from parsers.speakers import BSD, ISO
 from policies.lifecycle import MOST, PATIENCE, WINDOW, Lifecycle
 from policies.log_order import BACK
-from policies.message_lines import CAME, DELIVERED, GONE, SELDOM, MessageLines, Source
+from policies.message_lines import CAME, DELIVERED, GONE, READ, SELDOM, MessageLines, Place, Source
 from policies.message_record import MessageRecord
 from policies.plain_message import plain_record
 
@@ -54,22 +54,6 @@ _LONGEST: Final = 64
 """Characters of a queue id."""
 
 
-class _Place:
-    """One Postfix instance on one host."""
-
-    __slots__ = ("closed", "closing", "host", "instance", "now", "open")
-
-    def __init__(self, host: str, instance: str) -> None:
-        self.host = host
-        self.instance = instance
-        self.now = 0.0
-        self.open: dict[str, MessageLines] = {}
-        self.closing: list[tuple[float, int, MessageLines, bool]] = []
-        """A heap: when no more lines come of a message, a number, the message, and whether it may go on after all."""
-        self.closed: OrderedDict[str, float] = OrderedDict()
-        """When the latest messages that are through had ended."""
-
-
 class BulkLifecycle:
     """The messages of one log, of any number of hosts and instances."""
 
@@ -84,11 +68,12 @@ class BulkLifecycle:
         self._known: dict[str, tuple[Source, float]] = {}
         """By what stands behind the stamp in the header of a line."""
         self._sources: dict[tuple[str, str, str, str, int], Source] = {}
-        self._places: dict[tuple[str, str], _Place] = {}
+        self._places: dict[tuple[str, str], Place] = {}
         self._expected: OrderedDict[str, list[tuple[float, Any]]] = OrderedDict()
         """Queue ids named before their first line: until when, and by which lines, or what was said of them."""
         self._finished: list[MessageRecord] = []
-        self._previous = ""
+        self._previous = b""
+        """The last lines, where they were read here."""
         self._since = 0
         self._swept_every = min(_SWEEP, most // 8 + 1)
         self._number = 0
@@ -100,16 +85,17 @@ class BulkLifecycle:
         reader = self._reader
         if b"\0" in block or b"\r" in block or b" repeated " in block or reader.inside_entry(block):
             if self._previous:
-                reader.follow(self._previous)
-                self._previous = ""
+                reader.follow(text_of(self._previous).removesuffix("\n").rpartition("\n")[2])
+                self._previous = b""
+            before = reader.lines
             for fact in reader.block_facts(block):
                 self._take(fact)
+            self._since += reader.lines - before
         elif block:
-            lines = lines_of(block)
-            reader.lines += len(lines)
-            self._read(lines)
-            self._previous = lines[-1]
-        self._since += block.count(b"\n")
+            lines = self._read(text_of(block))
+            reader.lines += lines
+            self._since += lines
+            self._previous = block
         if self._since >= self._swept_every:
             self._sweep()
 
@@ -133,41 +119,60 @@ class BulkLifecycle:
 
     # Lines.
 
-    def _read(self, lines: Sequence[str]) -> None:  # noqa: PLR0915  # one loop, all in sight
-        known, speakers, read_time = self._known, self._reader.speakers, self._reader.clock.read
-        second, cut, parts = _NO_SECOND, 0, 1.0
+    def _read(self, text: str) -> int:  # noqa: PLR0915  # one loop, all in sight
+        """Take decoded lines; tells how many they are."""
+        # Lines are found one by one, as `split` looks at each character, and nothing is made of a line that is passed over.
+        known, speakers = self._known, self._reader.speakers
+        second, cut, width, parts = _NO_SECOND, 0, 1, 1.0
         start: float | None = None
-        for line in lines:
-            head, _, text = line.partition("]: ")
-            if not line.startswith(second):
-                bsd = head > ":"  # it begins with a letter
-                second = head[:BSD] if bsd else head[:ISO]
+        begin, size, lines = 0, len(text), 0
+        while begin < size:
+            stop = text.find("\n", begin)
+            if stop < 0:
+                stop = size
+            lines += 1
+            mark = text.find("]: ", begin, stop)
+            at = begin
+            begin = stop + 1
+            if text[at : at + width] != second and mark > at:
+                bsd = text[at] > ":"  # it begins with a letter
+                width = BSD if bsd else ISO
+                second = text[at : at + width]
                 cut = BSD if bsd else speakers.cut
-                start = read_time(second) if bsd else wall_second(second)
+                start = self._reader.clock.read(second) if bsd else wall_second(second)
                 parts = 10.0 ** (cut - ISO - 1)
-            header = head[cut:]
+            header = text[at + cut : mark] if mark > at else _NO_SECOND
             found = known.get(header) or self._learn(header)
-            if found is None or start is None or (cut > ISO and not head[ISO + 1 : cut].isdecimal()):
-                for fact in self._reader.text_facts((line,)):
+            if found is None or start is None or (cut > ISO and not text[at + ISO + 1 : at + cut].isdecimal()):
+                for fact in self._reader.text_facts(text[at:stop]):
                     self._take(fact)
-                second = _NO_SECOND
+                second, width = _NO_SECOND, 1
                 continue
             source, offset = found
-            lead, _, said = text.partition(": ")
-            kind = source.queued.get(said[:3])
-            if kind is None or lead >= "a" or not lead.isalnum():
-                if text[:3] not in source.plain and not source.reads_all:
+            if source.silent:
+                continue
+            mark += 3
+            kind, colon, lead = 0, 0, ""
+            if text[mark : mark + 1] < "a":
+                colon = text.find(": ", mark, stop)
+                if colon > mark and (kind := source.queued.get(text[colon + 2 : min(colon + 5, stop)], 0)):
+                    lead = text[mark:colon]
+                    if not lead.isalnum():
+                        kind = 0
+            if not kind:
+                if text[mark : min(mark + 3, stop)] not in source.plain and not source.reads_all:
                     continue
                 kind = SELDOM
-            elif kind is SELDOM and lead == "NOQUEUE" and said.startswith(_REFUSED):
+            elif kind == SELDOM and lead == "NOQUEUE" and text.startswith(_REFUSED, colon + 2, stop):
                 continue
             time = start - offset
             if cut > ISO:
-                time += int(head[ISO + 1 : cut]) / parts
-            if kind is SELDOM:
-                if text.startswith("disconnect "):
-                    self._left(source, time, text)
-                elif told := self._reader.text_fact(source.record(time, text)):
+                time += int(text[at + ISO + 1 : at + cut]) / parts
+            if kind == SELDOM:
+                said = text[mark:stop]
+                if said.startswith("disconnect "):
+                    self._left(source, time, said)
+                elif told := self._reader.text_fact(source.record(time, said)):
                     self._take(told)
                 continue
             place = source.place
@@ -179,19 +184,21 @@ class BulkLifecycle:
                 self._set_back(place, time)
             message = place.open.get(lead)
             if message is None:
-                if lead == "NOQUEUE" and kind is CAME:
+                if lead == "NOQUEUE" and kind == CAME:
                     continue
                 message = self._begin(place, lead, time)
                 if message is None:
                     continue
-            message += (time, source, said)
-            if kind is DELIVERED:
+            said = text[colon + 2 : stop]
+            message.add(time, source, kind, said)
+            if kind == DELIVERED:
                 if "ed as " in said:
                     self._passed_on(message, time, said)
-            elif kind is GONE:
+            elif kind == GONE:
                 self._ends(message, time)
-            elif kind is CAME:
+            elif kind == CAME:
                 self._came(message, source, time, said)
+        return lines
 
     def _learn(self, header: str) -> tuple[Source, float] | None:
         """The process of a header that the reader knows, and by how much its ISO stamps are ahead of UTC."""
@@ -210,10 +217,10 @@ class BulkLifecycle:
             source = self._sources[key] = Source(self._place(key[0], key[1]), *key)
         return source
 
-    def _place(self, host: str, instance: str) -> _Place:
+    def _place(self, host: str, instance: str) -> Place:
         place = self._places.get((host, instance))
         if place is None:
-            place = self._places[host, instance] = _Place(host, instance)
+            place = self._places[host, instance] = Place(host, instance)
         return place
 
     def _take(self, fact: Fact) -> None:
@@ -238,8 +245,10 @@ class BulkLifecycle:
             return
         lead, _, said = fact.record.text.partition(": ")
         kind = source.queued.get(said[:KEY], SELDOM)
-        unread = lead == queue_id and kind is not SELDOM
-        message += (time, source, said if unread else fact)
+        if lead == queue_id and kind != SELDOM:
+            message.add(time, source, kind, said)
+        else:
+            message.add(time, source, READ, fact)
         if isinstance(fact, DeliveryAttempt):
             self._passed_on(message, time, said)
         elif isinstance(fact, ClientIdentified):
@@ -259,7 +268,7 @@ class BulkLifecycle:
 
     # What one message has to do with another.
 
-    def _begin(self, place: _Place, queue_id: str, time: float) -> MessageLines | None:
+    def _begin(self, place: Place, queue_id: str, time: float) -> MessageLines | None:
         """A message of which this is the first line that we see; None where the line is one of a message before."""
         ended = place.closed.get(queue_id)
         if ended is not None and time <= ended + self._window:
@@ -272,7 +281,7 @@ class BulkLifecycle:
                 if time <= until:
                     _link(message, other)
             elif other[1].host == place.host:
-                message += other
+                message.add(*other)
         return message
 
     def _expect(self, queue_id: str, until: float, other: Any) -> None:
@@ -315,7 +324,7 @@ class BulkLifecycle:
             return
         if not message.is_open():
             source.receiving = None
-        elif not message.activated():
+        elif not message.activated:
             self._was_left(message, source, time, text)
 
     def _has_left(self, message: MessageLines, source: Source, begun: float) -> None:
@@ -327,24 +336,24 @@ class BulkLifecycle:
     def _was_left(self, message: MessageLines, source: Source, time: float, text: str) -> None:
         fact = source.shapes.read(source.record(time, text))
         if isinstance(fact, ClientDisconnected | ConnectionLost):
-            message += (time, source, fact)
+            message.add(time, source, READ, fact)
             self._ends(message, time, unless_queued=True)
 
     def _notified(self, source: Source, fact: NonDeliveryNotification) -> None:
         """The notification is told what it is about; else the two have nothing to do with each other."""
-        line = fact.record.time, source, fact
+        line = fact.record.time, source, READ, fact
         notification = source.place.open.get(fact.notification_id)
         if notification is not None:
-            notification += line
+            notification.add(*line)
         else:
             self._expect(fact.notification_id, math.inf, line)
 
     def _signed(self, source: Source, fact: DkimSigned) -> None:
         """A milter's line: its program is no instance of Postfix, so any on its host may be meant."""
-        line = fact.record.time, source, fact
+        line = fact.record.time, source, READ, fact
         found = [message for message in self._named(fact.queue_id) if message.place.host == source.host]
         if len(found) == 1:
-            found[0] += line
+            found[0].add(*line)
         elif not found:
             self._expect(fact.queue_id, math.inf, line)
 
@@ -355,13 +364,13 @@ class BulkLifecycle:
         self._number += 1
         heapq.heappush(message.place.closing, (time + 4 * self._window, self._number, message, unless_queued))
 
-    def _close_due(self, place: _Place, until: float) -> None:
+    def _close_due(self, place: Place, until: float) -> None:
         while place.closing and place.closing[0][0] < until:
             _, _, message, unless_queued = heapq.heappop(place.closing)
-            if not (unless_queued and message.activated()):
+            if not (unless_queued and message.activated):
                 self._through(message, until)
 
-    def _set_back(self, place: _Place, time: float) -> None:
+    def _set_back(self, place: Place, time: float) -> None:
         """The host had its clock set, or another file of it begins."""
         self._close_due(place, math.inf)
         place.now = time
@@ -376,7 +385,7 @@ class BulkLifecycle:
                 self._finished.append(record)
                 self._close(message)
                 return
-        newest = max(member[-3] for member in message.linked or [message]) + 4 * self._window
+        newest = max(member.last for member in message.linked or [message]) + 4 * self._window
         if not last and now < newest < math.inf:
             self._ends(message, newest - 4 * self._window)
             return
@@ -396,7 +405,7 @@ class BulkLifecycle:
     def _close(self, message: MessageLines) -> None:
         place, queue_id = message.place, message.queue_id
         del place.open[queue_id]
-        place.closed[queue_id] = max(message[::3])
+        place.closed[queue_id] = message.last
         place.closed.move_to_end(queue_id)
         if len(place.closed) > _EXPECTED:
             place.closed.popitem(last=False)
@@ -407,11 +416,11 @@ class BulkLifecycle:
         now = max((place.now for place in self._places.values()), default=0.0)
         everything = [message for place in self._places.values() for message in place.open.values()]
         for message in everything:
-            if all(member[-3] < now - self._patience for member in message.linked or [message]):
+            if all(member.last < now - self._patience for member in message.linked or [message]):
                 self._through(message, math.inf, last=True)
         surplus = self.open_messages - self._most * 7 // 8
         if surplus > self._most // 8:
-            for message in heapq.nsmallest(surplus, everything, key=lambda one: one[-3]):
+            for message in heapq.nsmallest(surplus, everything, key=lambda one: one.last):
                 self._through(message, math.inf, last=True)
 
 

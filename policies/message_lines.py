@@ -3,13 +3,13 @@
 It knows who wrote a line and which kinds there are; what a line says is read by its daemon's grammar, from here.
 """
 
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping
-from enum import IntEnum
+import math
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from parsers.postfix import grammar
+from parsers.postfix import grammar_of
 from parsers.postfix.agents import DELIVERY
 from parsers.postfix.cleanup import CLEANUP
 from parsers.postfix.facts import (
@@ -47,20 +47,17 @@ _LEFT: Final = 4
 """Lines kept of clients that have left: a message's first line may be overtaken by them."""
 
 
-class Kind(IntEnum):
-    """What a line may be by the first characters behind its queue id."""
-
-    DELIVERED = 1
-    ACTIVATED = 2
-    NAMED = 3
-    GONE = 4
-    CAME = 5
-    SELDOM = 6
-    """Anything else: read at once."""
-
-
-DELIVERED, ACTIVATED, NAMED, GONE, CAME, SELDOM = Kind
-"""By themselves: in 3.11 a member of an enumeration takes longer to look up than a line to be split."""
+READ: Final = 0
+"""What a line may be by the first characters behind its queue id: this one was read already. Plain numbers, as each line
+of a log is compared with them.
+"""
+DELIVERED: Final = 1
+ACTIVATED: Final = 2
+NAMED: Final = 3
+GONE: Final = 4
+CAME: Final = 5
+SELDOM: Final = 6
+"""Anything else: read at once."""
 
 
 def shape_of(shapes: Grammar, name: str) -> Shape:
@@ -68,12 +65,12 @@ def shape_of(shapes: Grammar, name: str) -> Shape:
     return next(shape for shape in shapes.shapes if shape.name == name)
 
 
-SHAPES: Final[Mapping[Kind, Shape]] = {
-    Kind.DELIVERED: DELIVERY[0],
-    Kind.ACTIVATED: shape_of(QMGR, "active"),
-    Kind.NAMED: shape_of(CLEANUP, "message-id"),
-    Kind.GONE: REMOVED,
-    Kind.CAME: shape_of(SMTPD, "client"),
+SHAPES: Final[Mapping[int, Shape]] = {
+    DELIVERED: DELIVERY[0],
+    ACTIVATED: shape_of(QMGR, "active"),
+    NAMED: shape_of(CLEANUP, "message-id"),
+    GONE: REMOVED,
+    CAME: shape_of(SMTPD, "client"),
 }
 """The shape that nearly all lines of a frequent kind have."""
 
@@ -81,9 +78,9 @@ SHAPES: Final[Mapping[Kind, Shape]] = {
 class Lines(NamedTuple):
     """Which lines of a daemon speak of messages."""
 
-    queued: Mapping[str, Kind]
+    queued: dict[str, int]
     """Behind a queue id, by their first characters."""
-    plain: Collection[str]
+    plain: frozenset[str]
     """The first characters of others."""
     all: bool
     """Any of its lines may."""
@@ -94,42 +91,50 @@ def lines_wanted(shapes: Grammar) -> Lines:
     """Those of a daemon with this grammar."""
     queued, plain = shapes.only(WANTED, counting=False)
     usual = {shape.start[:KEY]: kind for kind, shape in SHAPES.items() if shape in shapes.shapes}
-    kinds = {key: usual.get(key, Kind.SELDOM) for key, choice in queued.items() if choice}
+    kinds = {key: usual.get(key, SELDOM) for key, choice in queued.items() if choice}
     return Lines(kinds, frozenset(key for key, choice in plain.items() if choice), bool(plain.get("")))
+
+
+class Place:
+    """One Postfix instance on one host."""
+
+    __slots__ = ("closed", "closing", "host", "instance", "now", "open")
+
+    def __init__(self, host: str, instance: str) -> None:
+        self.host = host
+        self.instance = instance
+        self.now = 0.0
+        self.open: dict[str, MessageLines] = {}
+        self.closing: list[tuple[float, int, MessageLines, bool]] = []
+        """A heap: when no more lines come of a message, a number, the message, and whether it may go on after all."""
+        self.closed: OrderedDict[str, float] = OrderedDict()
+        """When the latest messages that are through had ended."""
 
 
 class Source:
     """One process that writes lines."""
 
     __slots__ = (
-        "daemon",
-        "host",
-        "instance",
-        "left",
-        "pid",
-        "place",
-        "plain",
-        "queued",
-        "reads_all",
-        "receiving",
-        "service",
-        "shapes",
-    )
+        "daemon", "host", "instance", "left", "pid", "place", "plain", "queued", "reads_all", "receiving", "service",
+        "shapes", "silent",
+    )  # fmt: skip
 
-    def __init__(self, place: Any, host: str, instance: str, service: str, daemon: str, pid: int) -> None:  # noqa: PLR0917  # a record's fields
-        """`place`: whose queue ids it speaks of, whatever the keeper of the lines takes for that."""
+    def __init__(self, place: Place, host: str, instance: str, service: str, daemon: str, pid: int) -> None:  # noqa: PLR0917  # a record's fields
+        """`place`: whose queue ids it speaks of."""
         self.place = place
         self.host = host
         self.instance = instance
         self.service = service
         self.daemon = daemon
         self.pid = pid
-        self.shapes = grammar(instance, daemon)
+        self.shapes = grammar_of(instance, daemon)
         lines = lines_wanted(self.shapes)
-        self.queued = {} if lines.all else lines.queued
+        self.queued: dict[str, int] = {} if lines.all else lines.queued
         self.plain = lines.plain
         self.reads_all = lines.all
         """Any of its lines may speak of a message."""
+        self.silent = not (self.queued or self.plain or self.reads_all)
+        """None of its lines does."""
         self.left: deque[tuple[float, str]] = deque(maxlen=_LEFT)
         """Of an smtpd: when and how its latest clients have left, in the line's words."""
         self.receiving: MessageLines | None = None
@@ -140,20 +145,44 @@ class Source:
         return LogRecord(time, self.host, self.instance, self.service, self.daemon, self.pid, text)
 
 
-class MessageLines(list[Any]):
-    """Lines in their order in the log, three items each: time, `Source`, and what stands behind the queue id, or the
-    fact where it was read already. One flat list, as a tuple a line would double it.
-    """
+class MessageLines:
+    """The lines of one queue id in their order in the log."""
 
-    __slots__ = ("linked", "number", "place", "queue_id")
+    __slots__ = ("activated", "last", "lines", "linked", "named", "number", "orderly", "place", "queue_id", "refused")
 
-    def __init__(self, place: Any, queue_id: str, number: int) -> None:
+    def __init__(self, place: Place, queue_id: str, number: int) -> None:
         """`place`: whose queue id it is. `number`: those that began later in the log have greater ones."""
         self.place = place
         self.number = number
         self.queue_id = queue_id
+        self.lines: list[Any] = []
+        """Four items a line: time, `Source`, kind, and what stands behind the queue id, or the fact where it was READ. One
+        flat list, as a tuple a line would double it.
+        """
+        self.last = -math.inf
+        """Time of its latest line."""
+        self.orderly = True
+        """None of its lines came behind a later one."""
+        self.named = False
+        self.refused = False
+        self.activated = False
+        """Whether the queue manager had it."""
         self.linked: list[MessageLines] | None = None
         """With this one itself: those that may be the same message under other queue ids."""
+
+    def add(self, time: float, source: Source, kind: int, said: Any) -> None:
+        """One line more."""
+        if time >= self.last:
+            self.last = time
+        else:
+            self.orderly = False
+        self.lines += (time, source, kind, said)
+        if kind == NAMED:
+            self.named = self.named or said.startswith("message-id=")
+        elif kind == ACTIVATED:
+            self.activated = self.activated or said.endswith(" (queue active)")
+        elif kind == READ and said.__class__ is Rejected:
+            self.refused = True
 
     def is_open(self) -> bool:
         """Whether more lines are taken for it."""
@@ -161,21 +190,13 @@ class MessageLines(list[Any]):
 
     def received(self) -> bool:
         """Whether it does not matter any more when its client leaves: cleanup has named it, and nothing was refused."""
-        named = False
-        for said in self[2::3]:
-            if said.__class__ is Rejected:
-                return False
-            named = named or (said.__class__ is str and said.startswith("message-id="))
-        return named
-
-    def activated(self) -> bool:
-        """Whether the queue manager had it."""
-        return any(said.__class__ is str and said.endswith(" (queue active)") for said in self[2::3])
+        return self.named and not self.refused
 
     def facts(self) -> Iterator[Fact]:
         """What the lines say; those that say nothing are left out."""
         lead = f"{self.queue_id}: "
-        for time, source, said in zip(self[::3], self[1::3], self[2::3], strict=True):
-            fact = source.shapes.read(source.record(time, lead + said)) if said.__class__ is str else said
+        items = iter(self.lines)
+        for time, source, kind, said in zip(items, items, items, items, strict=True):
+            fact = said if kind == READ else source.shapes.read(source.record(time, lead + said))
             if fact is not None:
                 yield fact

@@ -5,11 +5,10 @@ other message. For all others it has no record, and they are left to the lifecyc
 """
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from operator import itemgetter
 from sys import intern
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from parsers.postfix.agents import read_delays, read_outcome, read_reason, read_relay, read_seconds
 from parsers.postfix.facts import (
@@ -31,6 +30,7 @@ from policies.message_lines import (
     DELIVERED,
     GONE,
     NAMED,
+    READ,
     SHAPES,
     MessageLines,
     Source,
@@ -47,25 +47,13 @@ _CAME: Final = SHAPES[CAME].match
 _LOGGED_IN: Final = shape_of(SMTPD, "client-logged-in").match
 
 
-class _Attempt(NamedTuple):
-    recipient: str
-    orig_to: str
-    status: str
-    dsn: str
-    reason: str
-    relay_host: str
-    relay_address: str
+_Attempt = tuple[str, str, str, str, str, str, str]
+"""Recipient, original one, status, dsn, reason, relay's host, its address."""
 
 
 def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  # noqa: PLR0915  # one life, from its first line to its last
     """The record, or None where the life was not plain. `window`: seconds by which lines may be out of order."""
-    times: Sequence[float] = lines[::3]
-    sources: Sequence[Source] = lines[1::3]
-    texts: Sequence[Any] = lines[2::3]
-    if any(after < before for before, after in pairwise(times)):
-        if any(before - after > window for before, after in pairwise(times)):
-            return None
-        times, sources, texts = zip(*sorted(zip(times, sources, texts, strict=True), key=itemgetter(0)), strict=True)
+    items = lines.lines if lines.orderly else _in_order(lines.lines, window)
     place, queue_id = lines.place, lines.queue_id
     hop = _make(Hop, (place.host, place.instance, queue_id))
     client_host = client_address = sasl_username = message_id = notification_of = ""
@@ -80,11 +68,15 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
     arrival = 0.0
     left_at = math.inf
     """When the client had gone, of a message that was not yet named: it is none if it is not queued at once."""
-    for time, source, said in zip(times, sources, texts, strict=True):
+    time = 0.0
+    for place_of_line in range(0, len(items), 4):
         if end is not None:
             return None
-        kind = source.queued.get(said[:3]) if said.__class__ is str else None
-        if kind is DELIVERED:
+        time = items[place_of_line]
+        source: Source = items[place_of_line + 1]
+        kind: int = items[place_of_line + 2]
+        said = items[place_of_line + 3]
+        if kind == DELIVERED:
             attempt = _attempt(said, len(queue_id) + 2 + len(said)) or _odd_attempt(source, time, queue_id, said)
             if attempt is None:
                 continue
@@ -109,7 +101,7 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
                     hop, attempts, begun, time,
                 ),
             )  # fmt: skip
-        elif kind is ACTIVATED:
+        elif kind == ACTIVATED:
             match = _ACTIVATED(said)
             if match is None or first or time > left_at + window:
                 return None
@@ -117,7 +109,7 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
             if not activations:
                 sender, size = match[1], int(match[2])
             activations += 1
-        elif kind is NAMED:
+        elif kind == NAMED:
             match = _NAMED(said)
             if match is None or named or activations:
                 return None
@@ -125,7 +117,7 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
                 arrival = time
             named, first = True, False
             message_id = match[1]
-        elif kind is CAME:
+        elif kind == CAME:
             if not first:
                 return None
             client = _client(said)
@@ -133,11 +125,11 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
                 return None
             client_host, client_address, sasl_username = client
             arrival, first = time, False
-        elif kind is GONE:
+        elif kind == GONE:
             if said != "removed" or first or left_at < math.inf:
                 return None
             end = End.DELETED if source.daemon == "postsuper" else End.EXPIRED if expired else End.REMOVED
-        elif said.__class__ is str:
+        elif kind != READ:
             return None
         elif said.__class__ is NonDeliveryNotification and said.queue_id != queue_id:
             notification_of = said.queue_id
@@ -158,11 +150,19 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
     return _make(
         MessageRecord,
         (
-            (hop,), True, end, arrival, times[-1], sender, message_id, client_host, client_address, sasl_username, size,
+            (hop,), True, end, arrival, time, sender, message_id, client_host, client_address, sasl_username, size,
             tuple(outcomes.values()), *((more.headers, more.dkim_domains, more.notifications) if more else ((), (), ())),
             notification_of,
         ),
     )  # fmt: skip
+
+
+def _in_order(items: list[Any], window: float) -> list[Any]:
+    """The lines by their stamps; none where one came later than the window allows."""
+    lines = [items[place : place + 4] for place in range(0, len(items), 4)]
+    if any(before[0] - after[0] > window for before, after in pairwise(lines)):
+        return []
+    return [item for line in sorted(lines, key=itemgetter(0)) for item in line]
 
 
 def _attempt(said: str, length: int) -> _Attempt | None:
@@ -175,16 +175,14 @@ def _attempt(said: str, length: int) -> _Attempt | None:
     if relay is None or outcome is None or read_delays(delays) is None or read_seconds(delay) is None:
         return None
     reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else read_reason(rest, length)
-    return _make(_Attempt, (recipient, orig_to or "", outcome[1], outcome[0], reason, relay[0], relay[1]))
+    return recipient, orig_to or "", outcome[1], outcome[0], reason, relay[0], relay[1]
 
 
 def _odd_attempt(source: Source, time: float, queue_id: str, said: str) -> _Attempt | None:
     fact = source.shapes.read(source.record(time, f"{queue_id}: {said}"))
     if not isinstance(fact, DeliveryAttempt):
         return None
-    return _Attempt(
-        fact.recipient, fact.orig_to, fact.status, fact.dsn, fact.reason, fact.relay_host, fact.relay_address
-    )
+    return fact.recipient, fact.orig_to, fact.status, fact.dsn, fact.reason, fact.relay_host, fact.relay_address
 
 
 def _client(said: str) -> tuple[str, str, str] | None:

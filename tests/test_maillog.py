@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from parsers.log import LogReader
-from parsers.postfix import BESIDE, DAEMONS, grammar, parse
+from parsers.postfix import BESIDE, DAEMONS, grammar_of, parse
 from parsers.postfix.facts import DeliveryAttempt, Fact, Held, QueueRemoved
 from parsers.postfix.grammar import Grammar, Lead, Shape
 from parsers.record import LogRecord
@@ -113,7 +113,7 @@ def test_every_shape_has_a_case() -> None:
     proved = set()
     for path in PATHS:
         line = record(path)
-        proved.add(id(first_shape(grammar(line.instance, line.daemon), line)))
+        proved.add(id(first_shape(grammar_of(line.instance, line.daemon), line)))
     missing = {f"{daemon}: {shape.name}" for daemon, shape in shapes() if id(shape) not in proved}
     assert not missing
 

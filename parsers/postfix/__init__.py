@@ -59,11 +59,11 @@ BESIDE: Final[Mapping[str, Grammar]] = {
 _FOREIGN: Final = Grammar(diagnostics=())
 
 
-def grammar(instance: str, daemon: str) -> Grammar:
+def grammar_of(instance: str, daemon: str) -> Grammar:
     """Whose shapes a line is read by; `instance` is "" for programs that are not Postfix's."""
     return DAEMONS.get(daemon, AGENTS) if instance else BESIDE.get(daemon, _FOREIGN)
 
 
 def parse(record: LogRecord) -> Fact | None:
     """What a line states; None for a line that no shape takes. Never raises."""
-    return grammar(record.instance, record.daemon).read(record)
+    return grammar_of(record.instance, record.daemon).read(record)
