@@ -28,6 +28,9 @@ COMMANDS: Mapping[str, Entry] = {
     "run": Entry("sidecar.supervise:run", "All of it on this host."),
     "core": Entry("sidecar.core:core", "One process: log, decisions, policy sockets."),
     "outside": Entry("sidecar.outside:outside", "One process: look-ups, feeds, alerts, status page, /metrics."),
+    "queue-gate": Entry(
+        "sidecar.queue_gate:queue_gate", "Let another host's core work on this host's queue, over SSH."
+    ),
     "queue-helper": Entry("sidecar.queue_helper:queue_helper", "One process: holds and releases, as root."),
     "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),

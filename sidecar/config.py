@@ -13,9 +13,11 @@ from policies.stored_address import AddressForm
 from policies.timetable import Schedule
 from sidecar.toml_table import ConfigError, read_table
 
-__all__ = ["DEFAULT_PATH", "Config", "ConfigError", "Mode", "Route", "load"]
+__all__ = ["DEFAULT_PATH", "NOWHERE", "Config", "ConfigError", "Mode", "Route", "load"]
 
 DEFAULT_PATH = Path("/etc/sidecar/sidecar.toml")
+NOWHERE = "nowhere"
+"""As postfix.reach: there is no way to the queue."""
 
 
 class Mode(StrEnum):
@@ -30,6 +32,8 @@ class LogConfig:
     """Path of a file, "journal", or "-" for standard input."""
     syslog_names: tuple[str, ...] = ()
     """Instances whose `syslog_name` does not begin with "postfix"."""
+    host: str = ""
+    """Only lines of this host, as they name it: for a log that many hosts write to. Empty: all lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,12 @@ class FleetConfig:
 class PostfixConfig:
     config_directory: str = "/etc/postfix"
     """The primary instance; those of multi_instance_directories come with it."""
+    reach: str = ""
+    """[USER@]HOST, for ssh: the queue is that host's, whose log lines log.host names. "nowhere": there is no way to it, and
+    it is only observed. Empty: the queue is this host's.
+    """
+    ssh_config: str = ""
+    """File in the format of ssh_config(5), with key, port and known hosts for postfix.reach; empty: ssh's own."""
     transport_table: str = ""
     """A table that core keeps for transport_maps, as lmdb:/var/lib/sidecar/transport: routes that ask of nothing but the
     recipient's domain and provider, for mail that no policy answer routes. Empty: none.

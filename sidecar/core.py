@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ from policies.engine import Engine
 from policies.listing import Listing, Queued
 from policies.sent_as import HOUR, KEPT
 from policies.watching import Watching
-from sidecar import own_log, pools, postfix, rules
+from sidecar import mail_host, own_log, pools, postfix, rules
 from sidecar.answers import Answers
-from sidecar.config import DEFAULT_PATH, Config, Mode, StoreConfig
+from sidecar.config import DEFAULT_PATH, NOWHERE, Config, Mode, StoreConfig
 from sidecar.control import serve_control
 from sidecar.core_parts import Lag, Parts
 from sidecar.fleet import joining
@@ -59,9 +59,13 @@ _LOG = logging.getLogger("sidecar.core")
 COMMIT_EVERY = 0.5
 """Seconds of facts that a crash may make us read again."""
 HEARTBEAT_EVERY = 2.0
+FAR_HEARTBEAT_EVERY = 10.0
+"""Seconds between two signs of life to another host."""
 RECONCILE_EVERY = 60.0
 PRUNE_EVERY = 600.0
 TABLE_EVERY = 60.0
+_HEAD = 400
+"""Bytes of a line in which its host is named: a stamp stands before it, or an envelope of JSON."""
 ANSWERS_TOLD_EVERY = 60.0
 """Seconds of routes and refusals in one row of the audit."""
 
@@ -94,6 +98,7 @@ async def run(config: Config, source: Source) -> None:
             _commit(parts.ledger),
             _reconcile(parts, wake.set),
             _heartbeat(config),
+            *([_tell_far_host(config)] if mail_host.is_far(config) else []),
             _prune(parts),
             _tell_answers(parts),
             *([_keep_table(parts)] if config.postfix.transport_table else []),
@@ -119,8 +124,11 @@ def spare_the_collector() -> None:
 @contextlib.asynccontextmanager
 async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     """Build the parts in order, and at the end put away in reverse what must be. `file`: for what is wrong in it."""
+    mail_host.check(config)
     wanted, hygiene = read_quotas(config, file=file), open_hygiene(config.hygiene, file=file)
-    instances = tuple(postfix.instances(Path(config.postfix.config_directory)))
+    instances = mail_host.instances(config)
+    if config.postfix.reach == NOWHERE:
+        _LOG.warning("%s: there is no way to its queue: it is only observed", config.log.host)
     thread = ThreadPoolExecutor(1, thread_name_prefix="store")
     store = await asyncio.get_running_loop().run_in_executor(thread, Store.open, config.core_database)
     if store.recovered:
@@ -128,7 +136,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     opened = await asyncio.get_running_loop().run_in_executor(thread, open_suppression, config, store, thread)
     read = rules.load(config.rules.directory)
     check_strategies(config, read)
-    wired = wiring(instances, config.postfix.transport_table)
+    wired = wiring(config, instances)
     engine = Engine(
         read,
         rules.organizational_domain,
@@ -159,6 +167,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     passed = inherited_sockets(os.environ, pid=os.getpid())
     owner = instances[0].parameters["mail_owner"]
     policy = await serve(access, listeners(config, instances), inherited=passed, owner=owner)
+    hands = Hands(engine, mail_host.client(config), Rerouting(engine, steering, transport_table_of(config)))
     try:
         yield Parts(
             config=config,
@@ -168,9 +177,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             store=store,
             store_thread=thread,
             ledger=ledger,
-            hands=Hands(
-                engine, QueueClient(config.helper_socket), Rerouting(engine, steering, transport_table_of(config))
-            ),
+            hands=hands,
             access=access,
             policy=policy,
             watching=Watching(since=time.time()),
@@ -185,6 +192,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             fleet=fleet,
         )
     finally:
+        await hands.close()
         await policy.close()
         if book is not None:
             await book.store()
@@ -231,10 +239,14 @@ def _take(batch: Batch, parts: Parts, lag: Lag) -> None:
     """
     now = time.time()
     parts.reader.refer_to(batch.reference)
-    lines = parts.reader.block_facts(b"\n".join(batch.lines)) if batch.lines else ()
+    host = parts.config.log.host
+    wanted = _of_host(batch.lines, host) if host else batch.lines
+    lines = parts.reader.block_facts(b"\n".join(wanted)) if wanted else ()
     entries = itertools.chain.from_iterable(map(parts.reader.journal_facts, batch.entries))
     misread = 0
     for fact in itertools.chain(lines, entries):
+        if host and fact.record.host != host:
+            continue
         lag.log_time, lag.read_at = fact.record.time, now
         written = min(now, fact.record.time + 1.0)
         try:
@@ -249,6 +261,15 @@ def _take(batch: Batch, parts: Parts, lag: Lag) -> None:
         _LOG.error("%d lines of %d were not taken", misread, len(batch.lines) + len(batch.entries))
         parts.engine.gap(now=now)
         parts.hands.wants_listing = True
+
+
+def _of_host(lines: Sequence[bytes], host: str) -> list[bytes]:
+    """Leave out the lines that cannot be the host's; of those that stay, the record says whose they are.
+
+    One that repeats the line before ("last message repeated") names its host as well.
+    """
+    name = host.encode()
+    return [line for line in lines if name in line[:_HEAD]]
 
 
 async def _act(parts: Parts, wake: asyncio.Event) -> None:
@@ -276,21 +297,28 @@ async def _commit(ledger: Ledger) -> None:
 
 async def _reconcile(parts: Parts, wake: Callable[[], None]) -> None:
     """Compare hold with the books every minute, and the whole queue where we have lost the thread."""
-    client = QueueClient(parts.config.helper_socket)  # its own, for a listing may take long
+    if parts.config.postfix.reach == NOWHERE:
+        return
+    client = mail_host.client(parts.config)  # its own, for a listing may take long
     hands = parts.hands
-    while True:
-        full, hands.wants_listing = hands.wants_listing, False
-        for instance in parts.instances:
-            try:
-                await _compare(parts, client, instance, full=full)
-            except (HelperUnavailable, postfix.PostfixError) as error:
-                _LOG.warning("%s: the hold queue cannot be compared with the books: %s", instance.syslog_name, error)
-                hands.wants_listing = hands.wants_listing or full
-        wake()
-        for _ in range(int(RECONCILE_EVERY)):
-            await asyncio.sleep(1.0)
-            if hands.wants_listing:
-                break
+    try:
+        while True:
+            full, hands.wants_listing = hands.wants_listing, False
+            for instance in parts.instances:
+                try:
+                    await _compare(parts, client, instance, full=full)
+                except (HelperUnavailable, postfix.PostfixError) as error:
+                    _LOG.warning(
+                        "%s: the hold queue cannot be compared with the books: %s", instance.syslog_name, error
+                    )
+                    hands.wants_listing = hands.wants_listing or full
+            wake()
+            for _ in range(int(RECONCILE_EVERY)):
+                await asyncio.sleep(1.0)
+                if hands.wants_listing:
+                    break
+    finally:
+        await client.close()
 
 
 async def _compare(parts: Parts, client: QueueClient, instance: postfix.Instance, *, full: bool) -> None:
@@ -298,13 +326,15 @@ async def _compare(parts: Parts, client: QueueClient, instance: postfix.Instance
     name = instance.syslog_name
     files = await client.held(name)
     if full:
-        listing = Listing(name, began, await asyncio.to_thread(_queued, instance), files.ours, files.since)
+        far = mail_host.is_far(parts.config)
+        messages = await client.queue(name) if far else await asyncio.to_thread(list, postfix.queued(instance))
+        listing = Listing(name, began, _queued(messages), files.ours, files.since)
         parts.engine.listed(listing, now=time.time())
     elif parts.engine.hold_queue(name, files.there, files.ours, since=files.since, listed_at=began, now=time.time()):
         parts.hands.wants_listing = True
 
 
-def _queued(instance: postfix.Instance) -> tuple[Queued, ...]:
+def _queued(messages: Iterable[postfix.QueuedMessage]) -> tuple[Queued, ...]:
     return tuple(
         Queued(
             message.queue_name,
@@ -313,8 +343,20 @@ def _queued(instance: postfix.Instance) -> tuple[Queued, ...]:
             "" if message.sender == "MAILER-DAEMON" else message.sender,
             tuple(address for address, _ in message.recipients),
         )
-        for message in postfix.queued(instance)
+        for message in messages
     )
+
+
+async def _tell_far_host(config: Config) -> None:
+    """Have the mail host's failsafe know that we live. Of a host that is away the hands tell."""
+    client = mail_host.client(config)
+    try:
+        while True:
+            with contextlib.suppress(HelperUnavailable):
+                await client.alive()
+            await asyncio.sleep(FAR_HEARTBEAT_EVERY)
+    finally:
+        await client.close()
 
 
 async def _heartbeat(config: Config) -> None:

@@ -152,6 +152,8 @@ class FailFastWatch:
 
     def _look_at_postfix(self, *, now: float) -> Look:
         """Tell whether Postfix uses TLS to others at all; one instance or service that does may be the one that counts."""
+        if self._config.postfix.reach:
+            return Look("postfix", HOST_MEASURES[TLS], Outcome.UNKNOWN, None, "its Postfix is on another host", now)
         try:
             instances = postfix.instances(Path(self._config.postfix.config_directory))
             levels = {each.name: _tls_levels(each.config_directory) for each in instances}

@@ -25,6 +25,9 @@ class Hands:
         self.wants_listing = True
         """A command's outcome is unknown, or nothing is known yet: only the queue itself can tell."""
 
+    async def close(self) -> None:
+        await self._client.close()
+
     async def do(self, commands: Sequence[Command]) -> None:
         for command in commands:
             try:

@@ -4,18 +4,22 @@ Every command may be said twice without harm, so one that was cut off is said ag
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sidecar.hold_queue import HoldResult, ReleaseResult
+from sidecar.postfix import QueuedMessage
 
 _IDS_MAX = 1000  # of the helper, in one command
 _ANSWER_MAX = 256 << 20  # bytes; a listing of 1,000,000 held messages has a fifth of it
 
 _BROKEN = (OSError, EOFError, ValueError, asyncio.LimitOverrunError)  # gone, cut off, or no line of JSON
 
+_SSH_ENDS_WITHIN = 2.0  # seconds, after its standard input has ended
+_WORDS_MAX = 2_000  # bytes of what ssh had to say
 TIMEOUT = 120.0
 """Seconds for one command: the helper does one at a time, and a reload waits up to half a minute."""
 
@@ -39,17 +43,88 @@ class HeldFiles(NamedTuple):
     """When the record was told of these."""
 
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Way(Protocol):
+    """How the helper is reached. `str` names it for people."""
+
+    async def open(self) -> Streams:
+        """Connect anew. Raises OSError."""
+
+    async def close(self) -> str:
+        """End the connection; what the way itself had to say of it, "" for nothing."""
+
+
+class OnThisHost:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: asyncio.StreamWriter | None = None
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    async def open(self) -> Streams:
+        reader, self._writer = await asyncio.open_unix_connection(str(self._path), limit=_ANSWER_MAX)
+        return reader, self._writer
+
+    async def close(self) -> str:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        return ""
+
+
+class OverSsh:
+    """The gate of another host (`sidecar queue-gate`), which passes on what is said to the helper there."""
+
+    def __init__(self, command: Sequence[str], name: str) -> None:
+        self._command = command
+        self._name = name
+        self._process: asyncio.subprocess.Process | None = None
+
+    def __str__(self) -> str:
+        return f"ssh {self._name}"
+
+    async def open(self) -> Streams:
+        pipe = asyncio.subprocess.PIPE
+        process = self._process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_ANSWER_MAX, start_new_session=True
+        )
+        assert process.stdout is not None
+        assert process.stdin is not None
+        return process.stdout, process.stdin
+
+    async def close(self) -> str:
+        process, self._process = self._process, None
+        if process is None:
+            return ""
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.close()
+        said = b""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SSH_ENDS_WITHIN):
+                said = await process.stderr.read(_WORDS_MAX)
+                await process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        return " ".join(said.decode(errors="replace").split())
+
+
 class QueueClient:
     """The queue helper's commands. One is under way at a time; others wait for it.
 
     Every method raises HelperUnavailable.
     """
 
-    def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
-        self._path = path
+    def __init__(self, place: Path | Way, *, timeout: float = TIMEOUT) -> None:
+        """`place`: the helper's socket on this host, or the way to another's."""
+        self._way: Way = OnThisHost(place) if isinstance(place, Path) else place
         self._timeout = timeout
         self._turn = asyncio.Lock()
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._streams: Streams | None = None
 
     async def hold(self, instance: str, ids: Sequence[str], *, key: str | Mapping[str, str]) -> HoldResult:
         """Put messages on hold; `key` is one for all, or the key by id.
@@ -117,11 +192,19 @@ class QueueClient:
         answer = await self._ask({"command": "held", "instance": instance})
         return HeldFiles(answer["held"], answer["ours"], answer["since"])
 
-    async def close(self) -> None:
-        """End the connection; the next command opens another."""
-        streams, self._streams = self._streams, None
-        if streams is not None:
-            streams[1].close()
+    async def queue(self, instance: str) -> list[QueuedMessage]:
+        """List the whole queue of an instance of another host, as `postfix.queued` does here."""
+        answer = await self._ask({"command": "queue", "instance": instance})
+        return [_queued(each) for each in answer["messages"]]
+
+    async def alive(self) -> None:
+        """Have another host note that we live: without that for failsafe_after_minutes it lets everything go."""
+        await self._ask({"command": "alive"})
+
+    async def close(self) -> str:
+        """End the connection; the next command opens another. What the way to the helper had to say of it."""
+        self._streams = None
+        return await self._way.close()
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         line = json.dumps(request).encode() + b"\n"
@@ -131,7 +214,7 @@ class QueueClient:
                     answer = await self._talk(line)
             except TimeoutError:
                 await self.close()
-                raise HelperUnavailable(f"{self._path}: no answer within {self._timeout:g} s") from None
+                raise HelperUnavailable(f"{self._way}: no answer within {self._timeout:g} s") from None
             except asyncio.CancelledError:
                 await self.close()  # or the next command would read this one's answer
                 raise
@@ -147,12 +230,12 @@ class QueueClient:
             except _BROKEN:
                 await self.close()
         try:
-            self._streams = await asyncio.open_unix_connection(str(self._path), limit=_ANSWER_MAX)
+            self._streams = await self._way.open()
             return await self._exchange(*self._streams, line)
         except _BROKEN as error:
-            await self.close()
-            why = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
-            raise HelperUnavailable(f"{self._path}: {why}; does sidecar-queue-helper run?") from error
+            said = await self.close()
+            why = said or (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+            raise HelperUnavailable(f"{self._way}: {why}; does sidecar-queue-helper run?") from error
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes
@@ -161,6 +244,13 @@ class QueueClient:
         await writer.drain()
         answer: dict[str, Any] = json.loads(await reader.readuntil(b"\n"))
         return answer
+
+
+def _queued(said: Mapping[str, Any]) -> QueuedMessage:
+    recipients = tuple((str(address), str(why)) for address, why in said["recipients"])
+    return QueuedMessage(
+        said["queue_name"], said["queue_id"], said["arrival_time"], said["message_size"], said["sender"], recipients
+    )
 
 
 def _parts(ids: Sequence[str]) -> list[list[str]]:

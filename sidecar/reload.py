@@ -21,8 +21,17 @@ from policies.access import Wiring
 from policies.classify import RuleSet
 from policies.rule import Provider
 from policies.rules import RuleError
-from sidecar import pools, postfix, rules
-from sidecar.config import DEFAULT_PATH, Config, ConfigError, HygieneConfig, Mode, SuppressionConfig, load
+from sidecar import mail_host, pools, postfix, rules
+from sidecar.config import (
+    DEFAULT_PATH,
+    Config,
+    ConfigError,
+    HygieneConfig,
+    Mode,
+    PostfixConfig,
+    SuppressionConfig,
+    load,
+)
 from sidecar.core_parts import Parts
 from sidecar.hygiene import open_hygiene
 from sidecar.quota import read_quotas
@@ -56,6 +65,7 @@ _OF_CORE: Final = frozenset(
         "runtime_directory",
         "log.source",
         "log.syslog_names",
+        "log.host",
         "policy.listen",
         "store.path",
         "store.redis",
@@ -66,6 +76,8 @@ _OF_CORE: Final = frozenset(
         "store.daily_days",
         "store.addresses",
         "postfix.config_directory",
+        "postfix.reach",
+        "postfix.ssh_config",
         "postfix.transport_table",
         "subqueues.scale",
         "authentication.hold",
@@ -119,22 +131,25 @@ class Reading(NamedTuple):
     """The admin's files of rules."""
 
 
-def read(source: Source, postfix_directory: str) -> Reading:
-    """Read everything again. Raises ConfigError, PostfixError or RuleError."""
-    config = source.applied(load(source.path))
+def read(source: Source, began: PostfixConfig) -> Reading:
+    """Read everything again, of the Postfix that core began with. Raises ConfigError, PostfixError or RuleError."""
+    config = wanted = source.applied(load(source.path))
+    mail_host.check(config)
     file = source.path or DEFAULT_PATH
     read_quotas(config, file=file)
     open_hygiene(config.hygiene, file=file)
     own = rules.own_providers(config.rules.directory)
     check_strategies(config, rules.together(own))
-    instances = tuple(postfix.instances(Path(postfix_directory)))
+    same = dataclasses.replace(began, transport_table=config.postfix.transport_table)
+    config = dataclasses.replace(config, postfix=same)
+    instances = mail_host.instances(config)
     packed = tuple(
         Packed(dataclasses.replace(provider, rules=()), tuple(map(pickle.dumps, provider.rules))) for provider in own
     )
     return Reading(
-        config,
+        wanted,
         instances,
-        wiring(instances, config.postfix.transport_table),
+        wiring(config, instances),
         routes_of(config, pools.names(config)),
         pools.wanted(config, instances),
         packed,
@@ -143,16 +158,16 @@ def read(source: Source, postfix_directory: str) -> Reading:
 
 def main() -> None:
     """In the reading process: a pickled Reading, or in its place the text of an error, to standard output."""
-    source, postfix_directory = pickle.load(sys.stdin.buffer)  # noqa: S301  # from core, who started us
+    source, began = pickle.load(sys.stdin.buffer)  # noqa: S301  # from core, who started us
     found: Reading | str
     try:
-        found = read(source, postfix_directory)
+        found = read(source, began)
     except (ConfigError, postfix.PostfixError, RuleError) as error:
         found = str(error)
     pickle.dump(found, sys.stdout.buffer)
 
 
-async def read_again(source: Source, postfix_directory: str) -> Reading:
+async def read_again(source: Source, began: PostfixConfig) -> Reading:
     """Have everything read by another process. Raises ReloadError."""
     paths = os.pathsep.join(filter(None, (_OWN_CODE, os.environ.get("PYTHONPATH"))))
     process = await asyncio.create_subprocess_exec(
@@ -161,7 +176,7 @@ async def read_again(source: Source, postfix_directory: str) -> Reading:
     )  # fmt: skip
     try:
         async with asyncio.timeout(_WITHIN):
-            written, _ = await process.communicate(pickle.dumps((source, postfix_directory)))
+            written, _ = await process.communicate(pickle.dumps((source, began)))
     except TimeoutError:
         raise ReloadError(f"configuration and rules could not be read within {_WITHIN:.0f} s") from None
     finally:
@@ -246,7 +261,7 @@ class Reload:
         async with self._turn:
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                reading = await read_again(self._source, self._parts.config.postfix.config_directory)
+                reading = await read_again(self._source, self._parts.config.postfix)
                 self._take_over(reading, await unpacked(reading.own), await routing_in_turns(reading.routes))
                 self.error = ""
             except ReloadError as error:

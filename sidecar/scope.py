@@ -55,7 +55,8 @@ def find(config: Config) -> Scope:
     found: set[str] = set()
     names: list[tuple[str, str]] = []
     try:
-        for instance in postfix.instances(Path(config.postfix.config_directory)):
+        here = not config.postfix.reach  # of another host's Postfix only core knows, and nothing of its addresses
+        for instance in postfix.instances(Path(config.postfix.config_directory)) if here else ():
             configuration = postfix_configuration.read(instance)
             found |= set(bound(configuration))
             names += greeted(configuration)

@@ -35,7 +35,7 @@ def engine_settings(
     lanes = {name: each.lanes for name, each in (wired or {}).items()}
     return Settings(
         act=config.mode is Mode.ACT,
-        host=platform.node() or "this-host",
+        host=config.log.host or platform.node() or "this-host",
         hold_max=config.subqueues.hold_max_hours * 3600,
         scale=config.subqueues.scale,
         instances={
@@ -79,11 +79,11 @@ def _verify_sender(instance: postfix.Instance) -> str:
     return sender.partition("@")[0] or "double-bounce"
 
 
-def wiring(instances: Sequence[postfix.Instance], own_table: str = "") -> dict[str, Wiring]:
-    """Tell, by instance, whether FILTER may be answered and which domains are its own.
-
-    `own_table`: the one in transport_maps that says nothing but what we answer.
-    """
+def wiring(config: Config, instances: Sequence[postfix.Instance]) -> dict[str, Wiring]:
+    """Tell, by instance, whether FILTER may be answered and which domains are its own; nothing of another host's."""
+    if config.postfix.reach:
+        return {}
+    own_table = config.postfix.transport_table
     return {instance.syslog_name: wiring_of(postfix_configuration.read(instance), own_table) for instance in instances}
 
 
@@ -133,7 +133,12 @@ def _is_table(word: str) -> bool:
 
 
 def listeners(config: Config, instances: Sequence[postfix.Instance]) -> list[Listener]:
-    """Give each instance its own unix sockets; an absolute path or TCP address is the primary instance's."""
+    """Give each instance its own unix sockets; an absolute path or TCP address is the primary instance's.
+
+    Another host's Postfix has none of ours below its queue directory, and is not to ask over a network.
+    """
+    if config.postfix.reach:
+        return []
     found = []
     for address in config.policy.listen:
         relative = address.startswith("unix:") and not Path(address.removeprefix("unix:")).is_absolute()

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.key import Key
-from sidecar.config import Config
+from sidecar.config import NOWHERE, Config
 from sidecar.control import CoreUnreachable, ask_core
 from sidecar.core_status import Fleet, Host, Row, rows
 from sidecar.own_log import printable
@@ -56,8 +56,14 @@ def _lines(answer: Mapping[str, Any]) -> list[Text]:
         Text(f"queue: {answer['messages_live']} messages known"),
         Text(f"policy: {_total(policy.get('requests'))} requests, {_total(policy.get('fail_open'))} errors of ours"),
     ]
-    if not (answer.get("helper") or {}).get("reachable"):
-        said.append(Text("queue helper: not reachable; nothing can be held or released", style="red"))
+    helper = answer.get("helper") or {}
+    over = printable(str(helper.get("over") or ""))
+    if over:
+        how = "there is no way to it: it is only observed" if over == NOWHERE else f"reached over ssh {over}"
+        said.append(Text(f"host: {printable(str(answer.get('host')))}; {how}"))
+    if not helper.get("reachable"):
+        far = "; after failsafe_after_minutes the host itself lets go what is held there" if over else ""
+        said.append(Text(f"queue helper: not reachable; nothing can be held or released{far}", style="red"))
     reload = answer.get("reload") or {}
     if reload.get("error"):
         said.append(Text(f"reload: refused, what was in force stays: {printable(str(reload['error']))}", style="red"))

@@ -37,6 +37,7 @@ runtime_directory = "/run/sidecar-2"
 [log]
 source = "journal"
 syslog_names = ["out", "mta-2"]
+host = "mx1"
 
 [policy]
 listen = ["unix:private/sidecar", "inet:127.0.0.1:10040"]
@@ -75,6 +76,8 @@ password_file = "/etc/sidecar/redis.password"
 [postfix]
 config_directory = "/etc/postfix-out"
 transport_table = "lmdb:/var/lib/sidecar/transport"
+reach = "sidecar@mx1.example.com"
+ssh_config = "/etc/sidecar/ssh_config"
 
 [rules]
 directory = "/etc/sidecar/rules"

@@ -17,6 +17,7 @@ import sidecar.core
 from parsers.log import LogReader
 from parsers.postfix.facts import Fact
 from policies.repeats import Repeated
+from sidecar.config import Config, LogConfig
 from sidecar.control import ask_core
 from sidecar.core_parts import Lag, Parts
 from sidecar.lab.private_postfix import PrivatePostfix
@@ -177,7 +178,7 @@ def test_a_line_that_we_fail_at_counts_as_missing(caplog: pytest.LogCaptureFixtu
     hands = SimpleNamespace(wants_listing=False)
     watching = SimpleNamespace(observe=lambda _fact, *, now: told.clear() if now < 0 else None)
     reader = LogReader(zone=UTC, reference=time.time())
-    parts = SimpleNamespace(reader=reader, engine=engine, watching=watching, hands=hands)
+    parts = SimpleNamespace(config=Config(), reader=reader, engine=engine, watching=watching, hands=hands)
     stamp = f"{datetime.now(UTC):%b %d %H:%M:%S} mx1 postfix/smtpd[1]"
     lines = tuple(f"{stamp}: connect from a[192.0.2.{i}]".encode() for i in (1, 2, 3))
     sidecar.core._take(Batch(lines, Position("mail.log", "{}"), time.time(), gap=False), cast("Parts", parts), Lag())
@@ -197,8 +198,27 @@ def test_the_first_line_may_come_long_after_the_start() -> None:
 
     observer = SimpleNamespace(observe=observe)
     reader = LogReader(zone=UTC, reference=time.time() - 3_600)
-    parts = SimpleNamespace(reader=reader, engine=observer, watching=observer)
+    parts = SimpleNamespace(config=Config(), reader=reader, engine=observer, watching=observer)
     stamp = datetime.now(UTC)
     line = f"{stamp:%b %d %H:%M:%S} mx1 postfix/smtpd[1]: connect from a[192.0.2.1]".encode()
     sidecar.core._take(Batch((line,), Position("mail.log", "{}"), time.time(), gap=False), cast("Parts", parts), Lag())
     assert [abs(at - stamp.timestamp()) < 1.0 for at in seen] == [True, True]
+
+
+def test_of_many_hosts_lines_only_one_s_are_taken() -> None:
+    seen: list[str] = []
+    observer = SimpleNamespace(
+        observe=lambda fact, *, now: seen.append(f"{fact.record.host} {now > 0} {fact.record.text}")
+    )
+    reader = LogReader(zone=UTC, reference=time.time())
+    config = Config(log=LogConfig(host="mx1"))
+    parts = SimpleNamespace(
+        config=config, reader=reader, engine=observer, watching=SimpleNamespace(observe=lambda *_, **__: 0)
+    )
+    now = f"{datetime.now(UTC):%b %d %H:%M:%S}"
+    hosts = ("mx1", "mx10", "mx2", "mx1")
+    lines = [f"{now} {host} postfix/smtpd[{i}]: connect from mx1[192.0.2.{i}]".encode() for i, host in enumerate(hosts)]
+    lines.insert(3, f"{now} mx2 last message repeated 7 times".encode())
+    batch = Batch(lines, Position("mail.log", "{}"), time.time(), gap=False)
+    sidecar.core._take(batch, cast("Parts", parts), Lag())
+    assert seen == [f"mx1 True connect from mx1[192.0.2.{i}]" for i in (0, 3)]

@@ -30,6 +30,7 @@ from sidecar.config import (
     PolicyConfig,
     PoolConfig,
     PoolMember,
+    PostfixConfig,
     ReactConfig,
     Route,
     RulesConfig,
@@ -208,7 +209,7 @@ SAID = Said("host mx.mine.example[192.0.2.1] said: 451 4.7.1 slow down shop", "m
 @pytest.mark.postfix
 def test_rules_travel_whole(config: Path, postfix: PrivatePostfix) -> None:
     write_rule(config, GOOD)
-    reading = read(Source(config, Mode.ACT), str(postfix.config_directory))
+    reading = read(Source(config, Mode.ACT), PostfixConfig(config_directory=str(postfix.config_directory)))
     assert reading.config.mode is Mode.ACT
     assert [instance.syslog_name for instance in reading.instances] == ["postfix"]
     travelled = asyncio.run(unpacked(reading.own))

@@ -22,6 +22,7 @@ SOCKETS = sorted(path.name for path in UNITS.glob("*.socket"))
 
 EXPOSURE = {
     "sidecar-core.service": 15,
+    "sidecar-core@.service": 15,
     "sidecar-outside.service": 15,
     "sidecar-queue-helper.service": 30,
     "sidecar-failsafe.service": 30,
@@ -59,7 +60,8 @@ def test_exposure(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_services_run_commands_that_there_are(name: str) -> None:
-    program, command, *rest = shlex.split(unit(name)["Service"]["ExecStart"])
+    said = unit(name)["Service"]["ExecStart"].replace(" --config /etc/sidecar/hosts/%i.toml", "")
+    program, command, *rest = shlex.split(said)
     assert (program, rest) == ("/usr/bin/sidecar", [])
     assert command in COMMANDS
 
