@@ -92,6 +92,11 @@ class Level:
         return ""
 
 
+def day_of(text: str) -> int:
+    """Count a date, 2026-11-22, from 1970-01-01. Raises ValueError."""
+    return date.fromisoformat(text).toordinal() - _EPOCH
+
+
 class Outcome(NamedTuple):
     """An attempt at a provider over a transport, as far as it counts here."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from policies.outcome_counts import OTHER
 from policies.queue_depth import SAMPLE, Depth, depths
 from policies.time_to_delivery import BOUNDS
+from sidecar import pool_figures
 from sidecar.config import Mode
 from sidecar.core_parts import Lag, Parts
 from sidecar.policyd import LATENCY_BOUNDS
@@ -37,6 +38,7 @@ def figures(parts: Parts, *, lag: Lag) -> dict[str, Any]:
         *_policy(parts),
         *_suppression(parts),
         *_admission(parts),
+        *pool_figures.rows(parts.steering, now=time.time()),
         *_fleet(parts),
         *_own(parts),
     ]

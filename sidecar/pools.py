@@ -6,7 +6,6 @@ Knows which transports stand for which address: Postfix's `smtp_bind_address`, u
 
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import date
 from typing import NamedTuple
 
 from parsers.expression import ExpressionError
@@ -17,13 +16,12 @@ from policies.pools import Member, Pool, checked
 from policies.reacting import Reactions, Rule
 from policies.routing import POOL, Route
 from policies.steering import Settings, Steering
-from policies.warm_up import Plan, WarmUps
+from policies.warm_up import Plan, WarmUps, day_of
 from sidecar import postfix_configuration
 from sidecar.config import CanaryConfig, Config, ConfigError, PoolConfig, ReactConfig, WarmUpConfig
 from sidecar.postfix import Instance
 
 _BOUND = ("smtp_bind_address", "smtp_bind_address6")
-_EPOCH = date(1970, 1, 1).toordinal()
 
 
 class Wanted(NamedTuple):
@@ -102,11 +100,6 @@ def configure(steering: Steering, found: Wanted) -> None:
     steering.reactions.configure(found.rules)
 
 
-def day(text: str) -> int:
-    """Count a date, 2026-11-22, from 1970-01-01. Raises ValueError."""
-    return date.fromisoformat(text).toordinal() - _EPOCH
-
-
 def _pools(configured: Iterable[PoolConfig]) -> dict[str, Pool]:
     made = []
     for i, pool in enumerate(configured):
@@ -141,7 +134,7 @@ def _canaries(configured: Iterable[CanaryConfig], pools: Collection[str]) -> Ite
 
 def _plan(plan: WarmUpConfig, key: str) -> Plan:
     try:
-        started = day(plan.started)
+        started = day_of(plan.started)
     except ValueError:
         raise ConfigError(f"{key}.started: found {plan.started!r}, wanted a day, as 2026-11-22") from None
     caps = {cap.provider: cap.per_day for cap in plan.caps}

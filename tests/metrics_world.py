@@ -7,9 +7,14 @@ from typing import Any, cast
 from parsers.log import LogReader
 from parsers.policy_protocol import Hold
 from policies.engine import Engine
+from policies.figures import Kind
 from policies.fleet.host import Host
 from policies.hygiene import Hygiene, Levels
+from policies.key import EVERYWHERE
+from policies.reacting import Signal
+from policies.signs import Sign
 from policies.site import Settings
+from policies.steering import Steering
 from policies.watching import Watching
 from sidecar import rules
 from sidecar.config import Config
@@ -20,6 +25,8 @@ from sidecar.fleet.redis_store import RedisStore
 from sidecar.hygiene import packaged
 from sidecar.policy_tally import Tally
 from tests.quota_world import admitted, quota, quotas
+from tests.steering_world import BEGIN, PLAN
+from tests.steering_world import World as Steered
 from tests.world import RULES
 
 NOW = 1_800_000_000.0
@@ -80,10 +87,20 @@ def core_parts(*lines: str) -> tuple[Parts, Lag]:
         policy=cast("Any", SimpleNamespace(figures=lambda: tally.figures(connections=2))),
         watching=watching,
         quotas=cast("Any", SimpleNamespace(quotas=made)),
+        steering=steering(),
         hygiene=Hygiene(Levels(), packaged()),
         fleet=Exchange(Host("mx1", engine, steady=lambda: NOW), RedisStore("unix:///nonexistent")),
     )
     return parts, lag
+
+
+def steering() -> Steering:
+    """A warm-up, an address that is listed, a canary."""
+    at = Steered(plans=(PLAN,), canary="tenant = shop")
+    for number in range(20):
+        at.send(f"4cG{number:06d}")
+    at.steering.signs([Sign(Signal.LISTED, Kind.ADDRESS, "192.0.2.1", EVERYWHERE, "listed by zen")], now=BEGIN)
+    return at.steering
 
 
 def answer(*lines: str) -> dict[str, Any]:

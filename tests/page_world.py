@@ -14,14 +14,30 @@ from parsers.feeds.asking import Trouble
 from parsers.feeds.dnsbl import Severity
 from parsers.observation import Observation, Outcome
 from policies.cadence import Standing
+from policies.canary import Arm, Trial, nothing_counted
 from policies.commands import Attempt, Change, Received, Removed
 from policies.figures import Kind
 from policies.incidents import Incident, Member, Phase, Surroundings
+from policies.key import EVERYWHERE
 from policies.note import Note, NoteKind
 from policies.queue_age import QueueAge
+from policies.reacting import Do, Reaction, Signal
+from policies.warm_up import Level
 from policies.windows import Counts
 from sidecar import outside
-from sidecar.config import Config, FeedsConfig, GooglePostmasterConfig, SndsConfig, StoreConfig, WebConfig
+from sidecar.config import (
+    CanaryConfig,
+    Config,
+    FeedsConfig,
+    GooglePostmasterConfig,
+    PoolConfig,
+    PoolMember,
+    ReactConfig,
+    SndsConfig,
+    StoreConfig,
+    WarmUpConfig,
+    WebConfig,
+)
 from sidecar.control import Handler, serve_control
 from sidecar.incident_store import IncidentStore, Looked
 from sidecar.metrics import OutsideFigures
@@ -29,6 +45,7 @@ from sidecar.outside import application
 from sidecar.outside_store import OutsideStore
 from sidecar.page import access
 from sidecar.page.app import StatusPage
+from sidecar.pool_rows import PoolRows
 from sidecar.report_store import EventRow, MailRow, ReportStore
 from sidecar.store import Store
 from sidecar.store_rows import Commit, HeldBy, HoldRow, SubQueueRow
@@ -94,7 +111,14 @@ COMMANDS: dict[str, Handler] = {"status": lambda _: STATUS, "health": lambda _: 
 def config(directory: Path, **web: Any) -> Config:
     feeds = FeedsConfig(google_postmaster=GooglePostmasterConfig(enabled=True), snds=SndsConfig(enabled=True))
     return Config(
-        runtime_directory=str(directory), store=StoreConfig(path=str(directory)), web=WebConfig(**web), feeds=feeds
+        runtime_directory=str(directory),
+        store=StoreConfig(path=str(directory)),
+        web=WebConfig(**web),
+        feeds=feeds,
+        pool=(PoolConfig("bulk", (PoolMember("ip-1", 2.0), PoolMember("ip-2"))),),
+        warm_up=(WarmUpConfig("ip-2", "2027-01-04", 200, 50_000), WarmUpConfig("ip-3", "2027-02-01", 200, 50_000)),
+        canary=(CanaryConfig("spring-template", "tenant = newsletter", "ip-2"),),
+        react=(ReactConfig("listed-leaves", Signal.LISTED, Do.LEAVE_POOL),),
     )
 
 
@@ -104,7 +128,7 @@ def config(directory: Path, **web: Any) -> Config:
 def filled(directory: Path) -> None:
     """Both stores of the site."""
     core = Store.open(directory / "core.db")
-    core.commit(Commit(changes=changes(), subqueues=_snapshots(), holds=holds(), **history()))
+    core.commit(Commit(changes=changes(), subqueues=_snapshots(), holds=holds(), pools=pool_rows(), **history()))
     core.close()
     store = IncidentStore.open(directory / "outside.db")
     _tallies(store)
@@ -116,6 +140,27 @@ def filled(directory: Path) -> None:
     for step in range(48):
         store.queue_sample(QueueAge(int(560 + 300 * (step / 47) ** 3), step), now=NOW - DAY + step * 1800)
     store.close()
+
+
+def pool_rows() -> PoolRows:
+    """Pools on that morning: one address is listed, another in its second week, and a template is tried."""
+    today = int(NOW // DAY)
+    whole = Level("ip-2", EVERYWHERE, today, 8_140.0, 5_217, attempts=5_300, deferred=61, accepted=5_190, final=5_217)
+    google = Level("ip-2", "google", today, 2_960.0, 2_960, 412, 3_000, 48, 2_944, 2_960, held="reputation: low")
+    arms = {Arm.CANARY: (412, 3, 1), Arm.CONTROL: (7_930, 44, 9)}
+    counts = {
+        arm: nothing_counted()
+        | {"attempts": sent + bounced, "sent": sent, "bounced": bounced, "complaints": complaints}
+        for arm, (sent, bounced, complaints) in arms.items()
+    }
+    evidence = "zen.spamhaus.org lists 192.0.2.7: 127.0.0.3 (SBL CSS)"
+    listed = Reaction("listed-leaves", "ip-1", EVERYWHERE, evidence, NOW - 4 * HOUR)
+    return PoolRows(
+        {(each.transport, each.provider): each for each in (whole, google)},
+        {},
+        {listed.place: listed},
+        {"spring-template": Trial("spring-template", since=NOW - DAY, counts=counts)},
+    )
 
 
 def changes() -> list[Change]:

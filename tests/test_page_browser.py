@@ -25,6 +25,7 @@ ADDRESSES = {
     "now": "/",
     "domains": "/domains",
     "addresses": "/addresses",
+    "pools": "/pools",
     "feeds": "/feeds",
     "incidents": "/incidents",
     "search": "/search?q=%3C20270115.4711%40shop.example%3E",

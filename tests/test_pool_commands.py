@@ -15,7 +15,7 @@ from policies.pools import Member, Pool, Sticky
 from policies.reacting import Do, Signal
 from policies.signs import Sign
 from policies.site import Settings
-from policies.warm_up import DAY
+from policies.warm_up import DAY, day_of
 from sidecar import pool_commands, pools, rules
 from sidecar.cli import sidecar
 from sidecar.config import (
@@ -285,7 +285,7 @@ def test_every_command_has_an_example(words: tuple[str, ...]) -> None:
 
 
 def test_the_day_of_the_configuration_is_counted_in_utc() -> None:
-    assert pools.day("2024-10-04") * DAY == BEGIN
+    assert day_of("2024-10-04") * DAY == BEGIN
 
 
 def test_what_the_document_shows_is_taken(tmp_path: Path) -> None:
