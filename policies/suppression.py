@@ -6,6 +6,7 @@ keyed digest, beside the text that is written down once.
 
 import re
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
@@ -126,7 +127,26 @@ class Engaged(NamedTuple):
     at: float
 
 
-Move = Add | End | Confirm | Counted | Heard | Delivered | Engaged
+class Erase(NamedTuple):
+    """Take a person out of all that is stored; their place on the lists stays unless `forget` is said."""
+
+    who: bytes
+    address: str
+    forget: bool
+    at: float
+    by_whom: str
+
+
+Change = Add | End | Erase
+
+
+class Told(NamedTuple):
+    """The other hosts of the fleet are to hear of this."""
+
+    change: Change
+
+
+Move = Add | End | Confirm | Counted | Heard | Delivered | Engaged | Told | Erase
 
 
 class Book(Protocol):
@@ -217,6 +237,8 @@ class Suppressing:
         """By ("added" or "ended", reason)."""
         self.now = 0.0
         """When the last outcome was, 0 before the first."""
+        self.told: Callable[[Change], None] | None = None
+        """Called with what is changed here, for the fleet to hear; None: this host shares nothing."""
         self._book = book
         self._windows = Windows(rules.outage_within)
         self._provisional: OrderedDict[bytes, _Probation] = OrderedDict()
@@ -319,6 +341,7 @@ class Suppressing:
             add = add._replace(address="", evidence=without(add.address, add.evidence))
         self._book.apply(add)
         self.moves.append(add)
+        self.tell(add)
         self.change_counts["added", add.listed.reason] += not known
         return not known
 
@@ -330,14 +353,41 @@ class Suppressing:
             self._provisional.pop(end.who, None)
         self._book.apply(end)
         self.moves.append(end)
+        self.tell(end)
         self.change_counts["ended", end.listed.reason] += 1
         return True
+
+    def tell(self, change: Change) -> None:
+        """Have the fleet hear of what was done here, where there is one."""
+        if self.told is not None:
+            self.moves.append(Told(change))
+            self.told(change)
+
+    def follow(self, change: Add | End) -> bool:
+        """Do what is done on all hosts, as `add` and `end`, and tell none of them; whether it changed anything."""
+        told, self.told = self.told, None
+        try:
+            return self._follow(change)
+        finally:
+            self.told = told
+
+    def _follow(self, change: Add | End) -> bool:
+        if isinstance(change, End):
+            name = change.listed.list.removeprefix("domain:")
+            if change.listed.reason is Reason.INACTIVE and change.why == _ENGAGED:  # or we would find them silent again
+                self.moves.append(Engaged(change.who, name, change.at))
+            return self.end(change)
+        if change.provisional_until:
+            if change.listed in self._book.listed(change.who):
+                return False
+            self._provisional[change.who] = _Probation(change.provider, change.provisional_until)
+        return self.add(change)
 
     def engaged(self, engaged: Engaged) -> None:
         """An opened mail, or a click, ends what was said about silence."""
         self.moves.append(engaged)
         listed = Listed(f"domain:{engaged.domain}", Reason.INACTIVE)
-        self.end(End(engaged.who, listed, engaged.at, "engagement", "opened or clicked"))
+        self.end(End(engaged.who, listed, engaged.at, "engagement", _ENGAGED))
 
     def _count(self, rule: Repeated, outcome: Outcome, *, now: float) -> None:
         key = outcome.who, rule.reason
@@ -393,6 +443,9 @@ class Suppressing:
         )
         for who in [who for who, probation in self._provisional.items() if probation.provider == provider]:
             self.end(End(who, _HARD, now, "engine", why))
+
+
+_ENGAGED: Final = "opened or clicked"
 
 
 class _Probation(NamedTuple):

@@ -92,9 +92,16 @@ class Answers:
             "helper": {"reachable": self._parts.hands.reachable, "over": self._parts.config.postfix.reach},
             "host": self._parts.config.log.host,
             "store": {"failure": self._parts.ledger.last_failure, "recovered": self._parts.store.recovered},
-            "fleet": self._parts.fleet.status() if self._parts.fleet else None,
+            "fleet": self._fleet(),
             "reload": {"at": self._reload.at, "error": self._reload.error, "restart_for": self._reload.waiting},
         }
+
+    def _fleet(self) -> Answer | None:
+        parts = self._parts
+        if parts.fleet is None:
+            return None
+        shared = parts.shared_suppressions
+        return {**parts.fleet.status(), "suppressions": shared.status() if shared else None}
 
     def queue(self, _: Request) -> Answer:
         engine = self._engine

@@ -105,6 +105,7 @@ async def run(config: Config, source: Source) -> None:
             *([parts.suppression.run()] if parts.suppression else []),
             *([parts.quotas.run()] if parts.quotas else []),
             *([joining.keep_up(parts.fleet, wake.set)] if parts.fleet else []),
+            *([parts.shared_suppressions.run()] if parts.shared_suppressions else []),
         )
         try:
             await _until(stop, loops)
@@ -166,6 +167,12 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     )
     passed = inherited_sockets(os.environ, pid=os.getpid())
     owner = instances[0].parameters["mail_owner"]
+    suppression = shared = None
+    if opened:
+        suppression = Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine, steering=steering)
+    if suppression and fleet:
+        joined = functools.partial(joining.suppressions, config, suppression, store, thread)
+        shared = await asyncio.get_running_loop().run_in_executor(thread, joined)
     policy = await serve(access, listeners(config, instances), inherited=passed, owner=owner)
     hands = Hands(engine, mail_host.client(config), Rerouting(engine, steering, transport_table_of(config)))
     try:
@@ -182,14 +189,11 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             policy=policy,
             watching=Watching(since=time.time()),
             steering=steering,
-            suppression=Suppression(
-                config, opened, store, thread=thread, ledger=ledger, engine=engine, steering=steering
-            )
-            if opened
-            else None,
+            suppression=suppression,
             quotas=book,
             hygiene=hygiene,
             fleet=fleet,
+            shared_suppressions=shared,
         )
     finally:
         await hands.close()

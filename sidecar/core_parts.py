@@ -21,6 +21,7 @@ from sidecar.suppression import Suppression
 
 if TYPE_CHECKING:  # a Redis client comes with it, which one host alone does not load
     from sidecar.fleet.exchange import Exchange
+    from sidecar.fleet.suppressions import SharedSuppressions
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class Parts:
     hygiene: Hygiene | None = None
     fleet: "Exchange | None" = None
     """None: this host shares nothing."""
+    shared_suppressions: "SharedSuppressions | None" = None
 
 
 @dataclass(slots=True)

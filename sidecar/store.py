@@ -12,6 +12,7 @@ from policies.commands import Attempt, Change
 from policies.steering import Steering
 from sidecar import pool_rows, statements, suppression_store
 from sidecar.database import Database, StoreDamaged, StoreError, StoreUnavailable
+from sidecar.fleet.outbox import Outbox
 from sidecar.history_store import HistoryStore
 from sidecar.history_store import prune as prune_history
 from sidecar.log_batch import Position
@@ -143,6 +144,11 @@ class Store:
     def prune_history(self, *, hours_before: float, days_before: float, limit: int) -> int:
         """Delete sums of hours and days that begin before then, as `prune` does. Raises StoreUnavailable."""
         return prune_history(self._database, hours_before=hours_before, days_before=days_before, limit=limit)
+
+    @property
+    def outbox(self) -> Outbox:
+        """Raises StoreUnavailable."""
+        return Outbox(self._database)
 
     @property
     def suppression(self) -> SuppressionTables:

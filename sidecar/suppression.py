@@ -22,6 +22,7 @@ from policies.suppression import (
     Add,
     End,
     Engaged,
+    Erase,
     Heard,
     Listed,
     Outcome,
@@ -150,7 +151,10 @@ class Suppression:
 
     async def _expire(self, *, now: float) -> None:
         while over := await self._in_store(lambda: self._tables.ended_by_now(now, _AT_ONCE)):
-            ended = [self._suppressing.end(End(who, listed, now, "engine", "its time is over")) for who, listed in over]
+            # Not told: each host knows when the time of an entry is over.
+            ended = [
+                self._suppressing.follow(End(who, listed, now, "engine", "its time is over")) for who, listed in over
+            ]
             if not any(ended) or not await self._ledger.commit():
                 return
 
@@ -306,22 +310,34 @@ class Suppression:
 
     async def _erase(self, request: Request) -> Answer:
         """Take a person out of the store. Their place on a list stays, as a digest, unless `forget` is said."""
-        address = read_address(str(request.get("address", "")))
-        who, forget = self._book.digest(address), bool(request.get("forget"))
+        address, forget = read_address(str(request.get("address", ""))), bool(request.get("forget"))
+        who = self._book.digest(address)
+        rows = await self.erase(address, forget=forget, by_whom=_name(request))
+        self._suppressing.tell(Erase(who, address, forget, time.time(), _name(request)))
+        await self._ledger.commit()
+        return {"address": address, "rows": rows, "listed": [each._asdict() for each in self._book.listed(who)]}
+
+    async def erase(self, address: str, *, forget: bool, by_whom: str) -> int:
+        """Take a person out of core's store, on this host; how many rows. Raises ValueError where nothing was done."""
+        who = self._book.digest(address)
         self._suppressing.forget(who)
         for sub in self._engine.subqueues.all():  # the line that opened it would be stored again with its next state
             sub.line = without(address, sub.line)
         if forget:
             for listed in self._book.listed(who):
-                self._suppressing.end(End(who, listed, time.time(), "erased", "erased"))
+                self._suppressing.follow(End(who, listed, time.time(), "erased", "erased"))
         if not await self._ledger.commit():
             raise ValueError("the store takes no writes now; nothing was erased")
         found = await asyncio.to_thread(self._find, address)
         rows = await self._in_store(lambda: self._tables.erase(address, who, found, forget=forget))
         said = f"one person, out of {rows} rows of core{' and off the lists' if forget else ''}"
-        self._engine.telling.tell("erased", said, now=time.time(), by_whom=_name(request))
+        self._engine.telling.tell("erased", said, now=time.time(), by_whom=by_whom)
         await self._ledger.commit()
-        return {"address": address, "rows": rows, "listed": [each._asdict() for each in self._book.listed(who)]}
+        return rows
+
+    async def stored(self) -> bool:
+        """Store what was changed up to now; whether it is."""
+        return await self._ledger.commit()
 
     def _find(self, address: str) -> list[erasure.Found]:
         database = Database.open_read_only(self._config.core_database, statements.SCHEMA)

@@ -8,7 +8,21 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from policies.suppression import Add, Confirm, Counted, Delivered, End, Engaged, Heard, Listed, Move, Reason
+from policies.fleet.news import change_text
+from policies.suppression import (
+    Add,
+    Confirm,
+    Counted,
+    Delivered,
+    End,
+    Engaged,
+    Erase,
+    Heard,
+    Listed,
+    Move,
+    Reason,
+    Told,
+)
 from sidecar.database import Database
 from sidecar.erasure import Found, erase, settle
 
@@ -237,6 +251,17 @@ def _engaged(execute: Execute, move: Engaged) -> None:
     execute(_ENGAGED, move)
 
 
+def _told(execute: Execute, move: Told) -> None:
+    execute(_TELL, (change_text(move.change),))
+
+
+def _to_erase(execute: Execute, move: Erase) -> None:
+    execute(
+        "INSERT INTO fleet_erasure (address, forget, by_whom) VALUES (?, ?, ?)",
+        (move.address, int(move.forget), move.by_whom),
+    )
+
+
 _WRITERS: dict[type[Move], Callable[[Execute, Any], None]] = {
     Add: _add,
     End: _end,
@@ -245,6 +270,8 @@ _WRITERS: dict[type[Move], Callable[[Execute, Any], None]] = {
     Heard: _heard,
     Delivered: _delivered,
     Engaged: _engaged,
+    Told: _told,
+    Erase: _to_erase,
 }
 
 _ADD_IDENTITY = "INSERT OR IGNORE INTO suppression_identity (name, value) VALUES (?, ?)"
@@ -303,6 +330,7 @@ _ADD = (
 _CHANGED = "INSERT INTO suppression_delta (who) VALUES (?)"
 _CONFIRM = "UPDATE suppression SET provisional_until = 0 WHERE who = ? AND slot = ? AND ended_at = 0"
 _END = "UPDATE suppression SET ended_at = ?, ended_by = ?, ended_why = ? WHERE who = ? AND slot = ? AND ended_at = 0"
+_TELL = "INSERT INTO fleet_told (at, change, heard) VALUES (CAST(strftime('%s', 'now') AS REAL), ?, 0)"
 _PUT_COUNT = "INSERT OR REPLACE INTO suppression_count (who, reason, first, last, times) VALUES (?, ?, ?, ?, ?)"
 # A mail that was opened is not counted; and one whose opening came to us before its delivery does no harm.
 _DELIVERED = (

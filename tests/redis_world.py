@@ -23,6 +23,15 @@ LINE = "421 4.7.28 rate limited"
 KEY = Key("dkim-domain", "example.com", "google")
 
 
+DOCUMENTATION = Path(__file__).parents[1] / "docs/fleet.md"
+
+
+def rights(password: str) -> list[str]:
+    """Give the rights that the documentation says our account needs, as Redis takes them."""
+    (line,) = (each for each in DOCUMENTATION.read_text().splitlines() if each.startswith("ACL SETUSER sidecar "))
+    return line.removeprefix("ACL SETUSER sidecar ").replace("PASSWORD", password).split()
+
+
 class Server:
     """On a socket of its own, without a file of what it knows."""
 

@@ -39,6 +39,7 @@ class Core:
         self.directory = directory
         self.log = directory / "mail.log"
         self.log.touch()
+        (directory / "suppression.key").write_text("00" * 16)
         self.config = directory / "sidecar.toml"
         self.config.write_text(
             f'mode = "act"\nruntime_directory = "{directory}"\n[log]\nsource = "{self.log}"\n'
@@ -58,8 +59,11 @@ class Core:
             process.terminate()
             process.wait(timeout=60)
 
-    def ask(self, command: str) -> dict[str, Any]:
-        return ask_core(self.directory / "control", {"command": command})
+    def ask(self, command: str, **request: Any) -> dict[str, Any]:
+        return ask_core(self.directory / "control", {"command": command, **request})
+
+    def suppresses(self, address: str) -> bool:
+        return bool(self.ask("suppress", do="check", address=address)["suppressed"])
 
     def reaches_the_store(self) -> bool:
         try:
@@ -109,6 +113,8 @@ def test_a_line_in_one_host_s_log_pauses_the_key_on_the_other(tmp_path: Path, po
             (shown,) = (sub for sub in other.ask("status")["subqueues"] if sub["key"] == key)
             assert shown["fleet"]["host"] == "mx1"
             assert "421-4.7.28" in shown["opened_by"]["line"]
+            other.ask("suppress", do="add", who="root", rows=[{"address": "dead@gmail.com"}])
+            await until(lambda: one.suppresses("dead@gmail.com"), within=3.0)
             await until(lambda: [host["host"] for host in other.ask("status")["fleet"]["hosts"]] == NAMES, within=10.0)
 
     asyncio.run(scene())

@@ -18,6 +18,7 @@ from tests.redis_world import (
     Sidecar,
     certificate,
     free_port,
+    rights,
     running_server,
     sidecars,
     slow_way,
@@ -240,9 +241,7 @@ async def _settles(url: str) -> bool:
 def test_an_account_of_the_store_needs_no_more_than_is_documented(tmp_path: Path) -> None:
     async def scene() -> None:
         password = "secret"  # noqa: S105  # of this test's server
-        rights = f"on >{password} resetchannels &sidecar:* ~sidecar:* -@all +eval +time +info +get +set +scan +publish"
-        rights += " +subscribe +ping +hello +select +auth"
-        options = ("--user", "default", "off", "--user", "sidecar", *rights.split())
+        options = ("--user", "default", "off", "--user", "sidecar", *rights(password))
         async with running_server(tmp_path, *options) as server:
             fleet = [Sidecar(f"host-{n}", f"unix://sidecar@{server.socket}", password=password) for n in range(2)]
             tasks = [asyncio.create_task(each.run()) for each in fleet]

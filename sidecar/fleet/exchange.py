@@ -22,7 +22,7 @@ from policies.fleet.row import Row
 from policies.fleet.terms import DUE_AFTER, ROUND
 from policies.key import Key
 from sidecar.fleet.presences import Presences
-from sidecar.fleet.redis_store import Read, RedisStore, StoreSilent, Swap
+from sidecar.fleet.redis_store import Read, RedisStore, StoreSilent, Swap, goes_on
 
 _LOG = logging.getLogger("sidecar.fleet")
 _Text = TypeVar("_Text", Book, Roll)
@@ -43,14 +43,6 @@ LOOK = 0.5 * ROUND
 """Seconds between two looks at all sub-queues ..."""
 LOOKED_AT = 500
 """... so many of them in one go: less than a millisecond."""
-
-
-def _goes_on() -> bool:
-    """Whether nobody has asked us to stop. Raises CancelledError: the client took that for a fault of the connection."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-    return True
 
 
 class _Visit(NamedTuple):
@@ -125,7 +117,7 @@ class Exchange:
         }
 
     async def _rounds(self) -> None:
-        while _goes_on():
+        while goes_on():
             self._wake.clear()
             began = self.host.steady()
             wait = ROUND if not self.host.takes_part or await self._answered() else TRY_AGAIN
@@ -279,7 +271,7 @@ class Exchange:
     # What is pushed.
 
     async def _listen(self) -> None:
-        while _goes_on():
+        while goes_on():
             with contextlib.suppress(StoreSilent):
                 await self._hear()
             await asyncio.sleep(random.uniform(0.25, 0.75))

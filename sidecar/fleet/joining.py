@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,29 +17,64 @@ from policies.engine import Engine
 from policies.fleet.host import Host
 from policies.fleet.presence import Presence
 from sidecar.config import Config, ConfigError
+from sidecar.control import ask_core_async
 from sidecar.fleet import address
+from sidecar.store import Store
+from sidecar.suppression import Suppression
 
 if TYPE_CHECKING:
     from sidecar.core_parts import Lag, Parts
     from sidecar.fleet.exchange import Exchange
+    from sidecar.fleet.redis_store import RedisStore
+    from sidecar.fleet.suppressions import SharedSuppressions
 
 _LOG = logging.getLogger("sidecar.fleet")
 AGAIN_AFTER = 5.0
 """Seconds."""
+ERASED_WITHIN = 600.0
+"""Seconds that the outside process may look through its store for a person."""
 
 
 def exchange(config: Config, engine: Engine) -> "Exchange":
     """Join the engine with its fleet; nothing is asked yet. Raises ConfigError."""
     from sidecar.fleet.exchange import Exchange  # noqa: PLC0415  # only a fleet pays for the client
-    from sidecar.fleet.redis_store import RedisStore  # noqa: PLC0415  # as above
+
+    return Exchange(Host(name(config), engine, steady=time.monotonic), _store(config))
+
+
+def suppressions(
+    config: Config, suppression: Suppression, store: Store, thread: ThreadPoolExecutor
+) -> "SharedSuppressions":
+    """Join the suppression list with the fleet's, in the thread that all SQL runs in; nothing is asked yet.
+
+    Raises ConfigError, StoreError.
+    """
+    from sidecar.fleet.change_log import ChangeLog  # noqa: PLC0415  # only a fleet pays for the client
+    from sidecar.fleet.suppressions import SharedSuppressions  # noqa: PLC0415  # as above
+
+    async def erase_outside(person: str) -> None:
+        request = {"command": "erase", "address": person}
+        await ask_core_async(config.outside_socket, request, timeout=ERASED_WITHIN)
+
+    return SharedSuppressions(
+        name(config), ChangeLog(_store(config)), store.outbox, suppression, thread=thread, erase_outside=erase_outside
+    )
+
+
+def name(config: Config) -> str:
+    """Give what the fleet calls this host."""
+    return config.fleet.host or socket.gethostname()
+
+
+def _store(config: Config) -> "RedisStore":
+    """Raises ConfigError."""
+    from sidecar.fleet.redis_store import RedisStore  # noqa: PLC0415  # only a fleet pays for the client
 
     try:
         address.check(config.store.redis)
-        store = RedisStore(config.store.redis, prefix=config.fleet.prefix, password=_password(config))
+        return RedisStore(config.store.redis, prefix=config.fleet.prefix, password=_password(config))
     except ValueError as error:
         raise ConfigError(f"store.redis: {error}") from None  # the cause may carry the password
-    name = config.fleet.host or socket.gethostname()
-    return Exchange(Host(name, engine, steady=time.monotonic), store)
 
 
 async def keep_up(fleet: "Exchange", wake: Callable[[], None]) -> None:

@@ -47,6 +47,14 @@ class StoreSilent(ConnectionError):  # noqa: N818  # named for the situation: ma
     """The store did not answer in time, or not as one; `str` says what happened."""
 
 
+def goes_on() -> bool:
+    """Whether nobody has asked us to stop. Raises CancelledError: the client took that for a fault of the connection."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return True
+
+
 class Read(NamedTuple):
     server: str
     at: float
@@ -72,9 +80,9 @@ class RedisStore:
         self._url = url
         self._sentinels = sentinels(url)
         self._password = password
-        self._redis, self._watchers = self._clients(wait=ANSWER_WITHIN)
+        self.redis, self._watchers = self.clients(wait=ANSWER_WITHIN)
 
-    def _clients(self, *, wait: float | None) -> tuple[Redis, list[Redis]]:
+    def clients(self, *, wait: float | None) -> tuple[Redis, list[Redis]]:
         """Make a client of the server, and those of the Sentinels that tell where it is."""
         options: dict[str, Any] = {
             "socket_timeout": wait,
@@ -110,21 +118,21 @@ class RedisStore:
     async def texts(self, names: Sequence[str]) -> tuple[float, list[str]]:
         """Read texts as `read` does, cheaply for the server; and its time. Raises StoreSilent."""
         (stand,) = await self.read(names[:1])
-        async with self._answering():
-            pipe = self._redis.pipeline(transaction=False)
+        async with self.answering():
+            pipe = self.redis.pipeline(transaction=False)
             for name in names:
-                pipe.get(self._key(name))
+                pipe.get(self.key(name))
             return stand.at, [str(text or "") for text in await pipe.execute()]
 
     async def put(self, name: str, text: str) -> None:
         """Write a text that nobody else writes. Raises StoreSilent."""
-        async with self._answering():
-            await self._redis.set(self._key(name), text, ex=KEPT)
+        async with self.answering():
+            await self.redis.set(self.key(name), text, ex=KEPT)
 
     async def push(self, texts: Sequence[str]) -> None:
         """Raises StoreSilent."""
-        async with self._answering():
-            pipe = self._redis.pipeline(transaction=False)
+        async with self.answering():
+            pipe = self.redis.pipeline(transaction=False)
             for text in texts:
                 pipe.publish(self._channel, text)
             await pipe.execute()
@@ -134,15 +142,15 @@ class RedisStore:
         found: list[str] = []
         cursor: Any = 0
         while True:
-            async with self._answering():
-                cursor, keys = await self._redis.scan(cursor, match=f"{_literal(self._key(begins)[:-1])}*", count=1_000)
+            async with self.answering():
+                cursor, keys = await self.redis.scan(cursor, match=f"{_literal(self.key(begins)[:-1])}*", count=1_000)
             found += [str(key).removeprefix(f"{self._prefix}:{{").removesuffix("}") for key in keys]
             if not int(cursor):
                 return list(dict.fromkeys(found))
 
     async def pushed(self) -> AsyncGenerator[str, None]:
         """Give what is pushed from now on, first an empty text once we listen. Raises StoreSilent when that ends."""
-        listener, watchers = self._clients(wait=None)
+        listener, watchers = self.clients(wait=None)
         try:
             async with listener, listener.pubsub() as channel, aclosing(self._messages(channel)) as messages:
                 async for text in messages:
@@ -150,7 +158,7 @@ class RedisStore:
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreSilent(str(error) or "the listener's connection gave no sign of life") from error
         finally:
-            await _close(watchers)
+            await close_all(watchers)
 
     async def _messages(self, channel: Any) -> AsyncGenerator[str, None]:
         async with asyncio.timeout(ANSWER_WITHIN):
@@ -169,36 +177,37 @@ class RedisStore:
                 yield message["data"]
 
     async def close(self) -> None:
-        await _close([self._redis, *self._watchers])
+        await close_all([self.redis, *self._watchers])
 
     @property
     def _channel(self) -> str:
         return f"{self._prefix}:rows"
 
-    def _key(self, name: str) -> str:
+    def key(self, name: str) -> str:
+        """Give what the server knows a text as."""
         return f"{self._prefix}:{{{name}}}"
 
     async def _run(self, calls: Sequence[tuple[str, str, tuple[str, ...]]]) -> list[Any]:
         """Run scripts, each on its key, in one go."""
-        async with self._answering():
-            pipe = self._redis.pipeline(transaction=False)
+        async with self.answering():
+            pipe = self.redis.pipeline(transaction=False)
             for script, name, values in calls:
-                pipe.eval(script, 1, self._key(name), *values)
+                pipe.eval(script, 1, self.key(name), *values)
             return await pipe.execute()
 
     @contextlib.asynccontextmanager
-    async def _answering(self) -> AsyncGenerator[None, None]:
+    async def answering(self) -> AsyncGenerator[None, None]:
         """Give up after ANSWER_WITHIN, and the connection with it: a late answer must not be taken for the next."""
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 yield
         except (RedisError, OSError, TimeoutError) as error:
             with contextlib.suppress(RedisError, OSError):
-                await self._redis.connection_pool.disconnect()
+                await self.redis.connection_pool.disconnect()
             raise StoreSilent(str(error) or f"no answer within {ANSWER_WITHIN:g} s") from error
 
 
-async def _close(clients: Sequence[Redis]) -> None:
+async def close_all(clients: Sequence[Redis]) -> None:
     for client in clients:
         with contextlib.suppress(RedisError, OSError):
             await client.aclose()

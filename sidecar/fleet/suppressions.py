@@ -1,0 +1,241 @@
+"""The fleet's suppression list: tells what is changed here, does what others changed, and takes a copy where it missed some.
+
+Nobody waits for it: a change counts here at once, whatever the store of the fleet does. What must be told is in core's store
+until it is.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any, Final, TypeVar
+
+from policies.fleet.news import Entry, Hearing, by_host, read_change
+from policies.suppression import Change, Erase, Heard
+from sidecar.control import CoreRefused, CoreUnreachable
+from sidecar.fleet.change_log import BEGINNING, ChangeLog, Page, Telling
+from sidecar.fleet.outbox import HEARD, Erasure, Outbox
+from sidecar.fleet.redis_store import StoreSilent, goes_on
+from sidecar.suppression import Suppression
+
+_LOG = logging.getLogger("sidecar.fleet")
+T = TypeVar("T")
+
+AT_ONCE: Final = 200
+"""Changes that are told in one go."""
+KEPT: Final = 3_600.0
+"""Seconds for which a change stays in our store after it was read back: a store of the fleet that restarts empty is told it
+again."""
+TRY_AGAIN: Final = 1.0
+PLACE: Final = "fleet"
+"""In `suppression_heard`: until when, by the store's clock, in milliseconds, the stream has been read."""
+ERASE_AGAIN: Final = 300.0
+SETTLED_EVERY: Final = 5.0
+
+
+class SharedSuppressions:
+    def __init__(
+        self,
+        host: str,
+        log: ChangeLog,
+        outbox: Outbox,
+        suppression: Suppression,
+        *,
+        thread: ThreadPoolExecutor,
+        erase_outside: Callable[[str], Any],
+    ) -> None:
+        """Before anything else happens in core; reads the store, so in its thread. `erase_outside`: awaited."""
+        self.host = host
+        self.silent = "not asked yet"
+        """Why the store of the fleet does not answer; "" while it does."""
+        self.others_key = ""
+        """A host whose list is made with another key."""
+        self.followed = self.bad = 0
+        """Changes of others that were done here, and entries that cannot be read."""
+        self._log = log
+        self._outbox = outbox
+        self._suppression = suppression
+        self._suppressing = suppression.opened.suppressing
+        self._key = suppression.opened.book.key.fingerprint.hex()
+        self._thread = thread
+        self._erase_outside = erase_outside
+        heard = outbox.heard()
+        unheard = outbox.unheard(after=heard.get(outbox.origin, 0), limit=-1)
+        self.hearing = Hearing(outbox.origin, heard, (read_change(row.change) for row in unheard))
+        place = suppression.opened.heard.get(PLACE, 0)
+        self._after = f"{place}-0" if place else BEGINNING
+        self._said = heard.get(outbox.origin, 0)
+        """The number of the last change that is in the stream, as far as we know."""
+        self._taken_out: list[Erase] = []
+        """Persons of whom the stream is to say nothing more."""
+        self._read_back = self._said
+        self._began_with = outbox.last()
+        self._met = False
+        """Whether the fleet's store has told us how much of ours it knows."""
+        self._tells, self._erases = asyncio.Event(), asyncio.Event()
+        self._tells.set()
+        self._erases.set()
+        self._suppressing.told = self._told
+
+    async def run(self) -> None:
+        """Tell and hear until cancelled. What fails is tried again: nothing of it is lost, and mail goes on."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for each in (self._say, self._hear, self._settle, self._erase):
+                    group.create_task(self._keep_at(each))
+        finally:
+            await self._log.close()
+
+    def status(self) -> Mapping[str, Any]:
+        return {
+            "silent": self.silent,
+            "followed": self.followed,
+            "missed_of": len(self.hearing.missed),
+            "other_key": self.others_key,
+            "bad": self.bad,
+        }
+
+    async def _keep_at(self, work: Callable[[], Any]) -> None:
+        said = ""
+        while goes_on():
+            try:
+                await work()
+            except StoreSilent as error:
+                if not self.silent:
+                    _LOG.warning(
+                        "the fleet's suppression list cannot be reached: %s; this host goes on with its own", error
+                    )
+                self.silent = str(error)
+            except Exception as error:  # noqa: BLE001  # an error of ours must not end core: it answers Postfix
+                if str(error) != said:
+                    _LOG.exception("the fleet's suppression list: %s", error)
+                said = str(error)
+            await asyncio.sleep(TRY_AGAIN * random.uniform(0.5, 1.0))
+
+    def _told(self, change: Change) -> None:
+        self.hearing.told(change)
+        if isinstance(change, Erase):
+            self._taken_out.append(change)
+        self._tells.set()
+
+    # Telling.
+
+    async def _say(self) -> None:
+        while goes_on():
+            await self._tells.wait()
+            self._tells.clear()
+            try:
+                if await self._suppression.stored():
+                    await self._say_all()
+            except BaseException:
+                self._tells.set()
+                raise
+
+    async def _say_all(self) -> None:
+        while self._taken_out:
+            await self._log.take_out(self._taken_out[0].who)
+            del self._taken_out[0]
+        while rows := await self._in_store(lambda: self._outbox.kept(after=self._said, limit=AT_ONCE)):
+            telling = Telling(self._outbox.origin, self._said, self.host, self._key)
+            await self._is_known(await self._log.say(telling, rows))
+
+    async def _is_known(self, upto: int) -> None:
+        """The fleet's store knows our changes up to this one: fewer than it knew where it lost its memory."""
+        met, self._met = self._met, True
+        if met or upto <= self._began_with:
+            self._said = upto
+            return
+        _LOG.warning("the fleet has heard more of this host than its store knows of, which so is an older one")
+        await self._in_store(lambda: self._outbox.count_anew(self._began_with))
+        self.hearing.is_now(self._outbox.origin, self._began_with)
+        self._said = self._read_back = self._began_with
+
+    # Hearing.
+
+    async def _hear(self) -> None:
+        await self._is_known((await self._log.upto()).get(self._outbox.origin, 0))
+        self._tells.set()
+        async with aclosing(self._log.pages(self._after)) as pages:
+            all_read = False
+            async for page in pages:
+                self._take(page)
+                if page.is_last and not all_read:
+                    all_read = True
+                    await self._is_up_to_date()
+                await asyncio.sleep(0)
+
+    async def _is_up_to_date(self) -> None:
+        self.hearing.ended(await self._log.upto())
+        if self.silent:
+            _LOG.info("the fleet's suppression list is followed")
+        self.silent = ""
+
+    def _take(self, page: Page) -> None:
+        for fields in page.entries:
+            try:
+                self._take_entry(Entry.of(fields))
+            except ValueError as error:
+                self._is_bad(str(error))
+        if page.entries:
+            self._suppressing.moves.append(Heard(PLACE, int(page.upto.partition("-")[0])))
+            self._after = page.upto
+
+    def _take_entry(self, entry: Entry) -> None:
+        if entry.key != self._key:
+            if not self.others_key:
+                _LOG.error(
+                    "host %s makes its suppression list with another suppression.key: nothing of it is shared with this "
+                    "host; wanted the same file on all hosts",
+                    entry.host,
+                )
+            self.others_key = entry.host
+            return
+        change = self.hearing.take(entry)
+        self._suppressing.moves.append(Heard(f"{HEARD}{entry.origin}", self.hearing.heard[entry.origin]))
+        if isinstance(change, Erase):
+            self._suppressing.moves.append(change._replace(by_whom=f"host {entry.host}"))
+            self._erases.set()
+        elif change is not None:
+            self.followed += self._suppressing.follow(by_host(change, entry.host))
+
+    def _is_bad(self, why: str) -> None:
+        self.bad += 1
+        if self.bad == 1:
+            _LOG.warning("the fleet's suppression list has what we cannot read, and do not follow: %s", why)
+
+    async def _settle(self) -> None:
+        """Drop of what we told what is read back, after a while."""
+        while True:
+            await asyncio.sleep(SETTLED_EVERY)
+            upto = self.hearing.heard.get(self._outbox.origin, 0)
+            if upto > self._read_back and await self._suppression.stored():
+                before = time.time() - KEPT
+                await self._in_store(lambda: self._outbox.read_back(upto, drop_before=before))  # noqa: B023  # awaited here
+                self._read_back = upto
+
+    # Erasing.
+
+    async def _erase(self) -> None:
+        """Erase here whom others erased; the outside process first, for what it has for core comes to core then."""
+        while True:
+            await self._erases.wait()
+            self._erases.clear()
+            await self._suppression.stored()
+            for erasure in await self._in_store(self._outbox.erasures):
+                await self._erase_one(erasure)
+
+    async def _erase_one(self, erasure: Erasure) -> None:
+        try:
+            await self._erase_outside(erasure.address)
+        except (CoreUnreachable, CoreRefused) as error:
+            _LOG.warning("a person whom %s erased is not erased here yet: %s", erasure.by_whom, error)
+            asyncio.get_running_loop().call_later(ERASE_AGAIN, self._erases.set)
+            return
+        await self._suppression.erase(erasure.address, forget=erasure.forget, by_whom=erasure.by_whom)
+        await self._in_store(lambda: self._outbox.erased(erasure))
+
+    async def _in_store(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)

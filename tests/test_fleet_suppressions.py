@@ -1,0 +1,224 @@
+"""Suppression lists of several hosts at a real Redis: what is changed on one holds on all, also after troubles."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policies.suppression import Listed, Reason
+from sidecar.control import CoreUnreachable
+from sidecar.fleet import change_log, suppressions
+from sidecar.fleet.change_log import ChangeLog
+from sidecar.fleet.redis_store import RedisStore
+from sidecar.fleet.suppressions import SharedSuppressions
+from tests.redis_world import rights, running_server, until
+from tests.suppression_core import Core, core
+
+WITHIN = 3.0
+HEALED_WITHIN = 5.0
+ANN, BOB = "ann@x.example", "bob@x.example"
+BY_HAND = Listed("global", Reason.BY_HAND)
+BOUNCED = Listed("global", Reason.HARD_BOUNCE)
+
+
+class Host:
+    def __init__(self, of: Core, shared: SharedSuppressions, erased: list[str]) -> None:
+        self.core = of
+        self.shared = shared
+        self.erased_outside = erased
+
+    def has(self, address: str, *lists: Listed) -> bool:
+        return self.core.listed(address) == lists
+
+    async def add(self, *addresses: str) -> None:
+        assert (await self.core.ask("add", rows=[{"address": each} for each in addresses]))["stored"]
+
+    async def by_whom(self, address: str) -> list[str]:
+        return [each["by_whom"] for each in (await self.core.ask("check", address=address))["entries"]]
+
+
+@contextlib.asynccontextmanager
+async def host(folder: Path, name: str, url: str, *, key: str = "00" * 16) -> AsyncIterator[Host]:
+    directory = folder / name
+    directory.mkdir(exist_ok=True)
+    (directory / "suppression.key").write_text(key)
+    erased: list[str] = []
+
+    async def erase_outside(person: str) -> None:
+        erased.append(person)
+        if len(erased) == 1:
+            raise CoreUnreachable("not yet")
+
+    async with core(directory) as it:
+        log = ChangeLog(RedisStore(url))
+        shared = SharedSuppressions(
+            name, log, it.store.outbox, it.part, thread=it.part._thread, erase_outside=erase_outside
+        )
+        task = asyncio.create_task(shared.run())
+        try:
+            yield Host(it, shared, erased)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await it.ledger.commit()
+
+
+def test_who_is_suppressed_or_released_on_one_host_is_so_on_all(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with (
+            running_server(tmp_path) as server,
+            host(tmp_path, "mx1", server.url) as one,
+            host(tmp_path, "mx2", server.url) as two,
+            host(tmp_path, "mx3", server.url) as three,
+        ):
+            await one.add(ANN, BOB)
+            await until(lambda: two.has(ANN, BY_HAND) and three.has(BOB, BY_HAND), within=WITHIN)
+            assert await two.by_whom(ANN) == ["host mx1 (root)"]
+            assert (await two.core.ask("list"))["entries"][0]["address"] == ANN
+            await two.core.ask("remove", address=ANN)
+            await until(lambda: one.has(ANN) and three.has(ANN), within=WITHIN)
+            one.core.bounced(ANN)
+            await until(lambda: two.has(ANN, BOUNCED), within=WITHIN)
+            assert two.core.opened.suppressing.on_probation == 1
+            await three.core.ask("remove", address=ANN)  # as an outage would
+            await until(lambda: one.has(ANN) and two.has(ANN), within=WITHIN)
+            assert two.core.opened.suppressing.on_probation == 0
+            assert one.shared.status()["silent"] == ""
+
+    asyncio.run(scene())
+
+
+def test_who_was_away_catches_up(tmp_path: Path) -> None:
+    async def scene() -> None:
+        many = [f"{number}@x.example" for number in range(250)]
+        async with running_server(tmp_path) as server, host(tmp_path, "mx1", server.url) as one:
+            async with host(tmp_path, "mx2", server.url) as two:
+                await one.add(ANN)
+                await until(lambda: two.has(ANN, BY_HAND), within=WITHIN)
+            await one.add(*many)
+            await one.core.ask("remove", address=ANN)
+            async with host(tmp_path, "mx2", server.url) as two:
+                await until(lambda: two.has(ANN) and two.has(many[-1], BY_HAND), within=HEALED_WITHIN)
+                assert all(two.has(each, BY_HAND) for each in many)
+                assert two.shared.followed == 251
+                assert two.shared.status()["missed_of"] == 0
+
+    asyncio.run(scene())
+
+
+def test_a_redis_that_restarts_empty_or_comes_late_is_told_again(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, host(tmp_path, "mx1", server.url) as one:
+            async with host(tmp_path, "mx2", server.url) as two:
+                await one.add(ANN)
+                await until(lambda: two.has(ANN, BY_HAND), within=WITHIN)
+            await one.add(BOB)
+            await until(lambda: one.shared.hearing.heard[one.shared.hearing.origin] == 2, within=WITHIN)
+            server.kill()
+            await one.core.ask("remove", address=ANN)
+            await until(lambda: bool(one.shared.silent), within=WITHIN)
+            await server.start()
+            async with host(tmp_path, "mx2", server.url) as two:
+                await until(lambda: two.has(ANN) and two.has(BOB, BY_HAND), within=HEALED_WITHIN)
+
+    asyncio.run(scene())
+
+
+def test_who_is_erased_is_erased_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suppressions, "ERASE_AGAIN", 0.1)
+
+    async def scene() -> None:
+        async with (
+            running_server(tmp_path) as server,
+            host(tmp_path, "mx1", server.url) as one,
+            host(tmp_path, "mx2", server.url) as two,
+        ):
+            await one.add(ANN, BOB)
+            await until(lambda: two.has(BOB, BY_HAND), within=WITHIN)
+            await one.core.ask("erase", address=ANN)
+            await until(lambda: two.erased_outside == [ANN, ANN], within=WITHIN)  # the first time it was not there
+            await until(lambda: not two.shared._outbox.erasures(), within=WITHIN)
+            assert two.has(ANN, BY_HAND)
+            assert [each["address"] for each in (await two.core.ask("list"))["entries"]] == ["", BOB]
+            await two.core.ask("erase", address=BOB, forget=True)
+            await until(lambda: one.has(BOB), within=WITHIN)
+            store = RedisStore(server.url)
+            rows: Any = await store.redis.xrange(store.key("suppressions"))
+            await store.close()
+            assert [entry["change"].count('"kind":"erase"') for _, entry in rows] == [
+                1,
+                1,
+            ]  # nothing else is said of them
+
+    asyncio.run(scene())
+
+
+def test_a_list_of_another_key_is_not_mixed_with_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        async with (
+            running_server(tmp_path) as server,
+            host(tmp_path, "mx1", server.url) as one,
+            host(tmp_path, "mx2", server.url, key="11" * 16) as two,
+        ):
+            await one.add(ANN)
+            await until(lambda: two.shared.others_key == "mx1", within=WITHIN)
+            assert two.has(ANN)
+            assert "wanted the same file on all hosts" in caplog.text
+
+    asyncio.run(scene())
+
+
+def test_a_store_that_was_put_back_from_a_backup_is_heard(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, host(tmp_path, "mx2", server.url) as two:
+            async with host(tmp_path, "mx1", server.url) as one:
+                await one.add(ANN)
+                await until(lambda: two.has(ANN, BY_HAND), within=WITHIN)
+            shutil.copytree(tmp_path / "mx1", tmp_path / "backup")
+            async with host(tmp_path, "mx1", server.url) as one:
+                await one.add("carl@x.example")
+                await two.core.ask("remove", address=ANN)
+                await until(lambda: two.has("carl@x.example", BY_HAND) and one.has(ANN), within=WITHIN)
+            shutil.rmtree(tmp_path / "mx1")
+            shutil.copytree(tmp_path / "backup", tmp_path / "mx1")
+            async with host(tmp_path, "mx1", server.url) as one:
+                await until(lambda: one.has(ANN), within=HEALED_WITHIN)
+                await one.add(BOB)
+                await until(lambda: two.has(BOB, BY_HAND), within=WITHIN)
+                assert two.has(ANN)
+
+    asyncio.run(scene())
+
+
+def test_the_account_of_the_documentation_is_enough(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with (
+            running_server(tmp_path, "--user", "default", "off", "--user", "sidecar", *rights("secret")) as server,
+            host(tmp_path, "mx1", server.url.replace("unix://", "unix://sidecar:secret@")) as one,
+            host(tmp_path, "mx2", server.url.replace("unix://", "unix://sidecar:secret@")) as two,
+        ):
+            await one.core.ask("erase", address=ANN)
+            await one.add(BOB)
+            await until(lambda: two.has(BOB, BY_HAND), within=WITHIN)
+
+    asyncio.run(scene())
+
+
+def test_what_was_dropped_before_it_was_read_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_log, "MOST", 1)
+
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, host(tmp_path, "mx1", server.url) as one:
+            async with host(tmp_path, "mx2", server.url) as two:
+                await one.add(ANN)
+                await until(lambda: two.has(ANN, BY_HAND), within=WITHIN)
+            await one.add(*(f"{number}@x.example" for number in range(400)))  # Redis drops by the hundred
+            await until(lambda: one.shared.hearing.heard[one.shared.hearing.origin] == 401, within=WITHIN)
+            async with host(tmp_path, "mx2", server.url) as two:
+                await until(lambda: two.shared.status()["missed_of"] == 1, within=HEALED_WITHIN)
+
+    asyncio.run(scene())
