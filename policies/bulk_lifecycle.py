@@ -99,6 +99,11 @@ class BulkLifecycle:
         if self._since >= self._swept_every:
             self._sweep()
 
+    def go_on(self, reader: LogReader) -> None:
+        """Another file of the log comes next, with a reader of its own."""
+        self._reader = reader
+        self._previous = b""
+
     def finished(self) -> list[MessageRecord]:
         """The messages that came through since the last call, in the order of their ends."""
         finished, self._finished = self._finished, []

@@ -7,20 +7,14 @@ What is made of the facts is the caller's: a function from a part to a result, a
 import contextlib
 import gc
 import itertools
-import multiprocessing
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, tzinfo
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple, TypeVar, cast
-
-import click
+from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 from parsers.log import LogReader
 from parsers.postfix.facts import Fact
@@ -45,10 +39,8 @@ _OBJECTS: Final = 100_000
 R = TypeVar("R")
 
 
-class ParseError(click.ClickException):
+class ParseError(Exception):
     """A file that cannot be read: names it and says why."""
-
-    exit_code = 2
 
 
 class Part(NamedTuple):
@@ -250,87 +242,20 @@ def fold(work: Callable[[Part], R], some: Sequence[Part], *, processes: int | No
     most = min(processes or processors(), len(some))
     if most < 2:
         for part in some:
-            with _seldom_collected():
+            with seldom_collected():
                 result = work(part)
             yield result
         return
-    yield from _side_by_side(work, some, most)
+    from sidecar.side_by_side import side_by_side  # noqa: PLC0415  # one process alone needs no multiprocessing
+
+    yield from side_by_side(work, some, most)
 
 
 @contextlib.contextmanager
-def _seldom_collected() -> Iterator[None]:
+def seldom_collected() -> Iterator[None]:
     before = gc.get_threshold()
     gc.set_threshold(_OBJECTS, *before[1:])
     try:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _side_by_side(work: Callable[[Part], R], some: Sequence[Part], most: int) -> Iterator[R]:
-    """One process a part. Forked, so that it begins at once, and `work` may be any function."""
-    waiting = list(enumerate(some))
-    running: dict[Connection, tuple[int, BaseProcess]] = {}
-    done: dict[int, R] = {}
-    following = 0
-    try:
-        while following < len(some):
-            while waiting and len(running) < most:
-                number, part = waiting.pop(0)
-                connection, process = _started(work, part)
-                running[connection] = number, process
-            for ready in wait(list(running)):
-                connection = cast("Connection", ready)
-                number, process = running.pop(connection)
-                done[number] = _received(connection, process, some[number])
-            while following in done:
-                yield done.pop(following)
-                following += 1
-    finally:
-        for connection, (_, process) in running.items():
-            process.terminate()
-            process.join()
-            connection.close()
-
-
-def _started(work: Callable[[Part], R], part: Part) -> tuple[Connection, BaseProcess]:
-    forking = multiprocessing.get_context("fork")
-    ours, theirs = forking.Pipe(duplex=False)
-    process = forking.Process(target=_child, args=(work, part, theirs), daemon=True)
-    process.start()
-    theirs.close()  # so that its end is seen
-    return ours, process
-
-
-def _child(work: Callable[[Part], R], part: Part, connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    gc.freeze()
-    try:
-        with _seldom_collected():
-            result = work(part)
-    except ParseError as error:
-        connection.send((error.message, None))
-    except Exception as error:  # noqa: BLE001  # whatever it is, the parent shall say it
-        connection.send((f"{part.path}: {type(error).__name__}: {error}", None))
-    else:
-        connection.send(("", result))
-
-
-def _received(connection: Connection, process: BaseProcess, part: Part) -> Any:
-    try:
-        message, result = connection.recv()
-    except EOFError:
-        process.join()
-        how = (
-            f"by signal {-process.exitcode}" if process.exitcode and process.exitcode < 0 else "before its result came"
-        )
-        raise ParseError(
-            f"{part.path}: the process that read it was ended {how}; if memory was short, try fewer processes"
-        ) from None
-    finally:
-        connection.close()
-    process.join()
-    if message:
-        raise ParseError(message)
-    return result

@@ -75,6 +75,7 @@ COMMANDS: Mapping[str, Entry] = {
 EXIT_STATUSES: Mapping[str, int] = {
     "sidecar.toml_table.ConfigError": 2,
     "sidecar.postfix.PostfixError": 2,
+    "sidecar.bulk.ParseError": 2,
     "sidecar.database.StoreError": 2,
     "sidecar.clickhouse.ServerError": 2,
     "sidecar.backup.BackupError": 2,

@@ -22,6 +22,7 @@ import click
 
 import parsers.expression_grammar  # noqa: F401  # now, and not while a reload brings the first condition
 from parsers.log import LogReader
+from parsers.postfix import compile_all
 from policies import audit
 from policies.access import Access
 from policies.admission import Admission
@@ -165,6 +166,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
         admitting=Admission(hygiene, quotas, provider_of=engine.provider_of) if hygiene or quotas else None,
         steering=steering if steered.anything else None,
     )
+    compile_all()
     passed = inherited_sockets(os.environ, pid=os.getpid())
     owner = instances[0].parameters["mail_owner"]
     suppression = shared = None

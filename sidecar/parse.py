@@ -114,6 +114,9 @@ class Zone(click.ParamType[tzinfo]):
 
 @click.command(epilog="Example: sidecar parse --stats --json /var/log/mail.log /var/log/mail.log.2.gz")
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option(
+    "--messages", is_flag=True, help="Messages instead of facts, one JSON object each; with --stats their sums."
+)
 @click.option("--stats", is_flag=True, help="Counts instead of facts: lines, facts by name, unknown lines by daemon.")
 @click.option("--json", "as_json", is_flag=True, help="Counts as one JSON object; facts always are.")
 @click.option("--tz", "zone", type=Zone(), help="Zone of stamps that name none; default: this host's.")
@@ -123,6 +126,7 @@ def parse(
     config: Config,
     files: tuple[Path, ...],
     *,
+    messages: bool,
     stats: bool,
     as_json: bool,
     zone: tzinfo | None,
@@ -130,14 +134,31 @@ def parse(
 ) -> None:
     """Print what the lines of a log state, one JSON object a fact, nothing for lines that are not known.
 
-    Reads FILES, also .gz, .bz2, .xz and .zst, or standard input.
+    Reads FILES, also .gz, .bz2, .xz and .zst, or standard input. With --messages the files are one log, oldest first: a
+    message is told when it is through, with all its queue ids and what became of each recipient.
     """
     zone = zone or local_zone()
-    if not stats:
+    if messages:
+        _messages(files, stats=stats, as_json=as_json, zone=zone, year=year, syslog_names=config.log.syslog_names)
+    elif not stats:
         parse_files(files, zone=zone, year=year, syslog_names=config.log.syslog_names, out=sys.stdout)
     else:
         statistics = count_files(files, zone=zone, year=year, syslog_names=config.log.syslog_names)
         click.echo(json.dumps(statistics.as_json()) if as_json else "\n".join(_table(statistics)))
+
+
+def _messages(
+    files: Sequence[Path], *, stats: bool, as_json: bool, zone: tzinfo, year: int | None, syslog_names: Sequence[str]
+) -> None:
+    from sidecar.log_messages import sum_messages, write_messages  # noqa: PLC0415  # who wants facts needs none of it
+
+    if not stats:
+        write_messages(files, zone=zone, year=year, syslog_names=syslog_names, out=sys.stdout)
+        return
+    sums = sum_messages(files, zone=zone, year=year, syslog_names=syslog_names)
+    rows = [(count, f"messages {end}") for end, count in sums.messages.most_common()]
+    rows += [(count, f"recipients {status}") for status, count in sums.recipients.most_common()]
+    click.echo(json.dumps(sums.as_json()) if as_json else "\n".join(f"{count:>10}  {what}" for count, what in rows))
 
 
 def _table(statistics: Statistics) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from sidecar.cli import sidecar
 from sidecar.config import Config
 from sidecar.explain import command
 from tests.backtest_log import LogText
@@ -88,6 +89,6 @@ def test_any_bytes_are_shown_harmlessly(tmp_path: Path, contents: bytes) -> None
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     log = tmp_path / "mail.log.gz"
     log.write_bytes(b"no gzip")
-    result = CliRunner().invoke(command, [str(log)], obj=Config())
+    result = CliRunner().invoke(sidecar, ["explain", str(log)], obj=Config())
     assert result.exit_code == 2
     assert f"{log}: cannot be read" in result.output

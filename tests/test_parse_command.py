@@ -19,8 +19,9 @@ from click.testing import CliRunner, Result
 from parsers.fact_json import fact_json
 from parsers.log import LogReader
 from sidecar.bulk import ParseError, first_year
+from sidecar.cli import sidecar
 from sidecar.config import Config, LogConfig
-from sidecar.parse import count_files, parse, parse_files
+from sidecar.parse import count_files, parse_files
 
 SENT = (
     "Jun  1 14:00:00 mx1 postfix/lane-01/smtp[77]: 4TgXyz1MTHz9sPk: to=<a@example.com>, relay=mx.example.com[192.0.2.25]:25"
@@ -32,7 +33,7 @@ WRITTEN = datetime(2025, 7, 1, tzinfo=UTC).timestamp()
 
 
 def run(*arguments: str | Path, config: Config | None = None, stdin: bytes = b"") -> Result:
-    return CliRunner().invoke(parse, [str(argument) for argument in arguments], obj=config or Config(), input=stdin)
+    return CliRunner().invoke(sidecar, ["parse", *map(str, arguments)], obj=config or Config(), input=stdin)
 
 
 def objects(result: Result) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from sidecar.cli import sidecar
 from sidecar.config import Config, RulesConfig
-from sidecar.replay import replay
 from tests.backtest_log import LogText
 from tests.test_backtest import DEAF
 
@@ -41,7 +41,9 @@ def written(path: Path, lines: list[str]) -> Path:
 
 
 def run(*arguments: str | Path, config: Config | None = None, given: str = "") -> Result:
-    return CliRunner().invoke(replay, ["--tz", "UTC", *map(str, arguments)], obj=config or Config(), input=given)
+    return CliRunner().invoke(
+        sidecar, ["replay", "--tz", "UTC", *map(str, arguments)], obj=config or Config(), input=given
+    )
 
 
 def told(*arguments: str | Path, status: int = 0, **options: Any) -> dict[str, Any]:

@@ -67,3 +67,9 @@ def grammar_of(instance: str, daemon: str) -> Grammar:
 def parse(record: LogRecord) -> Fact | None:
     """What a line states; None for a line that no shape takes. Never raises."""
     return grammar_of(record.instance, record.daemon).read(record)
+
+
+def compile_all() -> None:
+    """Make the expressions of all daemons now: core answers questions while it reads, and must not stop for them."""
+    for shapes in {*DAEMONS.values(), *BESIDE.values()}:
+        shapes.compile()

@@ -8,6 +8,7 @@ import re
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum, auto
+from functools import cache, cached_property
 from typing import Final, NamedTuple
 
 from parsers.postfix.facts import Diagnostic, Fact
@@ -45,8 +46,21 @@ class Shape(NamedTuple):
     lead: Lead
     start: str
     """What follows the lead literally: its first three characters find the shape. "": tried on every line."""
-    match: Match
+    expression: str
     fact: MakeFact | None
+    whole: bool = True
+    """Whether the expression is of the whole text, else of its start."""
+
+    @property
+    def match(self) -> Match:
+        return _compiled(self.expression, self.whole)
+
+
+@cache
+def _compiled(expression: str, whole: bool) -> Match:  # noqa: FBT001  # a shape's
+    """When a line first asks for it: most logs have lines of a few daemons, and most processes read no log."""
+    pattern = re.compile(expression, re.ASCII)
+    return pattern.fullmatch if whole else pattern.match
 
 
 KEY: Final = 3
@@ -54,7 +68,7 @@ SEVERITIES: Final = frozenset({"warning", "error", "fatal", "panic"})
 
 
 def _shape(lead: Lead, name: str, start: str, rest: str, fact: MakeFact) -> Shape:
-    return Shape(name, lead, start, re.compile(re.escape(start) + rest, re.ASCII).fullmatch, fact)
+    return Shape(name, lead, start, re.escape(start) + rest, fact)
 
 
 def queued(name: str, start: str, rest: str, fact: MakeFact) -> Shape:
@@ -97,13 +111,25 @@ DIAGNOSTICS: Final[Sequence[Shape]] = (
 class Grammar:
     """The shapes of one daemon."""
 
-    __slots__ = ("_warned", "plain", "queued", "shapes")
-
     def __init__(self, *shapes: Shape, diagnostics: Sequence[Shape] = DIAGNOSTICS) -> None:
         self.shapes = (*shapes, *diagnostics)
-        self.queued: Index = _index(self.shapes, Lead.QUEUE_ID)
-        self.plain: Index = _index(self.shapes, Lead.NOTHING)
-        self._warned: Index = _index(self.shapes, Lead.SEVERITY)
+
+    @cached_property
+    def queued(self) -> Index:
+        return _index(self.shapes, Lead.QUEUE_ID)
+
+    @cached_property
+    def plain(self) -> Index:
+        return _index(self.shapes, Lead.NOTHING)
+
+    @cached_property
+    def _warned(self) -> Index:
+        return _index(self.shapes, Lead.SEVERITY)
+
+    def compile(self) -> None:
+        """Make all expressions now, for a process that must not stop for them at some later line."""
+        for shape in self.shapes:
+            _compiled(shape.expression, shape.whole)
 
     def only(self, wanted: Collection[type[Fact]], *, counting: bool) -> tuple[Index, Index]:
         """`queued` and `plain` without the functions of shapes that make none of these facts, () where all do not.
@@ -113,8 +139,7 @@ class Grammar:
         if counting:
             return tuple(_index(self.shapes, lead, set(wanted)) for lead in (Lead.QUEUE_ID, Lead.NOTHING))  # type: ignore[return-value]  # two
         shapes = [shape if _makes(shape) & set(wanted) else _passed_over(shape) for shape in self.shapes]
-        queued, plain = _index(shapes, Lead.QUEUE_ID), _index(shapes, Lead.NOTHING)
-        return _without_idle(queued), _without_idle(plain)
+        return _index(shapes, Lead.QUEUE_ID), _index(shapes, Lead.NOTHING)
 
     def makes(self, wanted: Collection[type[Fact]]) -> bool:
         """Whether a line of this daemon can give one of these facts."""
@@ -152,21 +177,22 @@ def _makes(shape: Shape) -> set[type[Fact]]:
 
 def _passed_over(shape: Shape) -> Shape:
     """The shape with no more than a look at its start."""
-    return shape._replace(match=re.compile(re.escape(shape.start)).match, fact=None)
-
-
-def _without_idle(index: Index) -> Index:
-    return {key: choice if any(make for _, make, _ in choice) else () for key, choice in index.items()}
+    return shape._replace(expression=re.escape(shape.start), whole=False, fact=None)
 
 
 def _index(shapes: Iterable[Shape], lead: Lead, made: Collection[type[Fact]] | None = None) -> Index:
-    """Each list in the order written; shapes without a start stand in every list. `made`: the facts not only counted."""
+    """Each list in the order written; shapes without a start stand in every list; a list that makes no fact is empty.
+    `made`: the facts not only counted.
+    """
     shapes = [shape for shape in shapes if shape.lead is lead]
     keys = dict.fromkeys(shape.start[:KEY] for shape in shapes)
     for key in keys:
         assert len(key) == KEY or (not key and lead is not Lead.QUEUE_ID), f"a start needs {KEY} characters: {key!r}"
-    entries = [(shape, _entry(shape, made)) for shape in shapes]
-    return {key: tuple(entry for shape, entry in entries if shape.start[:KEY] in ("", key)) for key in keys}
+    choices = {key: [shape for shape in shapes if shape.start[:KEY] in {"", key}] for key in keys}
+    return {
+        key: tuple(_entry(shape, made) for shape in choice) if any(shape.fact for shape in choice) else ()
+        for key, choice in choices.items()
+    }
 
 
 def _entry(shape: Shape, made: Collection[type[Fact]] | None) -> tuple[Match, MakeFact | None, type[Fact] | None]:
