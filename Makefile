@@ -77,6 +77,9 @@ soak: venv ## long: mutated log lines, the fuzzer, a year of polls, properties a
 	SOAK=100 $(BIN)/python -m pytest tests/test_engine_properties.py tests/test_replies_heard.py tests/test_replies_reworded.py tests/test_feed_faults.py --timeout 14400
 	for drill in $$($(BIN)/python -c 'from sidecar.lab.drills import DRILLS; print(*DRILLS)'); do \
 	  $(BIN)/sidecar lab --drill $$drill || exit 1; done
+	$(BIN)/sidecar lab --scenario fleet
+	for drill in $$($(BIN)/python -c 'from sidecar.lab.hosts.drills import FLEET_DRILLS; print(*FLEET_DRILLS)'); do \
+	  $(BIN)/sidecar lab --drill $$drill || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

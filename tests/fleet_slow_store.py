@@ -4,7 +4,7 @@ The engines, the protocol and the exchange are as they are; Postfix is modelled,
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from random import Random
 from typing import cast
 
@@ -87,24 +87,38 @@ class SlowStore:
 class SlowFleet:
     """`count` hosts; to be made and used within a `leap`."""
 
-    def __init__(self, count: int, judge: Judge, shelf: Shelf, *, scale: float = 1.0) -> None:
+    def __init__(
+        self, count: int, judge: Judge, shelf: Shelf, *, scale: float = 1.0, ahead: Sequence[float] = ()
+    ) -> None:
+        """`ahead`: by how many seconds each host's clock is; none is, where nothing is said."""
         self.loop = asyncio.get_running_loop()
-        self.worlds = [World(judge, scale=scale) for _ in range(count)]
+        self.worlds: list[World] = []
         self.hosts: list[Host] = []
+        self._clocks: list[Callable[[], float]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        for number, world in enumerate(self.worlds):
-            world.now = self.loop.time()
-            host = Host(f"host-{number}", world.engine, steady=self.loop.time)
-            store = cast("RedisStore", SlowStore(shelf))
-            self.hosts.append(host)
-            self._tasks.append(asyncio.create_task(Exchange(host, store, clock=self.loop.time).run()))
+        for number in range(count):
+            self._add(number, judge, shelf, scale=scale, ahead=ahead[number] if ahead else 0.0)
+
+    def _add(self, number: int, judge: Judge, shelf: Shelf, *, scale: float, ahead: float) -> None:
+        world = World(lambda domain, provider, now: judge(domain, provider, now - ahead), scale=scale)
+        host = Host(f"host-{number}", world.engine, steady=lambda: self.loop.time() - 900_000.0 + 1_000 * number)
+        store = cast("RedisStore", SlowStore(shelf))
+
+        def clock() -> float:
+            return self.loop.time() + ahead
+
+        world.now = clock()
+        self.worlds.append(world)
+        self.hosts.append(host)
+        self._clocks.append(clock)
+        self._tasks.append(asyncio.create_task(Exchange(host, store, clock=clock).run()))
 
     async def run(self, seconds: float, *, step: float = 0.25) -> None:
         end = self.loop.time() + seconds
         while self.loop.time() < end:
             await asyncio.sleep(step)
-            for world in self.worlds:
-                world.run(self.loop.time() - world.now, step=step)
+            for world, clock in zip(self.worlds, self._clocks, strict=True):
+                world.run(clock() - world.now, step=step)
 
     async def stop(self) -> None:
         for task in self._tasks:

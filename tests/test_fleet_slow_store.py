@@ -1,7 +1,7 @@
 """A fleet whose store answers late or not always: what is lent is lent again in time, and a backlog drains at the limit's pace."""
 
-import asyncio
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -20,15 +20,15 @@ OPTIMUM = (TOTAL - AT_ONCE) / RATE
 class Run:
     """What came of a backlog that lies on all hosts alike."""
 
-    def __init__(self, hosts: int, shelf: Shelf) -> None:
+    def __init__(self, hosts: int, shelf: Shelf, *, ahead: Sequence[float] = ()) -> None:
         random.seed(1)  # the exchange's own jitter
         self.limit = Limit(RATE, AT_ONCE)
         self.took = self.unled = self.unlent = 0.0
         """Seconds; of the ramp with nobody in the lead; of hosts' ramps with nothing lent."""
-        leap(self._run(hosts, shelf))
+        leap(self._run(hosts, shelf, ahead))
 
-    async def _run(self, hosts: int, shelf: Shelf) -> None:
-        fleet = SlowFleet(hosts, self.limit, shelf, scale=SCALE)
+    async def _run(self, hosts: int, shelf: Shelf, ahead: Sequence[float]) -> None:
+        fleet = SlowFleet(hosts, self.limit, shelf, scale=SCALE, ahead=ahead)
         await fleet.run(ALONE_AFTER + 5)
         for world in fleet.worlds:
             send(world, TOTAL // hosts)
@@ -43,8 +43,8 @@ class Run:
     def _look(self, fleet: SlowFleet) -> None:
         parts = [part for host in fleet.hosts if (part := host.parts.get(BURST)) is not None]
         if any(part.replica.row.state is State.RAMPING for part in parts):
-            now = asyncio.get_running_loop().time()
-            self.unled += 0.25 * all(part.replica.token(now=now) is None for part in parts)
+            leads = [host.parts[BURST].replica.token(now=host.steady()) for host in fleet.hosts if BURST in host.parts]
+            self.unled += 0.25 * all(token is None for token in leads)
             self.unlent += 0.25 * sum(part.need > 0 and not part.rate(1.0) for part in parts)
 
 
@@ -58,6 +58,13 @@ def test_five_hosts_drain_in_a_third_more_than_the_optimum(delay: tuple[float, f
     assert run.took <= 1.3 * (OPTIMUM + PAUSE)
     assert run.unled <= 0.02 * run.took
     assert run.unlent <= 0.02 * run.took * 5
+    assert run.limit.most_in_a_minute(after=run.limit.tried[0] + 10) <= 1.1 * (60 * RATE + AT_ONCE)
+
+
+def test_clocks_that_are_hours_wrong_change_nothing() -> None:
+    shelf = Shelf(seed=1, delay=(0.0, 0.002), lost=0.0)
+    run = Run(5, shelf, ahead=(0.0, -3_600.0, 0.0, 7_200.0, 45.0))
+    assert run.took <= 1.3 * (OPTIMUM + PAUSE)
     assert run.limit.most_in_a_minute(after=run.limit.tried[0] + 10) <= 1.1 * (60 * RATE + AT_ONCE)
 
 

@@ -14,6 +14,8 @@ from sidecar.control import CoreUnreachable, ask_core_async
 from sidecar.lab.private_postfix import PrivatePostfix
 
 _READY_S = 15.0
+_READY_TOGETHER_S = 90.0
+"""Where several hosts begin at once, on the processors of one."""
 
 
 class AttachmentError(Exception):
@@ -23,11 +25,21 @@ class AttachmentError(Exception):
 class Attachment:
     """`sidecar run` on a private Postfix, in act mode; everything of its below `directory`."""
 
-    def __init__(self, directory: Path, postfix: PrivatePostfix, scale: float, more: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        postfix: PrivatePostfix,
+        scale: float,
+        more: Sequence[str] = (),
+        *,
+        within: Sequence[str] = (),
+    ) -> None:
+        """`more`: lines of its configuration; `within`: the command that starts another in its network."""
         self.directory = directory
         self.config_file = directory / "sidecar.toml"
         self.control_socket = directory / "run" / "control"
         self.output = directory / "output"
+        self._within = tuple(within)
         self._process: asyncio.subprocess.Process | None = None
         for each in (directory, directory / "run", directory / "store"):
             each.mkdir(mode=0o755)
@@ -40,13 +52,13 @@ class Attachment:
         """
         with self.output.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "sidecar", "--config", str(self.config_file), "run"),
+                *(*self._within, sys.executable, "-m", "sidecar", "--config", str(self.config_file), "run"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + _READY_S
+        deadline = time.monotonic() + (_READY_TOGETHER_S if self._within else _READY_S)
         while True:
             with contextlib.suppress(CoreUnreachable):
                 await self.ask("health")

@@ -18,6 +18,10 @@ from sidecar.config import ConfigError
 from sidecar.lab import drills, namespace, scenario, status_page
 from sidecar.lab.attachment import AttachmentError
 from sidecar.lab.drills.drill import Drill, DrillError
+from sidecar.lab.hosts import links
+from sidecar.lab.hosts.drills import FLEET_DRILLS
+from sidecar.lab.hosts.play import play as fleet_play
+from sidecar.lab.hosts.shared_store import StoreError
 from sidecar.lab.measure import Figures, figures
 from sidecar.lab.namespace import NamespaceError
 from sidecar.lab.private_postfix import PostfixError, missing_programs
@@ -26,6 +30,7 @@ from sidecar.lab.scenario import Scenario, without_bursts
 from sidecar.lab.story import Story
 
 _FINDING, _USAGE = 1, 2
+_DRILLS = (*drills.DRILLS, *FLEET_DRILLS)
 
 
 class Options(NamedTuple):
@@ -38,6 +43,7 @@ class Options(NamedTuple):
     drill: str | None
     as_json: bool
     keep: Path | None
+    hosts: int | None = None
     page: int | None = None
     """Descriptor of the socket at which the host sees the status page."""
 
@@ -47,6 +53,8 @@ class Options(NamedTuple):
             yield from ("--seconds", str(self.seconds))
         if self.drill is not None:
             yield from ("--drill", self.drill)
+        if self.hosts is not None:
+            yield from ("--hosts", str(self.hosts))
         if self.keep is not None:
             yield from ("--keep", str(self.keep))
         yield from (f"--{name}" for name in ("compare", "plain") if getattr(self, name))
@@ -70,9 +78,14 @@ class Options(NamedTuple):
     help=f"One of {', '.join(scenario.names())}, or a TOML file.",
 )
 @click.option("--seconds", type=click.FloatRange(min=1), help="Run for so long, instead of the scenario's own time.")
+@click.option(
+    "--hosts",
+    type=click.IntRange(1, 50),
+    help="So many hosts, which share their sub-queues through one Redis, instead of the scenario's own number.",
+)
 @click.option("--compare", is_flag=True, help="Plain Postfix, then with the sidecar, then without the burst.")
 @click.option("--plain", is_flag=True, help="Plain Postfix only.")
-@click.option("--drill", metavar="NAME", help=f"A trap instead of a scenario: {', '.join(drills.DRILLS)}.")
+@click.option("--drill", metavar="NAME", help=f"A trap instead of a scenario: {', '.join(_DRILLS)}.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
 @click.option(
     "--keep", type=click.Path(file_okay=False, path_type=Path), help="Copy logs and stores here before they vanish."
@@ -94,11 +107,16 @@ def lab(
     options = Options(scenario_name, seconds, keep=keep.absolute() if keep else None, **flags)
     try:
         chosen, drill = _chosen(options)
-        status = _outside(options) if inside is None else _inside(options, chosen, drill, inside)
+        if inside is None:
+            status = _outside(options, RESOLVER if not chosen.hosts else links.RESOLVER)
+        elif chosen.hosts:
+            status = _fleet_inside(options, chosen, inside)
+        else:
+            status = _inside(options, chosen, drill, inside)
     except (ConfigError, NamespaceError) as error:
         click.echo(f"sidecar lab: {error}", err=True)
         status = _USAGE
-    except (PostfixError, AttachmentError) as error:
+    except (PostfixError, AttachmentError, StoreError) as error:
         click.echo(f"sidecar lab: {error}", err=True)
         status = _FINDING
     sys.exit(status)
@@ -109,14 +127,21 @@ def _chosen(options: Options) -> tuple[Scenario, Drill | None]:
 
     Raises ConfigError.
     """
-    drill = drills.find(options.drill) if options.drill is not None else None
-    chosen = drill.scenario() if drill else scenario.load(scenario.find(options.scenario))
+    if (of_fleet := FLEET_DRILLS.get(options.drill or "")) is not None:
+        drill, chosen = None, of_fleet.scenario()
+    else:
+        drill = drills.find(options.drill) if options.drill is not None else None
+        chosen = drill.scenario() if drill else scenario.load(scenario.find(options.scenario))
+    if options.hosts is not None:
+        chosen = dataclasses.replace(chosen, hosts=options.hosts)
+    if chosen.hosts and (drill or options.compare or options.plain):
+        raise ConfigError("--hosts: one host's drills, --compare and --plain are without a fleet")
     if options.seconds is not None:
         chosen = dataclasses.replace(chosen, seconds=options.seconds)
     return chosen, drill
 
 
-def _outside(options: Options) -> int:
+def _outside(options: Options, resolver: str) -> int:
     """Go into namespaces of our own.
 
     Raises NamespaceError.
@@ -130,7 +155,24 @@ def _outside(options: Options) -> int:
     with page or contextlib.nullcontext():
         options = options._replace(page=page.fileno() if page else None)
         sockets = [options.page] if options.page is not None else []
-        return namespace.run("sidecar.lab", [*options.arguments()], resolver=RESOLVER, sockets=sockets)
+        return namespace.run("sidecar.lab", [*options.arguments()], resolver=resolver, sockets=sockets)
+
+
+def _fleet_inside(options: Options, chosen: Scenario, directory: Path) -> int:
+    namespace.mount_proc()
+    story = Story(Console(stderr=options.as_json))
+    try:
+        outcome = asyncio.run(fleet_play(chosen, FLEET_DRILLS.get(options.drill or ""), directory, story.say))
+    finally:
+        if options.keep is not None:
+            _keep(directory, options.keep)
+    for name, value in dataclasses.asdict(outcome.fleet).items():
+        story.say(f"{name.replace('_', ' ')}: {value}")
+    for complaint in outcome.findings:
+        story.say(f"NOT GOOD: {complaint}")
+    if options.as_json:
+        print(json.dumps(outcome.values()))  # noqa: T201  # what --json is for
+    return _FINDING if outcome.findings else 0
 
 
 def _inside(options: Options, chosen: Scenario, drill: Drill | None, directory: Path) -> int:
@@ -225,7 +267,8 @@ async def _play(
 def _keep(directory: Path, target: Path) -> None:
     """Copy what explains a run: logs, configurations, stores; not the queues."""
     target.mkdir(parents=True, exist_ok=True)
-    for leg in Leg:
+    legs = [*Leg, *(path.relative_to(directory) for path in directory.glob("fleet/mx*"))]
+    for leg in legs:
         for part in ("postfix/mail.log", "postfix/etc", "sidecar/output", "sidecar/sidecar.toml", "sidecar/store"):
             source = directory / leg / part
             if source.is_dir():

@@ -21,9 +21,7 @@ import dns.rrset
 from sidecar.lab.scenario import Provider
 
 SINK_HOST = "mx.sender-side.example"
-SINK_ADDRESS = "127.0.0.9"
-"""Where mail to the senders' own domains goes: the bounces."""
-
+_LOOPBACK = "127.0.0"
 _FIRST_ADDRESS = 11
 _TTL = 60
 
@@ -34,24 +32,29 @@ class Record(NamedTuple):
     data: str
 
 
-def addresses(providers: Sequence[Provider]) -> dict[str, str]:
-    """An address on loopback for each MX host, in the order of the scenario: 127.0.0.11, .12, ..."""
+def sink_address(network: str = _LOOPBACK) -> str:
+    """Where mail to the senders' own domains goes: the bounces."""
+    return f"{network}.9"
+
+
+def addresses(providers: Sequence[Provider], network: str = _LOOPBACK) -> dict[str, str]:
+    """An address for each MX host, in the order of the scenario: 127.0.0.11, .12, ..."""
     hosts = dict.fromkeys(host for provider in providers for host in provider.mx)
-    return {host: f"127.0.0.{number}" for number, host in enumerate(hosts, _FIRST_ADDRESS)}
+    return {host: f"{network}.{number}" for number, host in enumerate(hosts, _FIRST_ADDRESS)}
 
 
-def zone(providers: Sequence[Provider], sender_domains: Iterable[str]) -> Iterator[Record]:
+def zone(providers: Sequence[Provider], sender_domains: Iterable[str], network: str = _LOOPBACK) -> Iterator[Record]:
     """Every record of the lab: MX of the providers' domains and of the senders', addresses and their names."""
-    for host, address in addresses(providers).items():
+    for host, address in addresses(providers, network).items():
         yield from _host(host, address)
-    yield from _host(SINK_HOST, SINK_ADDRESS)
+    yield from _host(SINK_HOST, sink_address(network))
     for provider in providers:
         for domain in provider.domains:
             for preference, host in enumerate(provider.mx, 1):
                 yield Record(domain, "MX", f"{preference * 5} {host}.")
     for domain in sorted(set(sender_domains)):
         yield Record(domain, "MX", f"10 {SINK_HOST}.")
-        yield Record(domain, "TXT", '"v=spf1 ip4:127.0.0.0/8 -all"')
+        yield Record(domain, "TXT", '"v=spf1 ip4:127.0.0.0/8 ip4:10.0.0.0/8 -all"')
 
 
 def _host(host: str, address: str) -> Iterator[Record]:

@@ -64,7 +64,7 @@ class Fleet:
         self._targets: dict[str, Iterator[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Shared: smtpd's process limit is a hundred, and there may be more senders.
-        self._lines = _Lines(postfix.port)
+        self._lines = self._new_lines()
 
     async def run(self) -> None:
         """Send until cancelled; a burst begins at its time after this call."""
@@ -95,11 +95,14 @@ class Fleet:
         random = Random(f"{self.scenario.seed} burst {sender.domain}")
         messages = (self.compose(sender, random, burst=True) for _ in range(sender.burst))
         workers = _BURST_CONNECTIONS if sender.via is Via.SMTP else _PICKUP_PROCESSES
-        lines = _Lines(self.postfix.port)
+        lines = self._new_lines()
         try:
             await asyncio.gather(*(self._work(messages, lines) for _ in range(min(workers, sender.burst))))
         finally:
             lines.close()
+
+    def _new_lines(self) -> "_Lines":
+        return _Lines(self.postfix.port, self.postfix.address)
 
     async def _work(self, messages: Iterator[Message], lines: "_Lines") -> None:
         for message in messages:
@@ -135,7 +138,7 @@ class Fleet:
 
     async def submit(self, message: Message) -> None:
         """Hand one message over, on a connection of its own; for drills."""
-        lines = _Lines(self.postfix.port)
+        lines = self._new_lines()
         try:
             await self._send(message, lines)
         finally:
@@ -202,8 +205,8 @@ def text(message: Message) -> bytes:
 class _Lines:
     """Connections to smtpd that are used again, one message after the other."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
+        self.address, self.port = address, port
         self._idle: list[_Line] = []
 
     async def send(self, message: Message) -> None:
@@ -212,7 +215,7 @@ class _Lines:
 
     @contextlib.asynccontextmanager
     async def _line(self) -> AsyncIterator["_Line"]:
-        line = self._fresh() or await _connect(self.port)
+        line = self._fresh() or await _connect(self.port, self.address)
         try:
             yield line
         finally:
@@ -279,7 +282,7 @@ class _Line:
         self.writer.close()
 
 
-async def _connect(port: int, patience: float = 10.0) -> _Line:
+async def _connect(port: int, address: str = "127.0.0.1", patience: float = 10.0) -> _Line:
     """Connect and greet; a Postfix that is just being restarted is waited for.
 
     Raises _Refused when smtpd does not want to talk or nobody answers within `patience` seconds.
@@ -287,7 +290,7 @@ async def _connect(port: int, patience: float = 10.0) -> _Line:
     deadline = time.monotonic() + patience
     while True:
         try:
-            line = _Line(*await asyncio.open_connection("127.0.0.1", port))
+            line = _Line(*await asyncio.open_connection(address, port))
             greeting = await line.reply()
             if greeting.startswith("220"):
                 line.writer.write(b"EHLO fleet.sender-side.example\r\n")

@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -104,6 +105,25 @@ class MailLog:
         self.on_hold.discard(queue_id)
         if len(self._finished.pop(queue_id, ())) < self.active.get(queue_id, 1):
             self.removed_silently.append(queue_id)
+
+
+def merged(logs: Iterable[MailLog]) -> MailLog:
+    """One log out of those of several hosts, in the order of time: long queue ids differ between them."""
+    whole = MailLog()
+    for log in logs:
+        whole.message_ids |= log.message_ids
+        whole.bounced |= log.bounced
+        whole.answered |= log.answered
+        whole.on_hold |= log.on_hold
+        whole.active |= log.active
+        whole.deferred += log.deferred
+        whole.held += log.held
+        whole.released += log.released
+        whole.removed_silently += log.removed_silently
+        whole.requeued += log.requeued
+    for timed in (whole.deferred, whole.held, whole.released):
+        timed.sort()
+    return whole
 
 
 class Follower:

@@ -131,6 +131,24 @@ def _unshare(flags: int) -> None:
         )
 
 
+def new_network() -> None:
+    """Move this process into a network of its own, in which nothing is up.
+
+    Raises NamespaceError.
+    """
+    _unshare(_CLONE_NEWNET)
+
+
+def into_network(pid: int) -> None:
+    """Move this thread into the network of a process.
+
+    Raises NamespaceError.
+    """
+    with Path(f"/proc/{pid}/ns/net").open("rb") as network:
+        if _LIBC.setns(network.fileno(), _CLONE_NEWNET) != 0:
+            raise NamespaceError(f"the network of process {pid} is refused: {os.strerror(ctypes.get_errno())}")
+
+
 def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
     encoded = kind.encode() if kind else None
     if _LIBC.mount(source.encode(), target.encode(), encoded, ctypes.c_ulong(flags), None) != 0:

@@ -25,7 +25,7 @@ _BUILT_IN = ("command_directory", "daemon_directory", "shlib_directory", "meta_d
 
 _MASTER_CF = """\
 # service   type  private unpriv chroot wakeup maxproc command
-127.0.0.1:{port} inet n   -      n      -      -       smtpd
+{address}:{port} inet n   -      n      -      -       smtpd
 pickup      unix  n       -      n      60     1       pickup
 cleanup     unix  n       -      n      -      0       cleanup
 qmgr        unix  n       -      n      300    1       qmgr
@@ -72,7 +72,7 @@ class PrivatePostfix:
     """One instance below `directory` (which user postfix must be able to enter).
 
     `main_cf` goes over the settings below; `master_cf` is appended. `port` 0 takes a free one. Without more it
-    sends nothing anywhere: default_transport is discard.
+    sends nothing anywhere: default_transport is discard. `within`: the command that starts another in its network.
     """
 
     def __init__(
@@ -80,12 +80,16 @@ class PrivatePostfix:
         directory: Path,
         *,
         port: int = 0,
+        address: str = "127.0.0.1",
+        within: Sequence[str] = (),
         main_cf: Mapping[str, str] | None = None,
         master_cf: str = "",
         header_checks: str = "",
     ) -> None:
         self.directory = directory
+        self.address = address
         self.port = port or _free_port()
+        self._within = tuple(within)
         self.config_directory = directory / "etc"
         self.queue_directory = directory / "queue"
         self.data_directory = directory / "data"
@@ -104,7 +108,7 @@ class PrivatePostfix:
 
         Raises PostfixError.
         """
-        self._run("postfix", "-c", str(self.config_directory), "start")
+        self._run(*self._within, "postfix", "-c", str(self.config_directory), "start")
 
     def stop(self) -> None:
         """Stop it, deliveries under way are finished first; harmless when it does not run."""
@@ -191,7 +195,9 @@ class PrivatePostfix:
             settings.setdefault("header_checks", f"regexp:{checks}")
         lines = [f"{name} = {value}" for name, value in settings.items()]
         (self.config_directory / "main.cf").write_text("\n".join(lines) + "\n")
-        (self.config_directory / "master.cf").write_text(_MASTER_CF.format(port=self.port) + master_cf)
+        (self.config_directory / "master.cf").write_text(
+            _MASTER_CF.format(address=self.address, port=self.port) + master_cf
+        )
 
     def _settings(self) -> dict[str, str]:
         built_in = dict(zip(_BUILT_IN, self._run("postconf", "-dh", *_BUILT_IN).splitlines(), strict=True))

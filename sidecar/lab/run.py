@@ -6,26 +6,26 @@ It puts the parts together, lets them run for the scenario's time, stops them an
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from random import Random
 
 from sidecar.lab.attachment import Attachment
-from sidecar.lab.dns import SINK_ADDRESS, SINK_HOST, NameServer, addresses, zone
+from sidecar.lab.dns import SINK_HOST, NameServer, addresses, sink_address, zone
 from sidecar.lab.faults import happen
 from sidecar.lab.fleet import Fleet
-from sidecar.lab.maillog import Follower
+from sidecar.lab.maillog import Follower, MailLog
 from sidecar.lab.measure import Evidence, Pair
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.lab.provider import Ledger, SimulatedProvider
 from sidecar.lab.scenario import NULL_SENDER, Provider, Scenario
 
 RESOLVER = "127.0.0.53"
-_SUBMISSION_PORT = 2525
+SUBMISSION_PORT = 2525
 
-_HEADER_CHECKS = """\
+HEADER_CHECKS = """\
 /^From:/ INFO
 /^DKIM-Signature:/ INFO
 /^(List-Id|Feedback-ID|X-Campaign(-ID)?|X-Segment):/ INFO
@@ -81,14 +81,14 @@ async def bench(scenario: Scenario, leg: Leg, directory: Path) -> AsyncIterator[
     )
     postfix = PrivatePostfix(
         directory / "postfix",
-        port=_SUBMISSION_PORT,
-        main_cf=_main_cf(scenario, attached=leg is Leg.SIDECAR),
+        port=SUBMISSION_PORT,
+        main_cf=main_cf_of(scenario, attached=leg is Leg.SIDECAR),
         master_cf="".join(f"{line}\n" for line in scenario.master_cf),
-        header_checks=_HEADER_CHECKS,
+        header_checks=HEADER_CHECKS,
     )
     async with contextlib.AsyncExitStack() as open_now:
         await open_now.enter_async_context(names.serve([RESOLVER, "127.0.0.1"]))
-        await _serve(providers, scenario, open_now)
+        await serve(providers, scenario, open_now)
         await asyncio.to_thread(postfix.start)
         open_now.push_async_callback(asyncio.to_thread, postfix.abort)
         attachment = None
@@ -112,15 +112,19 @@ async def bench(scenario: Scenario, leg: Leg, directory: Path) -> AsyncIterator[
         )
 
 
-async def _serve(
-    providers: dict[str, SimulatedProvider], scenario: Scenario, open_now: contextlib.AsyncExitStack
+async def serve(
+    providers: dict[str, SimulatedProvider],
+    scenario: Scenario,
+    open_now: contextlib.AsyncExitStack,
+    network: str = "127.0.0",
 ) -> None:
-    address_of = addresses(scenario.provider)
+    """Have the providers listen at their addresses, and one that takes bounces."""
+    address_of = addresses(scenario.provider, network)
     for provider in providers.values():
         hosts = [(host, address_of[host]) for host in provider.provider.mx]
         await open_now.enter_async_context(provider.serve(hosts))
     sink = SimulatedProvider(_SINK, Ledger(), scale=1.0, random=Random(0))
-    await open_now.enter_async_context(sink.serve([(SINK_HOST, SINK_ADDRESS)]))
+    await open_now.enter_async_context(sink.serve([(SINK_HOST, sink_address(network))]))
 
 
 @contextlib.asynccontextmanager
@@ -150,7 +154,7 @@ async def conclude(bench: Bench) -> Evidence:
     for postfix in (bench.postfix, *bench.beside):
         await asyncio.to_thread(postfix.stop)
     bench.follower.catch_up()
-    queued = await asyncio.to_thread(_queued, bench)
+    queued = await asyncio.to_thread(still_queued, (bench.postfix, *bench.beside), bench.follower.log)
     return Evidence(
         scenario=bench.scenario,
         submissions=bench.fleet.submissions,
@@ -162,18 +166,18 @@ async def conclude(bench: Bench) -> Evidence:
     )
 
 
-def _queued(bench: Bench) -> frozenset[Pair]:
-    """Every recipient that still waits in the queue; also in maildrop, where no log line has named it yet."""
-    known = bench.follower.log.message_ids
+def still_queued(instances: Iterable[PrivatePostfix], log: MailLog) -> frozenset[Pair]:
+    """Every recipient that still waits in a queue; also in maildrop, where no log line has named it yet."""
+    known = log.message_ids
     pairs = set()
-    for postfix in (bench.postfix, *bench.beside):
+    for postfix in instances:
         for entry in postfix.postqueue():
             message_id = known.get(entry.queue_id) or postfix.message_id(entry.queue_id) or ""
             pairs |= {Pair(message_id.strip("<>"), recipient) for recipient in entry.recipients}
     return frozenset(pairs)
 
 
-def _main_cf(scenario: Scenario, *, attached: bool) -> dict[str, str]:
+def main_cf_of(scenario: Scenario, *, attached: bool) -> dict[str, str]:
     """The lab's settings: real SMTP by DNS, Postfix's default back-off times divided by the scale."""
     scale = scenario.scale
     settings = {

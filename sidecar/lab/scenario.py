@@ -171,6 +171,9 @@ class Scenario:
     seed: int = 1
     scale: float = 1.0
     """Divides windows, penalties, pauses and Postfix's back-off times; never transaction or reaction time."""
+    hosts: int = 0
+    """Optional: so many hosts in networks of their own, which share their sub-queues through one Redis and the senders'
+    mail among them; 0: one host, without."""
     fault: tuple[Fault, ...] = ()
     main_cf: tuple[str, ...] = ()
     """Optional: "name = value" settings of main.cf, over those of the lab."""
