@@ -86,6 +86,8 @@ class Rule(NamedTuple):
     """Transports or domains that it is for; empty: all."""
     return_hours: float = 24.0
     """In how many hours an address that may come back gets all its mail again."""
+    requeue: bool = False
+    """What is queued for an address that leaves goes over another member of its pool."""
 
 
 class Told(NamedTuple):
@@ -384,3 +386,5 @@ def _check(rule: Rule) -> None:
         raise ValueError(f"{name}: to: missing; wanted the transport or pool:NAME that isolated mail goes over")
     if rule.do is not Do.ISOLATE and rule.to:
         raise ValueError(f"{name}: to: {rule.to}; wanted with do = isolate alone")
+    if rule.requeue and rule.do is not Do.LEAVE_POOL:
+        raise ValueError(f"{name}: requeue: true; wanted with do = leave-pool alone")

@@ -4,7 +4,7 @@ Joins policies/pools.py, warm_up.py, canary.py and reacting.py: each says why a 
 what becomes of mail is told back to them. Saying where a message would go changes nothing; what was answered counts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ from policies.commands import Attempt
 from policies.figures import Kind
 from policies.key import Key
 from policies.pools import PassedOver, Pool, Sticky, choose
-from policies.reacting import Do, Event, Reactions, Subject, Told
+from policies.reacting import Do, Event, Reaction, Reactions, Subject, Told, What
 from policies.routing import CompiledRoute, Mail, Route
 from policies.signs import Sign
 from policies.stored_address import hash_of
@@ -46,6 +46,19 @@ class _Draft:
     """In which arm of which canary it is."""
     spent: dict[str, Spent] = field(default_factory=dict)
     """Transports whose figure it was too much for."""
+
+
+class Away(NamedTuple):
+    """Queued mail of an address that has left its pools, or that may go over it again."""
+
+    transport: str
+    pool: str
+    """Which other members it is led to."""
+    provider: str
+    """"*": all of it."""
+    rule: str
+    over: bool
+    """It may go over the address again: what is not led away yet stays."""
 
 
 class InArm(NamedTuple):
@@ -94,6 +107,8 @@ class Steering:
         """To store since the last look; None for those whose canary is gone."""
         self.delivered: list[InArm] = []
         """To store since the last look: complaints are matched with them; and those complained of."""
+        self.away: list[Away] = []
+        """To be requeued, or no more, since the last look."""
         self.restarted: list[str] = []
         """Canaries that began anew, or are gone: what was delivered of them is to be forgotten."""
         self._draft = _Draft("")
@@ -355,6 +370,17 @@ class Steering:
             if reaction.object == transport and not reaction.undone_by and self.reactions.share(reaction, now=now) < 1.0
         ]
 
+    def _led_away(self, what: What, reaction: Reaction) -> Iterator[Away]:
+        """Say what becomes of the mail that is queued for an address, where its rule cares for that."""
+        rule = next((rule for rule in self.reactions.rules if rule.name == reaction.rule), None)
+        if rule is None or not rule.requeue or (what is not What.BEGAN and what not in _ENDS):
+            return
+        for pool in self._pools.values():
+            members = [member.transport for member in pool.members]
+            if reaction.object in members and len(members) > 1:
+                yield Away(reaction.object, pool.name, reaction.provider, rule.name, what in _ENDS)
+                return
+
     def _decide(self, trial: Trial, phase: Phase, why: str, *, by_whom: str, now: float) -> None:
         trial.phase, trial.why, trial.by_whom, trial.since = phase, why, by_whom, now
         self.changed_trials[trial.name] = trial
@@ -365,6 +391,10 @@ class Steering:
             about = f"{reaction.object} at {reaction.provider}"
             said: dict[str, Any] = {"line": reaction.evidence, "rule": f"react/{reaction.rule}", "by_whom": by_whom}
             self._tell(what, f"{about}: {why}", now=now, **said)
+            self.away += self._led_away(what, reaction)
+
+
+_ENDS: Final = frozenset({What.UNDONE, What.RETURNS, What.OVER})
 
 
 def _passed(pool: str, passed: Sequence[PassedOver]) -> str:

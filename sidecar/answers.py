@@ -20,12 +20,7 @@ from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
 from sidecar.pool_answers import PoolAnswers
 from sidecar.reload import Reload, ReloadError
-from sidecar.rerouting import REQUEUED, objection
-
-REQUEUE_RATE = 2.0
-"""Messages a second, where the request names no pace."""
-REQUEUE_FOR = 3600.0
-"""Seconds, where it names no end."""
+from sidecar.rerouting import REQUEUED, begin, objection
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -193,17 +188,14 @@ class Answers:
         refused = await asyncio.to_thread(objection, parts.instances, table, source, to, pools)
         if refused:
             raise ValueError(refused)
-        where = f'transport = "{source}"'
-        if request.get("where"):
-            where = f"{where} and ({request['where']})"
-        sub = self._engine.orders.requeue(
+        sub = begin(
+            self._engine,
             Requeueing(source, to),
-            where=where,
-            name=str(request.get("name", "")) or f"requeue-{source.lower()}",
-            rate=float(request.get("rate") or REQUEUE_RATE),
-            seconds=float(request.get("seconds") or REQUEUE_FOR),
+            where=str(request.get("where") or ""),
+            rate=float(request.get("rate") or 0.0),
+            seconds=float(request.get("seconds") or 0.0),
+            name=str(request.get("name") or ""),
             by_whom=str(request.get("who") or "control socket"),
-            now=time.time(),
         )
         self._wake()
         return {"subqueue": self._said(sub), "mode": str(parts.config.mode), "warnings": REQUEUED}

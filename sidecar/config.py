@@ -676,6 +676,8 @@ class ReactConfig:
     """Transports or sending domains that it is for; empty: all."""
     return_hours: float = 24.0
     """In how many hours an address that may come back gets all its mail again."""
+    requeue: bool = False
+    """What is queued for an address that leaves its pool goes over another member, paced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ from sidecar.policyd import serve
 from sidecar.queue_client import HelperUnavailable, QueueClient
 from sidecar.quota import QuotaBook, open_quotas, read_quotas
 from sidecar.reload import Reload, Source
-from sidecar.rerouting import Rerouting
+from sidecar.rerouting import Rerouting, lead_away
 from sidecar.routes import routes_of, routing_of
 from sidecar.rows import restore
 from sidecar.site import check_strategies, engine_settings, listeners, wiring
@@ -96,7 +96,7 @@ async def run(config: Config, source: Source) -> None:
         loops = (
             _read(parts, lag, wake.set),
             _act(parts, wake),
-            _commit(parts.ledger),
+            _commit(parts, wake.set),
             _reconcile(parts, wake.set),
             _heartbeat(config),
             *([_tell_far_host(config)] if mail_host.is_far(config) else []),
@@ -295,10 +295,13 @@ async def _act(parts: Parts, wake: asyncio.Event) -> None:
         wake.clear()
 
 
-async def _commit(ledger: Ledger) -> None:
+async def _commit(parts: Parts, wake: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(COMMIT_EVERY)
-        await ledger.commit()
+        await parts.ledger.commit()
+        if parts.steering is not None and parts.steering.away:
+            await lead_away(parts.engine, parts.steering, parts.instances, parts.config.postfix.transport_table)
+            wake()
 
 
 async def _reconcile(parts: Parts, wake: Callable[[], None]) -> None:

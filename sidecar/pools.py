@@ -73,6 +73,11 @@ def wanted(config: Config, instances: Sequence[Instance]) -> Wanted:
         tuple(_rule(rule, f"react[{i}]", pools) for i, rule in enumerate(config.react)),
         {},
     )
+    led = next((i for i, rule in enumerate(config.react) if rule.requeue), None)
+    if led is not None and not config.postfix.transport_table:
+        raise ConfigError(
+            f"react[{led}].requeue: found true, wanted with postfix.transport_table, which leads that mail"
+        )
     try:
         WarmUps(found.plans)
         Reactions(found.rules, _NoHolder())
@@ -146,7 +151,9 @@ def _rule(rule: ReactConfig, key: str, pools: Collection[str]) -> Rule:
     if rule.to:
         _leads_to(rule.to, f"{key}.to", pools)
     only = frozenset({*rule.only, *map(str.lower, rule.only)})  # transports are as they are, domains in small letters
-    return Rule(rule.name, rule.signal, rule.do, rule.to, frozenset(rule.providers), only, rule.return_hours)
+    return Rule(
+        rule.name, rule.signal, rule.do, rule.to, frozenset(rule.providers), only, rule.return_hours, rule.requeue
+    )
 
 
 def _leads_to(text: str, key: str, pools: Collection[str]) -> None:

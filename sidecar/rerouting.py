@@ -5,19 +5,29 @@ Knows what a requeue cannot do here, and says so before anything is touched.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from typing import Final
 
+from policies.by_hand import STREAM, Requeueing
 from policies.commands import Requeue
 from policies.engine import Engine
+from policies.key import EVERYWHERE, Key
+from policies.parked import OpenSubQueue
 from policies.redirects import MOST, can_lead
 from policies.routing import POOL
 from policies.steering import Steering
 from sidecar import hold_queue, postfix_configuration
-from sidecar.postfix import Instance
+from sidecar.postfix import Instance, PostfixError
 from sidecar.transport_table import TransportTable
 
+_LOG = logging.getLogger("sidecar.rerouting")
+
+RATE: Final = 2.0
+"""Messages a second, where nobody says another pace."""
+SECONDS: Final = 3600.0
+"""How long it goes on, where nobody says another time."""
 REQUEUED: Final = (
     "each message gets another queue id and one more Received: header; the audit of the old id says so",
     "address rewriting, aliases and header_checks are applied once more; the policy service and milters are not asked",
@@ -67,6 +77,49 @@ class Rerouting:
         """Go on with what the table says. Raises PostfixError."""
         if self.table is not None:
             self._engine.redirects.restore(await asyncio.to_thread(self.table.led), now=time.time())
+
+
+def begin(
+    engine: Engine, requeueing: Requeueing, *, where: str, rate: float, seconds: float, name: str, by_whom: str
+) -> OpenSubQueue:
+    """Have queued mail of a transport, for which `where` holds if there is one, requeued. Raises ValueError."""
+    condition = f'transport = "{requeueing.source}"'
+    return engine.orders.requeue(
+        requeueing,
+        where=f"{condition} and ({where})" if where else condition,
+        name=name or name_of(requeueing.source),
+        rate=rate or RATE,
+        seconds=seconds or SECONDS,
+        by_whom=by_whom,
+        now=time.time(),
+    )
+
+
+def name_of(transport: str, provider: str = "") -> str:
+    """Name the stream that mail of a transport is requeued in."""
+    return "-".join(filter(None, ("requeue", transport.lower(), provider)))
+
+
+async def lead_away(engine: Engine, steering: Steering, instances: Sequence[Instance], table: str) -> None:
+    """Do what rules want done about mail that is queued for an address that left its pools."""
+    away, steering.away = steering.away, []
+    for transport, pool, at, rule, over in away:
+        provider = "" if at == EVERYWHERE else at
+        name, by_whom = name_of(transport, provider), f"react/{rule}"
+        if over:
+            engine.orders.close(Key(STREAM, name, EVERYWHERE), by_whom=by_whom, now=time.time())
+            continue
+        try:
+            to = f"{POOL}{pool}"
+            refused = await asyncio.to_thread(objection, instances, table, transport, to, [pool])
+            if refused:
+                raise ValueError(refused)  # noqa: TRY301  # told below like any other
+            where = f'provider = "{provider}"' if provider else ""
+            begin(
+                engine, Requeueing(transport, to), where=where, rate=RATE, seconds=SECONDS, name=name, by_whom=by_whom
+            )
+        except (PostfixError, ValueError) as error:
+            _LOG.warning("%s: mail that is queued for %s stays as it is: %s", by_whom, transport, error)
 
 
 def objection(instances: Sequence[Instance], table: str, source: str, to: str, pools: Sequence[str]) -> str:

@@ -333,6 +333,12 @@ to = "lane-01"
 providers = ["google"]
 only = ["example.com"]
 return_hours = 48
+
+[[react]]
+name = "listed"
+signal = "listed"
+do = "leave-pool"
+requeue = true
 """
 
 

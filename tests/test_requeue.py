@@ -1,5 +1,6 @@
 """Requeueing by hand: queued mail of a transport is taken in anew, paced, once, and nothing is lost or doubled by it."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -10,11 +11,14 @@ from policies.figures import Kind
 from policies.key import Key
 from policies.messages import Place
 from policies.pools import Member, Pool, Sticky
-from policies.reacting import Signal
+from policies.reacting import Do, Reactions, Rule, Signal
 from policies.redirects import LIFETIME, Redirects, can_lead
 from policies.releasing import RESOLVED_FOR
 from policies.signs import Sign
-from tests.steering_world import BEGIN
+from policies.steering import Away
+from sidecar import pools, rerouting
+from sidecar.config import Config, ConfigError, ReactConfig
+from tests.steering_world import BEGIN, Hands
 from tests.steering_world import World as Steered
 from tests.world import World
 
@@ -193,3 +197,51 @@ def test_a_pool_gives_another_member_than_the_one_that_mail_leaves() -> None:
     listed = Sign(Signal.LISTED, Kind.ADDRESS, "192.0.2.2", "*", "listed by zen")
     at.steering.signs([listed], now=BEGIN)
     assert over("bulk", *ids) == {"ip-3"}
+
+
+LEAVES = Rule("listed", Signal.LISTED, Do.LEAVE_POOL, requeue=True)
+
+
+def test_a_rule_leads_away_what_is_queued_for_an_address_that_left_its_pool() -> None:
+    at = Steered(rules=(LEAVES,))
+    ip_1 = Sign(Signal.LISTED, Kind.ADDRESS, "192.0.2.1", "*", "listed by zen")
+    at.steering.signs([ip_1], now=BEGIN)
+    at.steering.signs([ip_1], now=BEGIN + 30)
+    assert at.steering.away == [Away("ip-1", "bulk", "*", "listed", over=False)], "once"
+    at.steering.signs([], now=BEGIN + 60)
+    assert at.steering.away[1:] == [Away("ip-1", "bulk", "*", "listed", over=True)]
+    at.steering.signs([Sign(Signal.LISTED, Kind.ADDRESS, "192.0.2.9", "*", "of no pool")], now=BEGIN + 90)
+    assert len(at.steering.away) == 2
+    assert not Steered(rules=(LEAVES._replace(requeue=False),)).steering.away
+
+
+@pytest.mark.parametrize(
+    ("at", "key", "where"),
+    [
+        ("*", "stream:requeue-ip-1@*", 'transport = "ip-1"'),
+        ("google", "stream:requeue-ip-1-google@*", 'transport = "ip-1" and (provider = "google")'),
+    ],
+)
+def test_core_opens_and_ends_what_a_rule_wants(at: str, key: str, where: str, caplog: pytest.LogCaptureFixture) -> None:
+    core, steering = World(lambda *_: None), Steered(rules=(LEAVES,)).steering
+    steering.away = [Away("ip-1", "bulk", at, "listed", over=False)]
+    asyncio.run(rerouting.lead_away(core.engine, steering, (), "lmdb:/x"))
+    (sub,) = core.engine.subqueues.all()
+    assert (str(sub.key), sub.line, sub.requeueing) == (key, where, Requeueing("ip-1", "pool:bulk"))
+    assert core.engine.telling.changes[-1].by_whom == "react/listed"
+    steering.away = [Away("ip-1", "bulk", at, "listed", over=True)]
+    asyncio.run(rerouting.lead_away(core.engine, steering, (), "lmdb:/x"))
+    core.run(5)
+    assert core.engine.subqueues.all() == []
+    steering.away = [Away("ip-1", "bulk", at, "listed", over=False)]
+    asyncio.run(rerouting.lead_away(core.engine, steering, (), ""))
+    assert core.engine.subqueues.all() == []
+    assert "stays as it is: to: postfix.transport_table is not set" in caplog.text
+
+
+def test_such_a_rule_wants_the_table() -> None:
+    react = (ReactConfig("listed", Signal.LISTED, Do.LEAVE_POOL, requeue=True),)
+    with pytest.raises(ConfigError, match=r"react\[0\].requeue: found true, wanted with postfix.transport_table"):
+        pools.wanted(Config(react=react), [])
+    with pytest.raises(ValueError, match="react x: requeue: true; wanted with do = leave-pool alone"):
+        Reactions((Rule("x", Signal.COMPLAINTS, Do.PAUSE, requeue=True),), Hands())
