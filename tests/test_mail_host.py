@@ -6,13 +6,11 @@ import json
 import os
 import shutil
 import signal
-import smtplib
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +19,9 @@ import pytest
 from sidecar import mail_host
 from sidecar.config import Config, ConfigError, LogConfig, Mode, PostfixConfig, Route, StoreConfig
 from sidecar.control import CoreUnreachable, ask_core
-from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.postfix import PostfixError
 from sidecar.queue_gate import QueueGate
+from tests.mail_host_world import MailHost, mail_host_of, running, submit, until
 from tests.redis_world import free_port
 from tests.test_queue_helper import Exchanger
 
@@ -32,24 +30,6 @@ pytestmark = pytest.mark.postfix
 ROOT = Path(__file__).parents[1]
 KEY = "sender-domain:snd.example@google"
 NAMES = ("mx1", "mx2")
-
-
-class MailHost(NamedTuple):
-    """A host with mail: its Postfix, its queue helper, and what the key of the other core may run on it."""
-
-    name: str
-    directory: Path
-    mail: PrivatePostfix
-
-    @property
-    def config(self) -> Path:
-        return self.directory / "sidecar.toml"
-
-    def on_hold(self) -> int:
-        return sum(each.queue_name == "hold" for each in self.mail.postqueue())
-
-    def deferred(self) -> int:
-        return sum(each.queue_name == "deferred" for each in self.mail.postqueue())
 
 
 class World(NamedTuple):
@@ -92,19 +72,6 @@ class Core:
 
     def do(self, what: str, **more: Any) -> None:
         ask_core(self.directory / "control", {"command": "subqueue", "do": what, "key": KEY, "who": "test", **more})
-
-
-@contextlib.contextmanager
-def running(config: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    with (config.parent / "said").open("ab") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", "--config", str(config), *words], stderr=said, cwd=ROOT
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 class Sshd:
@@ -152,13 +119,6 @@ def key(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
 
 
-def until(condition: Callable[[], bool], *, within: float = 30) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
     """One that user postfix may enter, which pytest's own is not."""
@@ -184,22 +144,6 @@ def world(directory: Path) -> Iterator[World]:
         stack.callback(collector.join)
         stack.callback(stop.set)
         yield World(directory, hosts, log)
-
-
-@contextlib.contextmanager
-def mail_host_of(directory: Path, port: int) -> Iterator[MailHost]:
-    directory.mkdir()
-    mail = PrivatePostfix(
-        directory / "postfix",
-        main_cf={"default_transport": f"smtp:[127.0.0.1]:{port}", "enable_long_queue_ids": "yes"},
-    )
-    host = MailHost(directory.name, directory, mail)
-    host.config.write_text(
-        f'runtime_directory = "{directory}"\n[store]\npath = "{directory}"\n'
-        f'[postfix]\nconfig_directory = "{mail.config_directory}"\n'
-    )
-    with mail, running(host.config, "queue-helper"):
-        yield host
 
 
 def collect(hosts: tuple[MailHost, ...], log: Path, stop: threading.Event) -> None:
@@ -233,12 +177,6 @@ def links(world: World) -> Iterator[dict[str, Sshd]]:
         shutil.rmtree(each.directory)
     for name in ("key", "key.pub"):
         (world.directory / name).unlink()
-
-
-def submit(host: MailHost, count: int) -> None:
-    with smtplib.SMTP("127.0.0.1", host.mail.port, timeout=20) as session:
-        for number in range(count):
-            session.sendmail("news@snd.example", [f"later@{'gmail.com'}"], f"Subject: {number}\r\n\r\nx\r\n")
 
 
 def test_each_host_s_mail_is_held_and_let_go_on_that_host(world: World, links: dict[str, Sshd]) -> None:
