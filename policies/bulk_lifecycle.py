@@ -7,7 +7,7 @@ line comes later than the window allows; facts that speak of no message are not 
 
 import heapq
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -48,8 +48,6 @@ _REQUEUE: Final = 120.0
 """pickup(8) wakes up every minute."""
 _NAMED: Final = 3
 """Messages that have named the same next queue id before the latest one that did."""
-_REFUSED: Final = ("reject: ", "warn: ", "info: ")
-"""How lines of smtpd begin that, without a queue id, are of no message."""
 _LONGEST: Final = 64
 """Characters of a queue id."""
 
@@ -77,6 +75,8 @@ class BulkLifecycle:
         self._since = 0
         self._swept_every = min(_SWEEP, most // 8 + 1)
         self._number = 0
+        self.refusals: Counter[str] = Counter()
+        """Lines that refuse what never became a message, by the reply's code."""
         self.late = 0
         """Lines of messages that were already through: copies, or later than the window allows."""
 
@@ -168,8 +168,6 @@ class BulkLifecycle:
                 if text[mark : min(mark + 3, stop)] not in source.plain and not source.reads_all:
                     continue
                 kind = SELDOM
-            elif kind == SELDOM and lead == "NOQUEUE" and text.startswith(_REFUSED, colon + 2, stop):
-                continue
             time = start - offset
             if cut > ISO:
                 time += int(text[at + ISO + 1 : at + cut]) / parts
@@ -237,6 +235,8 @@ class BulkLifecycle:
             self._left(source, fact.record.time, fact.record.text)
         elif fact.queue_id:
             self._add(source, fact)
+        elif isinstance(fact, Rejected) and fact.action == "reject":
+            self.refusals[fact.code] += 1
 
     def _add(self, source: Source, fact: Fact) -> None:
         place, time, queue_id = source.place, fact.record.time, fact.queue_id

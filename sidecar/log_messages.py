@@ -21,42 +21,55 @@ class Sums(NamedTuple):
     """By their end."""
     recipients: Counter[str]
     """By the status of the last attempt."""
+    refused: Counter[str]
+    """Lines that refused what never became a message, by the reply's code."""
 
     def as_json(self) -> dict[str, Any]:
-        return {"messages": dict(self.messages), "recipients": dict(self.recipients)}
+        return {"messages": dict(self.messages), "recipients": dict(self.recipients), "refused": dict(self.refused)}
 
 
-def messages(some: Sequence[Part]) -> Iterator[list[MessageRecord]]:
-    """All messages of these files, one after the other: what begins in one goes on in the next. Raises ParseError."""
-    lifecycle: BulkLifecycle | None = None
-    with seldom_collected():
-        for part in some:
-            reader = part.reader(only=WANTED)
-            if lifecycle is None:
-                lifecycle = BulkLifecycle(reader)
-            else:
-                lifecycle.go_on(reader)
-            for block in part.blocks():
-                lifecycle.read(block)
+class MessageLog:
+    """All messages of these files, one after the other: what begins in one goes on in the next."""
+
+    def __init__(self, some: Sequence[Part]) -> None:
+        self._some = some
+        self.refusals: Counter[str] = Counter()
+        """Once all is read: see `BulkLifecycle.refusals`."""
+
+    def messages(self) -> Iterator[list[MessageRecord]]:
+        """A few at a time, in the order of their ends. Raises ParseError."""
+        lifecycle: BulkLifecycle | None = None
+        with seldom_collected():
+            for part in self._some:
+                reader = part.reader(only=WANTED)
+                if lifecycle is None:
+                    lifecycle = BulkLifecycle(reader)
+                else:
+                    lifecycle.go_on(reader)
+                for block in part.blocks():
+                    lifecycle.read(block)
+                    yield lifecycle.finished()
+            if lifecycle is not None:
+                lifecycle.rest()
                 yield lifecycle.finished()
-        if lifecycle is not None:
-            lifecycle.rest()
-            yield lifecycle.finished()
+                self.refusals = lifecycle.refusals
 
 
 def write_messages(
     paths: Sequence[Path], *, zone: tzinfo, year: int | None, syslog_names: Sequence[str], out: TextIO
 ) -> None:
     """A line of JSON for each message, in the order of their ends. Raises ParseError."""
-    some = parts(paths, zone=zone, year=year, syslog_names=syslog_names)
-    for few in messages(some):
+    log = MessageLog(parts(paths, zone=zone, year=year, syslog_names=syslog_names))
+    for few in log.messages():
         out.writelines(f"{json.dumps(message_json(message, zone))}\n" for message in few)
 
 
 def sum_messages(paths: Sequence[Path], *, zone: tzinfo, year: int | None, syslog_names: Sequence[str]) -> Sums:
     """The same, counted. Raises ParseError."""
-    sums = Sums(Counter(), Counter())
-    for few in messages(parts(paths, zone=zone, year=year, syslog_names=syslog_names)):
-        sums.messages.update([message.end.value for message in few])
-        sums.recipients.update([one.status for message in few for one in message.recipients])
-    return sums
+    ends: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
+    log = MessageLog(parts(paths, zone=zone, year=year, syslog_names=syslog_names))
+    for few in log.messages():
+        ends.update([message.end.value for message in few])
+        statuses.update([one.status for message in few for one in message.recipients])
+    return Sums(ends, statuses, log.refusals)

@@ -158,6 +158,7 @@ def _messages(
     sums = sum_messages(files, zone=zone, year=year, syslog_names=syslog_names)
     rows = [(count, f"messages {end}") for end, count in sums.messages.most_common()]
     rows += [(count, f"recipients {status}") for status, count in sums.recipients.most_common()]
+    rows += [(count, f"refused with {code}") for code, count in sums.refused.most_common()]
     click.echo(json.dumps(sums.as_json()) if as_json else "\n".join(f"{count:>10}  {what}" for count, what in rows))
 
 

@@ -3,12 +3,15 @@
 import gzip
 import json
 from collections import Counter
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from parsers.log import LogReader
+from parsers.postfix.facts import Rejected
 from policies.lifecycle import Lifecycle
 from policies.message_json import message_json
 from sidecar.cli import sidecar
@@ -39,12 +42,22 @@ def test_messages_over_rotated_files(cut: int, tmp_path: Path) -> None:
 
 def test_sums_of_messages(tmp_path: Path) -> None:
     log = tmp_path / "mail.log"
-    log.write_text("".join(f"{line}\n" for line in EVERYTHING))
+    refused = "NOQUEUE: reject: RCPT from a.example[192.0.2.1]: 554 5.7.1 <b@b.example>: Relay access denied; from=<> to=<b@b.example>"
+    refusing = f"2025-06-01T12:00:00+00:00 mx1 postfix/smtpd[7]: {refused} proto=ESMTP helo=<a.example>"
+    log.write_text("".join(f"{line}\n" for line in [refusing, refusing, *EVERYTHING]))
+    facts = LogReader(zone=UTC).block_facts(log.read_bytes())
+    codes = Counter(fact.code for fact in facts if isinstance(fact, Rejected) and not fact.queue_id)
+    assert codes["554"] > 2
     ends = Counter(message["end"] for message in WANTED)
     statuses = Counter(one["status"] for message in WANTED for one in message["recipients"])
-    assert json.loads(said("--messages", "--stats", "--json", log)) == {"messages": ends, "recipients": statuses}
+    assert json.loads(said("--messages", "--stats", "--json", log)) == {
+        "messages": ends,
+        "recipients": statuses,
+        "refused": codes,
+    }
     table = {tuple(line.split()) for line in said("--messages", "--stats", log).splitlines()}
     assert (str(ends["removed"]), "messages", "removed") in table
+    assert (str(codes["554"]), "refused", "with", "554") in table
     assert (str(statuses["sent"]), "recipients", "sent") in table
 
 
