@@ -10,7 +10,7 @@ from operator import itemgetter
 from sys import intern
 from typing import Any, Final
 
-from parsers.postfix.agents import read_delays, read_outcome, read_reason, read_relay, read_seconds
+from parsers.postfix.delivery import read_delays, read_outcome, read_reason, read_relay, read_seconds
 from parsers.postfix.facts import (
     ClientDisconnected,
     DeliveryAttempt,

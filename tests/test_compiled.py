@@ -22,7 +22,7 @@ def said(arguments: list[str], *, first: str = "", given: bytes | None = None) -
     return done.stdout
 
 
-@pytest.mark.parametrize("command", ["parse", "parse --stats --json", "explain", "replay --json"])
+@pytest.mark.parametrize("command", ["parse", "parse --stats --json", "parse --messages", "explain", "replay --json"])
 def test_a_log_means_the_same(command: str, tmp_path: Path) -> None:
     log = tmp_path / "maillog"
     log.write_bytes(b"\n".join(log_lines()) + b"\n")

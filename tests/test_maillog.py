@@ -105,6 +105,7 @@ def first_shape(one: Grammar, line: LogRecord) -> Shape | None:
         lead, _, rest = line.text.partition(": ")
         lead, rest = ("", line.text) if shape.lead is Lead.NOTHING else (lead, rest)
         if fact and shape.fact and (match := shape.match(rest)) and shape.fact(line, lead, match) == fact:
+            assert shape.made in {None, type(fact)}
             return shape
     return None
 

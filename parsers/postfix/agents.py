@@ -5,9 +5,9 @@ is read from the left, field by field, and what follows `status=S (` is never se
 """
 
 import re
-from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
+from parsers.postfix.delivery import delivery, read_outcome, read_reason, read_relay
 from parsers.postfix.facts import ConnectionFailed, Delays, DeliveryAttempt, HeaderLogged, RemoteReply
 from parsers.postfix.grammar import Grammar, plain, queued
 from parsers.postfix.notes import ABOUT_PEER, ANY_DAEMON, note, notes, queued_notes
@@ -15,84 +15,6 @@ from parsers.postfix.tls import CLIENT_TLS
 from parsers.postfix.tokens import ADDRESS, BARE_ADDRESS, NUMBER, PEER, number
 from parsers.record import LogRecord
 from parsers.smtp import read_reply
-
-_make: Final = tuple.__new__
-"""Makes the hottest facts in half the time that their constructors take."""
-
-
-class Relay(NamedTuple):
-    """`relay=` and `conn_use=`, as in `DeliveryAttempt`."""
-
-    host: str
-    address: str
-    port: int | None
-    conn_use: int | None
-
-
-class Outcome(NamedTuple):
-    """`dsn=` and `status=`."""
-
-    dsn: str
-    status: str
-
-
-_RELAY: Final = re.compile(r"([^\[,]*+)(?:\[([^\]]*+)\](?::(\d{1,5}))?)?(?:, conn_use=(\d{1,9}))?", re.ASCII)
-_OUTCOME: Final = re.compile(r"(\d\.\d{1,3}\.\d{1,3}), status=([^\s(]++)", re.ASCII)
-_IN_REPLY: Final = re.compile(r".*\(in reply to [^()]* command\)", re.ASCII)
-
-
-@lru_cache(maxsize=8192)
-def read_relay(text: str) -> Relay | None:
-    """`relay=` with `conn_use=`; the same few come again and again."""
-    match = _RELAY.fullmatch(text)
-    if match is None:
-        return None
-    host, address, port, conn_use = match.groups()
-    return Relay(host, address or "", number(port), number(conn_use))
-
-
-@lru_cache(maxsize=1024)
-def read_outcome(text: str) -> Outcome | None:
-    """`dsn=` and `status=`."""
-    match = _OUTCOME.fullmatch(text)
-    return Outcome(match[1], match[2]) if match else None
-
-
-@lru_cache(maxsize=8192)
-def read_seconds(text: str) -> float | None:
-    """`delay=`: mostly two digits as well."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-@lru_cache(maxsize=8192)
-def read_delays(text: str) -> Delays | None:
-    """`delays=`: of two digits each, so that half of them and more come again."""
-    try:
-        a, b, c, d = text.split("/")
-        return Delays(float(a), float(b), float(c), float(d))
-    except ValueError:
-        return None
-
-
-def delivery(record: LogRecord, queue_id: str, match: re.Match[str]) -> DeliveryAttempt | None:
-    """The common form: known keys in the known order."""
-    recipient, orig_to, relay_text, delay, delays_text, tls, outcome_text, rest = match.groups()
-    relay = read_relay(relay_text)
-    outcome = read_outcome(outcome_text)
-    delays = read_delays(delays_text)
-    if relay is None or outcome is None or delays is None:
-        return None
-    reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else read_reason(rest, len(record.text))
-    seconds = read_seconds(delay)
-    if seconds is None:
-        return None
-    return _make(
-        DeliveryAttempt,
-        (record, queue_id, recipient, orig_to or "", *relay, seconds, delays, tls or "", *outcome, reason, ()),
-    )
 
 
 def delivery_other_keys(record: LogRecord, queue_id: str, match: re.Match[str]) -> DeliveryAttempt | None:
@@ -146,18 +68,6 @@ def _from_pairs(
     )
 
 
-_CUT: Final = 900
-"""No syslog daemon cuts a shorter text; Postfix itself cuts at 2000 bytes."""
-
-
-def read_reason(rest: str, length: int) -> str:
-    """What stands between the parentheses; the last one may be missing where the line, of this length, was cut."""
-    if length < _CUT and rest.endswith(") "):
-        rest = rest.rstrip(" ")  # what has passed through some other program
-    whole = rest.endswith(")") and not (length >= _CUT and rest.endswith(" command)") and _IN_REPLY.fullmatch(rest))
-    return rest[:-1] if whole else rest
-
-
 _PAIRS: Final = r"(?P<relay>[^,]*+)(?P<pairs>(?>(?:, (?!dsn=)[\w-]++=[^,]*+)*))"
 _END: Final = r", dsn=(?P<outcome>[\d.]++, status=[^\s(]++) \((?P<rest>.*)"
 
@@ -169,6 +79,7 @@ DELIVERY: Final = (
         rf"({ADDRESS})>(?:, orig_to=<({ADDRESS})>)?, relay=([^,]*+(?:, conn_use=\d++)?), delay=(-?[\d.]++)"
         rf", delays=([\d./]++)(?:, tls=([^,]*+))?{_END}",
         delivery,
+        DeliveryAttempt,
     ),
     queued(
         "delivery-other-keys",

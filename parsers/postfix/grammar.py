@@ -50,6 +50,8 @@ class Shape(NamedTuple):
     fact: MakeFact | None
     whole: bool = True
     """Whether the expression is of the whole text, else of its start."""
+    made: type[Fact] | None = None
+    """What the function makes, where it is compiled: then it does not tell its types."""
 
     @property
     def match(self) -> Match:
@@ -71,9 +73,9 @@ def _shape(lead: Lead, name: str, start: str, rest: str, fact: MakeFact) -> Shap
     return Shape(name, lead, start, re.escape(start) + rest, fact)
 
 
-def queued(name: str, start: str, rest: str, fact: MakeFact) -> Shape:
-    """A shape `QUEUE_ID: start rest`, where the id may be NOQUEUE."""
-    return _shape(Lead.QUEUE_ID, name, start, rest, fact)
+def queued(name: str, start: str, rest: str, fact: MakeFact, made: type[Fact] | None = None) -> Shape:
+    """A shape `QUEUE_ID: start rest`, where the id may be NOQUEUE. `made`: as in Shape."""
+    return _shape(Lead.QUEUE_ID, name, start, rest, fact)._replace(made=made)
 
 
 def plain(name: str, start: str, rest: str, fact: MakeFact) -> Shape:
@@ -170,6 +172,8 @@ def _first(choice: Choice, record: LogRecord, lead: str, text: str) -> Fact | No
 
 def _makes(shape: Shape) -> set[type[Fact]]:
     """The types of the facts that a shape can give, as its function declares them."""
+    if shape.made is not None:
+        return {shape.made}
     assert shape.fact is not None
     declared = typing.get_type_hints(shape.fact)["return"]
     return set(typing.get_args(declared) or (declared,))
