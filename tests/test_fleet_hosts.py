@@ -73,6 +73,19 @@ def test_five_hosts_drain_as_one_does_and_keep_to_one_budget() -> None:
     assert (fleet.deferrals - first) / 1500 <= 0.1
 
 
+def test_a_pause_that_the_fleet_heard_of_late_is_no_probe_that_failed() -> None:
+    fleet, limit = burst(2, 100)
+    fleet.store.answers = False
+    fleet.run(5)
+    fleet.store.answers = True
+    fleet.run(20)
+    tried, subs = len(limit.tried), [world.engine.subqueues.get(BURST) for world in fleet.worlds]
+    while len(limit.tried) == tried:
+        fleet.run(0.5)
+    assert [sub.machine.snapshot()["longest_failed"] for sub in subs if sub is not None] == [0.0, 0.0]
+    drained(fleet, 200, within=7_200)
+
+
 def test_a_host_that_sends_nothing_yet_holds_what_another_was_refused() -> None:
     limit = Limit()
     fleet = Fleet(2, limit)

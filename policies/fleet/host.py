@@ -20,6 +20,8 @@ from policies.subqueues import DOMAIN_TYPES
 RECONCILED = 30.0
 """Seconds after which a book is looked at in which nothing is wanted: what was pushed may have been lost."""
 ENGINE = "engine"
+_ALMOST = 0.5
+"""Seconds by which a pause here and the fleet's may end apart."""
 _LEAST = 1.0
 """Messages/s that a fleet begins with where no pace is known."""
 _MOST_AT_ONCE = 10_000
@@ -288,7 +290,7 @@ class Host:
         """Have our sub-queue stand where the fleet's stands, unless we have something to say first."""
         row = part.replica.row
         sub = self._engine.subqueues.get(row.key)
-        if not part.shared or not part.is_settled() or self._agrees(sub, part):
+        if not part.shared or not part.is_settled() or self._agrees(sub, part, now=now):
             return
         self._following = row.key
         try:
@@ -296,17 +298,18 @@ class Host:
         finally:
             self._following = None
 
-    def _agrees(self, sub: OpenSubQueue | None, part: Part) -> bool:
+    def _agrees(self, sub: OpenSubQueue | None, part: Part, *, now: float) -> bool:
         row = part.replica.row
         if sub is None:
             return row.state is State.CLOSED
         machine = sub.machine
         if not isinstance(machine, SubQueue) or machine.fleet is not part:  # has become this host's alone
             return True
-        over = self.steady() >= part.replica.pause_ends
+        left = part.replica.pause_ends - self.steady()
         match row.state:
-            case State.PAUSED:
-                return machine.state is State.PAUSED or (over and machine.state is State.PROBING)
+            case State.PAUSED:  # the fleet's is a little longer where it heard of ours late: no probe failed by that
+                long_enough = machine.state is State.PAUSED and machine.pause_ends >= now + left - _ALMOST
+                return long_enough or (left <= _ALMOST and machine.state is State.PROBING)
             case State.PROBING:
                 return machine.state is not State.PAUSED
             case State.RAMPING:
