@@ -335,7 +335,7 @@ class BulkLifecycle:
     def _has_left(self, message: MessageLines, source: Source, begun: float) -> None:
         """Its first line, or the refusal of a recipient, was overtaken by the end of its session."""
         for time, text in source.left:
-            if time >= begun:
+            if begun <= time <= begun + self._window:
                 self._was_left(message, source, time, text)
 
     def _was_left(self, message: MessageLines, source: Source, time: float, text: str) -> None:

@@ -1,6 +1,7 @@
 """A whole log's messages read in bulk are those of the lifecycle, line by line: on its cases, shuffled, doubled, damaged."""
 
 import random
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -77,6 +78,15 @@ def test_bulk_of_every_line_twice() -> None:
 
 def test_bulk_of_the_whole_log_twice() -> None:
     expect_same(encoded([*EVERYTHING, *EVERYTHING]))
+
+
+def test_bulk_of_a_clock_that_was_set_back() -> None:
+    """What processes had said before is of no session that begins now."""
+    log = StringIO()
+    write_log(log, 8_000)
+    busy = log.getvalue().splitlines()
+    earlier = [re.sub(r"\b(?:4(?=\w{10}z\w{3}\b)|[0-9A-F](?=[0-9A-F]{10}\b))", "Z", line) for line in busy[:4_000]]
+    expect_same(encoded([*busy[4_000:], *(line.replace(" 12:", " 10:") for line in earlier)]), 500)
 
 
 @pytest.mark.parametrize("style", Style)
