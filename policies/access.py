@@ -187,6 +187,8 @@ class Wiring(NamedTuple):
     tables: bool = False
     """Tables that we do not look into (transport_maps, virtual_mailbox_domains = hash:...) say of some domains where
     their mail goes: no route is answered then that does not say whom it leads to."""
+    own_tables: bool = False
+    """Some of its own domains stand in tables, which are asked in the background."""
 
 
 class Decision(NamedTuple):

@@ -75,7 +75,11 @@ class Admission:
             return None
         if self._wants_dns:
             self._provider_of(domain)  # a domain that nobody knows is looked up in the background
-        return self.hygiene.look(request, now=now)
+        found = self.hygiene.look(request, now=now)
+        if found is not None and ours.own_tables:
+            strangers = self.hygiene.strangers
+            return found if strangers.is_stranger(postfix_instance, domain, now=now) else None
+        return found
 
 
 def _first(found: Found | None, limited: Limited | None) -> Decision | None:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from parsers.address import domain_of
 from parsers.policy_protocol import Action, Info, PolicyRequest, Reject, RejectUnverified
+from policies.strangers import Strangers
 
 MAX_DOMAINS: Final = 100_000
 CONFIRM_WITHIN: Final = 86_400.0
@@ -143,6 +144,7 @@ class Hygiene:
         `verify`: recipient domains for which smtpd is told to verify the address itself.
         """
         self.no_hosts = NoHosts()
+        self.strangers = Strangers()
         self._levels = levels
         self._lists = lists
         self._by_tenant = dict(by_tenant)

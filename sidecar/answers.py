@@ -182,6 +182,8 @@ class Answers:
     async def requeue(self, request: Request) -> Answer:
         """Have queued mail of a transport requeued, paced, so that it goes another way."""
         parts, steering = self._parts, self._parts.steering
+        if parts.config.postfix.reach:
+            raise ValueError("this core watches another host's Postfix; mail is requeued by a core on that host")
         source, to = to_provider("any", str(request.get("transport", ""))).transport, str(request.get("to", ""))
         pools = sorted(steering.pools) if steering is not None else []
         table = parts.config.postfix.transport_table

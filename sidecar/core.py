@@ -30,7 +30,7 @@ from policies.engine import Engine
 from policies.listing import Listing, Queued
 from policies.sent_as import HOUR, KEPT
 from policies.watching import Watching
-from sidecar import mail_host, own_log, pools, postfix, rules
+from sidecar import mail_host, own_log, own_tables, pools, postfix, rules
 from sidecar.answers import Answers
 from sidecar.config import DEFAULT_PATH, NOWHERE, Config, Mode, StoreConfig
 from sidecar.control import serve_control
@@ -104,6 +104,11 @@ async def run(config: Config, source: Source) -> None:
             _tell_answers(parts),
             *([_keep_table(parts)] if config.postfix.transport_table else []),
             *([parts.suppression.run()] if parts.suppression else []),
+            *(
+                [own_tables.keep_up(parts.hygiene.strangers, parts.instances)]
+                if parts.hygiene and _in_tables(parts)
+                else []
+            ),
             *([parts.quotas.run()] if parts.quotas else []),
             *([joining.keep_up(parts.fleet, wake.set)] if parts.fleet else []),
             *([parts.shared_suppressions.run()] if parts.shared_suppressions else []),
@@ -114,6 +119,12 @@ async def run(config: Config, source: Source) -> None:
             notify("STOPPING=1")
             control.close()
             config.control_socket.unlink(missing_ok=True)
+
+
+def _in_tables(parts: Parts) -> bool:
+    """Whether an instance knows own domains by a table."""
+    wired = (parts.access.wiring(instance.syslog_name) for instance in parts.instances)
+    return any(each.own_tables for each in wired if each is not None)
 
 
 def spare_the_collector() -> None:

@@ -97,6 +97,7 @@ def wiring_of(site: postfix_configuration.Configuration, own_table: str = "") ->
         own_domains=_own_domains(values),
         lanes=lanes(site) if allowed else (),
         tables=bool(domain_tables(values, own_table)),
+        own_tables=bool(own_tables(values)),
     )
 
 
@@ -116,6 +117,11 @@ def domain_tables(values: Mapping[str, str], own_table: str = "") -> list[str]:
     """Name the parameters whose tables say where mail of domains goes; our policy answers know nothing of them."""
     words = {name: _words(values.get(name, "")) for name in (*OWN_DOMAINS, "transport_maps")}
     return [name for name, found in words.items() if any(_is_table(word) for word in found if word != own_table)]
+
+
+def own_tables(values: Mapping[str, str]) -> list[str]:
+    """List the tables and files that name own domains, as they are written."""
+    return [word for name in OWN_DOMAINS for word in _words(values.get(name, "")) if _is_table(word)]
 
 
 def _own_domains(values: Mapping[str, str]) -> frozenset[str]:

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parsers.policy_protocol import DUNNO, Info, Reject, RejectUnverified, encode, value_of
+from policies.access import Wiring
 from policies.audit import Acted
 from policies.hygiene import CONFIRM_WITHIN, SAID, Check, Hygiene, Level, Levels, NoHost, NoHosts, is_possible
+from policies.strangers import HOLDS, Wanted
 from sidecar.config import ConfigError, HygieneConfig, HygieneScopeConfig
 from sidecar.hygiene import open_hygiene, packaged
 from tests.quota_world import NOW, access, quota, request
@@ -280,3 +282,26 @@ def test_what_cannot_be_used_is_refused(settings: dict[str, object], says: str, 
     with pytest.raises(ConfigError) as refused:
         open_hygiene(HygieneConfig(**given), file=Path("x.toml"))  # type: ignore[arg-type]  # rows of settings
     assert says in str(refused.value)
+
+
+def test_a_domain_is_judged_when_the_tables_of_own_domains_do_not_name_it() -> None:
+    made = hygiene()
+    found, _ = access(
+        hygiene=made, wiring={"postfix": Wiring(True, frozenset(), own_tables=True)}
+    )  # as a NamedTuple is made
+    asked = request(recipient="info@a.example")
+    assert found.decide(asked, "postfix", now=NOW).action == DUNNO, "not known yet"
+    assert found.decide(asked._replace(instance="2"), "postfix", now=NOW).action == DUNNO
+    assert made.strangers.take() == [Wanted("postfix", "a.example")]
+    made.strangers.learn(Wanted("postfix", "a.example"), stranger=True, now=NOW)
+    assert found.decide(asked._replace(instance="3"), "postfix", now=NOW).rule == "hygiene/role"
+    late = NOW + HOLDS + 1
+    assert found.decide(asked._replace(instance="4"), "postfix", now=late).rule == "hygiene/role", "looked for anew"
+    assert made.strangers.take() == [Wanted("postfix", "a.example")]
+    made.strangers.learn(Wanted("postfix", "a.example"), stranger=False, now=late)
+    assert found.decide(asked._replace(instance="5"), "postfix", now=late).action == DUNNO
+    made.strangers.learn(Wanted("postfix", "a.example"), stranger=None, now=late)
+    assert found.decide(asked._replace(instance="6"), "postfix", now=late).action == DUNNO
+    for i in range(2_000):
+        made.strangers.is_stranger("postfix", f"d{i}.example", now=late)
+    assert len(made.strangers.take()) == 1_000
