@@ -57,9 +57,16 @@ class Bucket:
         back = count - max(0.0, now - since) * self.rate
         self.taken = max(0.0, self.taken - max(0.0, back))
 
+    def resize(self, quota: Quota, *, now: float) -> None:
+        """Go by another part of the same quota from now on; what is in use stays."""
+        self.drain(now)
+        self.quota = quota
+        self.rate = quota.rate
+        self.easy = -1.0 if self.stage else quota.easy
+
     def wait(self, level: float) -> float:
         """Seconds until there is room for one more."""
-        return max(0.0, (level + 1.0 - self.quota.burst) / self.rate)
+        return max(0.0, (level + 1.0 - self.quota.capacity) / self.rate)
 
     def charge(self) -> Limited | None:
         """Take one for a message that has not ended, after `drain`; gives what is to be said of it."""
@@ -67,7 +74,7 @@ class Bucket:
         self.unsettled += 1
         if self.taken >= self.quota.warn_at:
             return self._say_once(_WARNED)
-        if self.stage and self.taken < self.quota.burst * (self.quota.warn or 1.0) / 2:
+        if self.stage and self.taken < self.quota.capacity * (self.quota.warn or 1.0) / 2:
             self._at_stage(_BELOW)
         return None
 

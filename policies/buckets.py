@@ -5,6 +5,7 @@ Knows when a recipient is charged and what is given back. Nothing is ever waited
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv6Network
 from operator import attrgetter
@@ -31,6 +32,9 @@ def client_network(address: str) -> str:
     except ValueError:
         return address
 
+
+_LEAST_PART: Final = 1e-6
+"""A bucket of nothing would never have room again, and of that no time can be told."""
 
 Message: TypeAlias = tuple[str, str]
 """(Postfix instance, `instance` of the policy protocol)."""
@@ -74,6 +78,8 @@ class Quotas:
         self._settled: list[Buckets] = []
         self._changed: dict[Bucket, None] = {}
         self._dropped: dict[tuple[str, str], None] = {}
+        self.pressed: dict[Bucket, None] = {}
+        """Those of fleet quotas that may need a larger part, since somebody looked."""
         self.beyond = dict.fromkeys(self.quotas, 0)
         """Recipients, by quota, that it had no room for, since the start; deferred or only said."""
 
@@ -166,6 +172,8 @@ class Quotas:
         for bucket in self._buckets_of(request, opened, now):
             bucket.drain(now)
             level = bucket.taken
+            if bucket.quota.fleet:
+                self.pressed[bucket] = None
             if level <= bucket.quota.full:
                 charge.append(bucket)
             elif not bucket.quota.defers:
@@ -226,7 +234,7 @@ class Quotas:
             if by_message and bucket in charged:
                 continue
             bucket.drain(now)
-            room = max(0.0, bucket.quota.burst - bucket.taken)
+            room = max(0.0, bucket.quota.capacity - bucket.taken)
             bucket.taken += min(1 if by_message else count, room)
             self._changed[bucket] = None
 
@@ -326,6 +334,32 @@ class Quotas:
         group.buckets[key] = tuple(fresh if each is bucket else each for each in buckets)
         self._changed[fresh] = None
         return bucket.level_at(now)
+
+    # A fleet's.
+
+    def take_part(self, part: float, *, now: float) -> None:
+        """Have each bucket of fleet quotas be that part of the whole, but those that `resize` gave another one."""
+        part = max(part, _LEAST_PART)
+        for group in dict.fromkeys(self._group_of.values()):
+            before = group.quotas
+            group.quotas = tuple(replace(quota, part=part) if quota.fleet else quota for quota in before)
+            self.quotas.update((quota.name, quota) for quota in group.quotas)
+            for buckets in group.buckets.values() if any(quota.fleet for quota in before) else ():
+                for bucket, old, new in zip(buckets, before, group.quotas, strict=True):
+                    if bucket.quota is old:
+                        bucket.resize(new, now=now)
+
+    def resize(self, quota: str, key: str, part: float | None, *, now: float) -> None:
+        """Give one bucket a part of its own; None: that of all others. Nothing where it is gone."""
+        group = self._group_of[quota]
+        for bucket in group.buckets.get(key, ()):
+            if bucket.quota.name == quota:
+                common = self.quotas[quota]
+                bucket.resize(common if part is None else replace(common, part=max(part, _LEAST_PART)), now=now)
+
+    def bucket(self, quota: str, key: str) -> Bucket | None:
+        group = self._group_of[quota]
+        return next((bucket for bucket in group.buckets.get(key, ()) if bucket.quota.name == quota), None)
 
     def keys(self) -> dict[str, int]:
         """Buckets by quota."""

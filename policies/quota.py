@@ -89,7 +89,13 @@ class Quota:
     """The condition names the provider."""
     keys: int = 10_000
     """Buckets at most; beyond it one that was not asked about for long begins anew, full of room."""
+    fleet: bool = False
+    """All hosts of the fleet have one bucket together, and this host a part of it."""
+    part: float = 1.0
+    """Of the quota, that this bucket may use."""
 
+    capacity: float = field(init=False)
+    """That part of the burst."""
     rate: float = field(init=False)
     """What comes back, a second."""
     full: float = field(init=False)
@@ -101,10 +107,11 @@ class Quota:
 
     def __post_init__(self) -> None:
         made = object.__setattr__  # the class is frozen; these follow from the rest, and are read for each recipient
-        made(self, "rate", self.limit / SECONDS[self.within])
-        made(self, "full", self.burst - 1 + ALMOST)
-        made(self, "warn_at", self.warn * self.burst or inf)
-        made(self, "easy", min(self.full, self.warn_at - 1 - ALMOST))
+        made(self, "capacity", self.burst * self.part)
+        made(self, "rate", self.limit * self.part / SECONDS[self.within])
+        made(self, "full", self.capacity - 1 + ALMOST)
+        made(self, "warn_at", self.warn * self.capacity or inf)
+        made(self, "easy", min(self.full, self.warn_at - 1 - ALMOST, self.capacity / 2 if self.fleet else inf))
         made(self, "by_message", self.counted is Counted.MESSAGES)
 
 

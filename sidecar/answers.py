@@ -96,7 +96,12 @@ class Answers:
         if parts.fleet is None:
             return None
         shared = parts.shared_suppressions
-        return {**parts.fleet.status(), "suppressions": shared.status() if shared else None}
+        lent = parts.shared_quotas
+        return {
+            **parts.fleet.status(),
+            "suppressions": shared.status() if shared else None,
+            "quotas": lent.status() if lent else None,
+        }
 
     def queue(self, _: Request) -> Answer:
         engine = self._engine

@@ -548,6 +548,8 @@ class QuotaConfig:
     """An expression: which mail counts; empty: all."""
     keys: int = 10_000
     """Buckets kept at most; beyond it the one that was asked about longest ago begins anew."""
+    fleet: bool = False
+    """With store.redis: all hosts have one bucket together, and each what it needs of it; else one each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ async def run(config: Config, source: Source) -> None:
             *([parts.quotas.run()] if parts.quotas else []),
             *([joining.keep_up(parts.fleet, wake.set)] if parts.fleet else []),
             *([parts.shared_suppressions.run()] if parts.shared_suppressions else []),
+            *([parts.shared_quotas.run()] if parts.shared_quotas else []),
         )
         try:
             await _until(stop, loops)
@@ -180,6 +181,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     compile_all()
     passed = inherited_sockets(os.environ, pid=os.getpid())
     owner = instances[0].parameters["mail_owner"]
+    lent = joining.quotas(config, fleet, quotas)
     suppression = shared = None
     if opened:
         suppression = Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine, steering=steering)
@@ -207,6 +209,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             hygiene=hygiene,
             fleet=fleet,
             shared_suppressions=shared,
+            shared_quotas=lent,
         )
     finally:
         await hands.close()

@@ -21,6 +21,7 @@ from sidecar.suppression import Suppression
 
 if TYPE_CHECKING:  # a Redis client comes with it, which one host alone does not load
     from sidecar.fleet.exchange import Exchange
+    from sidecar.fleet.quotas import SharedQuotas
     from sidecar.fleet.suppressions import SharedSuppressions
 
 
@@ -51,6 +52,7 @@ class Parts:
     fleet: "Exchange | None" = None
     """None: this host shares nothing."""
     shared_suppressions: "SharedSuppressions | None" = None
+    shared_quotas: "SharedQuotas | None" = None
 
 
 @dataclass(slots=True)

@@ -47,11 +47,12 @@ def read_quotas(config: Config, *, file: Path) -> tuple[Quota, ...]:
         if row.warn > 1:
             raise ConfigError(f"{key}.warn: found {row.warn}, wanted a share from 0 to 1, as 0.8")
         names.add(row.name)
-        quotas.append(_quota(row, key))
+        quotas.append(_quota(row, key, store=config.store.redis))
     return tuple(quotas)
 
 
-def _quota(row: QuotaConfig, key: str) -> Quota:
+def _quota(row: QuotaConfig, key: str, *, store: str) -> Quota:
+    """`store`: the fleet's, "" where this host is none of a fleet."""
     where = _where(row.where, f"{key}.where") if row.where else None
     return Quota(
         row.name, row.per, row.count, row.limit, row.within,
@@ -61,6 +62,7 @@ def _quota(row: QuotaConfig, key: str) -> Quota:
         where=where.holds if where else None,
         by_provider=where is not None and where.by_provider,
         keys=row.keys,
+        fleet=row.fleet and bool(store),
     )  # fmt: skip
 
 
@@ -186,7 +188,8 @@ def _said(bucket: Bucket) -> Answer:
         "within": str(quota.within),
         "burst": quota.burst,
         "in_use": round(bucket.taken, 3),
-        "room": max(0, int(quota.burst - bucket.taken + ALMOST)),
+        "room": max(0, int(quota.capacity - bucket.taken + ALMOST)),
+        "part": round(quota.part, 4),
         "room_again_s": round(bucket.wait(bucket.taken), 3),
         "under_way": bucket.unsettled,
         "beyond": bucket.beyond,

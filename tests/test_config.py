@@ -287,6 +287,7 @@ warn = 0.8
 defer = false
 where = 'policy_context = "submission"'
 keys = 1000
+fleet = true
 
 [[route]]
 provider = "google"

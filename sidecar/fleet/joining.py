@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from policies.buckets import Quotas
 from policies.engine import Engine
 from policies.fleet.host import Host
 from policies.fleet.presence import Presence
@@ -25,6 +26,7 @@ from sidecar.suppression import Suppression
 if TYPE_CHECKING:
     from sidecar.core_parts import Lag, Parts
     from sidecar.fleet.exchange import Exchange
+    from sidecar.fleet.quotas import SharedQuotas
     from sidecar.fleet.redis_store import RedisStore
     from sidecar.fleet.suppressions import SharedSuppressions
 
@@ -59,6 +61,18 @@ def suppressions(
     return SharedSuppressions(
         name(config), ChangeLog(_store(config)), store.outbox, suppression, thread=thread, erase_outside=erase_outside
     )
+
+
+def quotas(config: Config, fleet: "Exchange | None", buckets: Quotas | None) -> "SharedQuotas | None":
+    """Have this host's part of each bucket follow its need, where a quota is the fleet's; nothing is asked yet.
+
+    Raises ConfigError.
+    """
+    if fleet is None or buckets is None or not any(quota.fleet for quota in buckets.quotas.values()):
+        return None
+    from sidecar.fleet.quotas import SharedQuotas  # noqa: PLC0415  # only a fleet pays for the client
+
+    return SharedQuotas(fleet.host, _store(config), buckets)
 
 
 def name(config: Config) -> str:

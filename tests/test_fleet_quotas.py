@@ -1,0 +1,285 @@
+"""Quotas that several hosts have together: never more than one bucket lets in, whatever fails; and what is there can be used."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from policies.buckets import Quotas
+from policies.engine import Engine
+from policies.fleet.allowance import HOLDS, WHOLE
+from policies.fleet.host import Host
+from policies.fleet.roll import Roll, enrol
+from policies.quota import Within
+from policies.site import Settings
+from sidecar import rules
+from sidecar.fleet.quotas import SharedQuotas
+from sidecar.fleet.redis_store import Read, RedisStore, StoreSilent, Swap
+from tests.quota_world import admitted, end, quota, quotas
+from tests.redis_world import running_server, sidecars, until
+from tests.world import RULES
+
+BURST, LIMIT = 1_000, 1_000
+ROW = quota(limit=LIMIT, burst=BURST, within=Within.HOUR, fleet=True)
+RATE = LIMIT / 3_600.0
+
+
+class Memory:
+    """A store without a server: what it knows, its life, and whom it answers."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.life = 1
+        self.at = 1.7e9
+        self.cut_off: set[str] = set()
+
+
+class Way:
+    """One host's way to it."""
+
+    def __init__(self, memory: Memory, host: str) -> None:
+        self.memory = memory
+        self.host = host
+
+    def _reached(self) -> Memory:
+        if self.host in self.memory.cut_off:
+            raise StoreSilent("cut off")
+        return self.memory
+
+    async def read(self, names: Sequence[str]) -> list[Read]:
+        memory = self._reached()
+        return [Read(str(memory.life), memory.at, memory.texts.get(name, "")) for name in names]
+
+    async def swap(self, swaps: Sequence[Swap]) -> list[Read | None]:
+        answers: list[Read | None] = []
+        for swap in swaps:
+            (now,) = await self.read([swap.name])
+            done = now.text == swap.read.text and now.server == swap.read.server
+            if done:
+                self.memory.texts[swap.name] = swap.text
+            answers.append(None if done else now)
+        return answers
+
+    async def texts(self, names: Sequence[str]) -> tuple[float, list[str]]:
+        memory = self._reached()
+        return memory.at, [memory.texts.get(name, "") for name in names]
+
+    async def put(self, name: str, text: str) -> None:
+        self._reached().texts[name] = text
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Mx:
+    def __init__(self, memory: Memory, name: str) -> None:
+        self.memory = memory
+        self.name = name
+        self.quotas: Quotas = quotas(ROW)
+        self.messages = 0
+        engine = Engine(RULES, rules.organizational_domain, Settings(act=True))
+        self.host = Host(name, engine, steady=lambda: memory.at)
+        self.shared = SharedQuotas(self.host, Way(memory, name), self.quotas, clock=lambda: memory.at)
+
+    def enrol(self) -> None:
+        memory, contact = self.memory, self.host.contact
+        if self.name in memory.cut_off:
+            return
+        text = memory.texts.get("roll", "")
+        roll = enrol(Roll.read(text) if text else None, contact.asking(), server=str(memory.life), at=memory.at)
+        memory.texts["roll"] = roll.text()
+        contact.answered(roll, at=memory.at, sent=memory.at, now=memory.at)
+
+    async def looks(self) -> None:
+        self.enrol()
+        try:
+            await self.shared.look()
+        except StoreSilent:
+            assert self.name in self.memory.cut_off
+
+    def takes(self, count: int) -> int:
+        self.messages += 1
+        name = f"{self.name}-{self.messages}"
+        taken = admitted(self.quotas, count, now=self.memory.at, message=name)
+        end(self.quotas, taken, now=self.memory.at, message=name)
+        return taken
+
+
+async def fleet(count: int) -> tuple[Memory, list[Mx]]:
+    memory = Memory()
+    hosts = [Mx(memory, f"mx{number}") for number in range(count)]
+    for _ in range(8):
+        memory.at += 3.0
+        for each in hosts:
+            await each.looks()
+    return memory, hosts
+
+
+async def asks_again(memory: Memory, host: Mx, hosts: list[Mx], rounds: int = 15) -> int:
+    taken = 0
+    for _ in range(rounds):
+        taken += host.takes(BURST)
+        memory.at += 2.0
+        for each in hosts:
+            await each.looks()
+    return taken
+
+
+def test_who_needs_all_of_it_gets_nearly_all_and_others_what_comes_back() -> None:
+    async def story() -> None:
+        memory, hosts = await fleet(5)
+        assert sum(each.shared.status()["part"] for each in hosts) <= 1.0
+        first = await asks_again(memory, hosts[0], hosts)
+        assert 0.8 * BURST < first <= BURST * WHOLE
+        memory.at += 5_400.0
+        for _ in range(4):  # what is drained is given back, and lent to another
+            memory.at += 61.0
+            for each in hosts:
+                await each.looks()
+        assert hosts[0].shared.leases == {}
+        assert await asks_again(memory, hosts[1], hosts) > 0.75 * BURST
+
+    asyncio.run(story())
+
+
+def test_two_who_need_it_share_it() -> None:
+    async def story() -> None:
+        memory, hosts = await fleet(2)
+        taken = [0, 0]
+        for _ in range(20):
+            for number in (0, 1):
+                taken[number] += hosts[number].takes(100)
+            memory.at += 2.0
+            for each in hosts:
+                await each.looks()
+        assert min(taken) > 0.3 * BURST
+        assert sum(taken) <= WHOLE * BURST + 60.0 * RATE
+
+    asyncio.run(story())
+
+
+def test_without_the_store_each_keeps_what_it_had() -> None:
+    async def story() -> None:
+        memory, hosts = await fleet(2)
+        hosts[0].takes(200)
+        await hosts[0].looks()
+        part = hosts[0].quotas.bucket("q", "shop")
+        assert part is not None
+        had = part.quota.part
+        assert had > hosts[0].shared._base
+        memory.cut_off = {"mx0", "mx1"}
+        memory.at += HOLDS / 2
+        await hosts[0].looks()
+        assert part.quota.part == had
+        memory.at += HOLDS / 2 + 10.0
+        await hosts[0].looks()
+        assert part.quota.part == hosts[0].shared._base > 0
+
+    asyncio.run(story())
+
+
+def test_what_a_host_that_died_has_used_is_not_lent_again_before_it_is_back() -> None:
+    async def story() -> None:
+        memory, hosts = await fleet(3)
+        first = await asks_again(memory, hosts[0], hosts)
+        memory.cut_off = {"mx0"}
+        memory.at += HOLDS + 50.0
+        second = await asks_again(memory, hosts[1], hosts[1:])
+        assert first + second <= WHOLE * BURST + (HOLDS + 100.0) * RATE
+        memory.at += 3_700.0
+        for each in hosts[1:]:
+            await each.looks()
+        assert await asks_again(memory, hosts[1], hosts[1:]) > 0.5 * BURST
+
+    asyncio.run(story())
+
+
+def test_a_store_that_restarts_empty_lends_nothing_until_all_have_told_what_they_hold() -> None:
+    async def story() -> None:
+        memory, hosts = await fleet(3)
+        first = await asks_again(memory, hosts[0], hosts)
+        memory.texts.clear()
+        memory.life += 1
+        memory.cut_off = {"mx0"}
+        assert first + await asks_again(memory, hosts[1], hosts[1:]) <= WHOLE * BURST + 40.0 * RATE
+        memory.cut_off = set()
+        for _ in range(5):
+            memory.at += 3.0
+            for each in hosts:
+                await each.looks()
+        assert all(each.shared._all_declared == str(memory.life) for each in hosts)
+        assert first + await asks_again(memory, hosts[2], hosts) <= 1.1 * BURST
+
+    asyncio.run(story())
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.integers(0, 2), st.sampled_from([1, 20, 300, BURST])),
+        st.tuples(st.just("look"), st.integers(0, 2), st.just(0)),
+        st.tuples(st.just("cut off"), st.integers(0, 2), st.just(0)),
+        st.tuples(st.just("heal"), st.integers(0, 2), st.just(0)),
+        st.tuples(st.sampled_from(["restart", "fail over"]), st.just(0), st.just(0)),
+        st.tuples(st.just("wait"), st.just(0), st.sampled_from([1, 7, 61, int(HOLDS) - 1, int(HOLDS) + 100, 3_600])),
+    ),
+    max_size=60,
+)
+
+
+@given(steps)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_never_more_than_one_bucket_lets_in(steps: list[tuple[str, int, int]]) -> None:
+    async def story() -> None:
+        memory, hosts = await fleet(3)
+        level, drained = 0.0, memory.at
+        for do, number, count in steps:
+            host = hosts[number]
+            match do:
+                case "take":
+                    level = max(0.0, level - (memory.at - drained) * RATE) + host.takes(count)
+                    drained = memory.at
+                    assert level <= 1.1 * BURST
+                case "look":
+                    await host.looks()
+                case "cut off":
+                    memory.cut_off.add(host.name)
+                case "heal":
+                    memory.cut_off.discard(host.name)
+                case "restart":
+                    memory.texts.clear()
+                    memory.life += 1
+                case "fail over":
+                    memory.life += 1
+                case _:
+                    memory.at += count
+
+    asyncio.run(story())
+
+
+def test_hosts_at_a_real_store_let_in_what_one_bucket_does(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, sidecars(server.url, 3) as fleet:
+            buckets = [quotas(ROW) for _ in fleet]
+            shared = [
+                SharedQuotas(each.host, RedisStore(server.url), mine) for each, mine in zip(fleet, buckets, strict=True)
+            ]
+            tasks = [asyncio.create_task(each.run()) for each in shared]
+            taken = 0
+
+            def more() -> bool:
+                nonlocal taken
+                for number, mine in enumerate(buckets):
+                    taken += admitted(mine, 50, now=time.time(), message=f"{number}-{taken}")
+                return taken > 0.8 * BURST
+
+            await until(lambda: all(each._all_declared for each in shared), within=30.0)
+            await until(more, within=30.0)
+            assert taken <= BURST * WHOLE
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(scene())
