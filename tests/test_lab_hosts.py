@@ -1,6 +1,7 @@
 """The lab's fleet: real Postfix hosts in networks of their own, one Redis, and what is left of them afterwards."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,6 +84,13 @@ def test_the_hosts_share_the_senders_mail_and_no_message_has_another_s_id() -> N
         assert sum(share.sender[place].burst for share in shares) == sender.burst
         assert sum(share.sender[place].rate for share in shares) == pytest.approx(sender.rate)
     assert len({share.seed for share in shares}) == whole.hosts
+
+
+def test_what_is_not_installed_is_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sidecar", "lab", "--scenario", "fleet"]
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert (done.returncode, "apt-get install iproute2 redis-server" in done.stderr) == (2, True)
 
 
 def test_one_host_s_drills_are_not_for_a_fleet() -> None:

@@ -108,7 +108,7 @@ def lab(
     try:
         chosen, drill = _chosen(options)
         if inside is None:
-            status = _outside(options, RESOLVER if not chosen.hosts else links.RESOLVER)
+            status = _outside(options, of_fleet=chosen.hosts > 0)
         elif chosen.hosts:
             status = _fleet_inside(options, chosen, inside)
         else:
@@ -141,21 +141,25 @@ def _chosen(options: Options) -> tuple[Scenario, Drill | None]:
     return chosen, drill
 
 
-def _outside(options: Options, resolver: str) -> int:
+def _outside(options: Options, *, of_fleet: bool) -> int:
     """Go into namespaces of our own.
 
     Raises NamespaceError.
     """
+    if of_fleet and (missing := links.missing_programs()):
+        raise NamespaceError(f"a fleet needs {', '.join(missing)}; apt-get install iproute2 redis-server util-linux")
     if missing := missing_programs():
         raise NamespaceError(f"Postfix is not installed: no {', '.join(missing)}; apt-get install postfix")
     file = Path(options.scenario)
     if file.is_file():
         options = options._replace(scenario=str(file.absolute()))
-    page = status_page.listen() if options.goes_on and not options.plain else None
+    page = status_page.listen() if options.goes_on and not options.plain and not of_fleet else None
     with page or contextlib.nullcontext():
         options = options._replace(page=page.fileno() if page else None)
         sockets = [options.page] if options.page is not None else []
-        return namespace.run("sidecar.lab", [*options.arguments()], resolver=resolver, sockets=sockets)
+        return namespace.run(
+            "sidecar.lab", [*options.arguments()], resolver=links.RESOLVER if of_fleet else RESOLVER, sockets=sockets
+        )
 
 
 def _fleet_inside(options: Options, chosen: Scenario, directory: Path) -> int:

@@ -4,6 +4,7 @@ Each host has one cable to the providers and senders, and one to Redis: either c
 """
 
 import contextlib
+import shutil
 import socket
 import subprocess
 import threading
@@ -45,6 +46,11 @@ class Network(NamedTuple):
         if not made:
             raise NamespaceError(f"no socket could be had at port {port} of another network")
         return made[0]
+
+
+def missing_programs() -> list[str]:
+    """Programs that a fleet needs beside Postfix, and that are not installed."""
+    return [name for name in ("ip", "nsenter", "redis-server") if shutil.which(name) is None]
 
 
 @contextlib.contextmanager
