@@ -86,6 +86,18 @@ def test_a_pause_that_the_fleet_heard_of_late_is_no_probe_that_failed() -> None:
     drained(fleet, 200, within=7_200)
 
 
+def test_a_pause_that_ends_on_one_host_before_the_fleet_s_is_no_probe_that_failed() -> None:
+    fleet, limit = burst(2, 100)
+    fleet.run(20)
+    tried, (_, second) = len(limit.tried), [world.engine.subqueues.get(BURST) for world in fleet.worlds]
+    assert second is not None
+    second.machine.resume(now=fleet.now)
+    fleet.run(60)
+    assert len(limit.tried) == tried  # the fleet's pause holds
+    assert second.machine.snapshot()["longest_failed"] == 0.0
+    drained(fleet, 200, within=7_200)
+
+
 def test_a_host_that_sends_nothing_yet_holds_what_another_was_refused() -> None:
     limit = Limit()
     fleet = Fleet(2, limit)

@@ -41,6 +41,7 @@ class Part:
         "need",
         "order",
         "pause",
+        "paused_in",
         "replica",
         "seen",
         "word",
@@ -61,6 +62,8 @@ class Part:
         """When its book was asked for last."""
         self.seen: tuple[State, float] | None = None
         """Where the sub-queue was when we looked last: state, and since when."""
+        self.paused_in = -1
+        """The era of the fleet's pause that the sub-queue was in last."""
         self._others = 0
         self.heard: dict[str, int] = {}
         """What other hosts have had accepted, as we heard last."""
@@ -290,11 +293,16 @@ class Host:
         """Have our sub-queue stand where the fleet's stands, unless we have something to say first."""
         row = part.replica.row
         sub = self._engine.subqueues.get(row.key)
-        if not part.shared or not part.is_settled() or self._agrees(sub, part, now=now):
+        if not part.shared or not part.is_settled():
+            return
+        if sub is not None and sub.machine.state is State.PAUSED is row.state:
+            part.paused_in = row.era
+        if self._agrees(sub, part, now=now):
             return
         self._following = row.key
         try:
             self._engine.orders.follow(row, left=max(0.0, part.replica.pause_ends - self.steady()), now=now)
+            part.paused_in = row.era if row.state is State.PAUSED else part.paused_in
         finally:
             self._following = None
 
@@ -307,9 +315,11 @@ class Host:
             return True
         left = part.replica.pause_ends - self.steady()
         match row.state:
-            case State.PAUSED:  # the fleet's is a little longer where it heard of ours late: no probe failed by that
-                long_enough = machine.state is State.PAUSED and machine.pause_ends >= now + left - _ALMOST
-                return long_enough or (left <= _ALMOST and machine.state is State.PROBING)
+            case State.PAUSED:
+                # Ours may end before the fleet's does, who heard of it late: no probe failed by that.
+                if machine.state is State.PROBING:
+                    return part.paused_in == row.era or left <= _ALMOST
+                return machine.state is State.PAUSED and machine.pause_ends >= now + left - _ALMOST
             case State.PROBING:
                 return machine.state is not State.PAUSED
             case State.RAMPING:
