@@ -20,6 +20,7 @@ SHORT = (
     "promise-broken",
     "master-killed",
     "disk-full-while-held",
+    "lane",
 )
 """A quarter of a minute each."""
 _ROW = re.compile(r"^\| [^|]+ \| `([a-z0-9-]+)` \| ", re.MULTILINE)

@@ -1,6 +1,7 @@
 """The sending fleet: steady senders and bursts, over SMTP into the private smtpd or through sendmail(1).
 
-Each message is written down with the time its submission began; a refusal at injection is counted, never retried.
+Each message is written down with the time its submission began; a refusal at injection is counted, and retried only
+for a sender that does so.
 """
 
 import asyncio
@@ -43,6 +44,8 @@ class Submissions:
     """The connection broke after the end of DATA: Postfix may have them or not."""
     rejected: list[tuple[Message, str]] = field(default_factory=list)
     """With the reply, or what sendmail printed."""
+    put_off: int = 0
+    """Times that a sender with `retry_s` was told to come back."""
 
 
 class _Refused(Exception):  # noqa: N818  # a reply, not an error
@@ -148,7 +151,7 @@ class Fleet:
         message = message._replace(submitted=time.time())
         try:
             if message.sender.via is Via.SMTP:
-                await lines.send(message)
+                await self._until_taken(message, lines)
             else:
                 await self._sendmail(message)
         except _Refused as refused:
@@ -160,6 +163,19 @@ class Fleet:
             raise
         else:
             self.submissions.accepted.append(message)
+
+    async def _until_taken(self, message: Message, lines: "_Lines") -> None:
+        """Keep a message that is put off and come back with it, as a mail server does, where the sender is one."""
+        while True:
+            try:
+                await lines.send(message)
+            except _Refused as refused:
+                if not message.sender.retry_s or not str(refused).startswith("4"):
+                    raise
+            else:
+                return
+            self.submissions.put_off += 1
+            await asyncio.sleep(message.sender.retry_s)
 
     async def _sendmail(self, message: Message) -> None:
         program = shutil.which("sendmail") or "/usr/sbin/sendmail"

@@ -109,6 +109,8 @@ class Sender:
     """Optional: so many senders of this kind."""
     size: int = 600
     """Optional: bytes of the body."""
+    retry_s: float = 0.0
+    """Optional: what smtpd puts off (4xx) is handed over again after so many seconds; 0: never, it counts as rejected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from sidecar.lab.drills import (
     second_pass,
     slow_client,
     store_troubles,
+    strategies,
     surroundings,
     theirs_on_hold,
 )
@@ -66,6 +67,7 @@ DRILLS: dict[str, Drill] = {
         *ip_listed.DRILLS,
         *complaint_spike.DRILLS,
         *provider_outage.DRILLS,
+        *strategies.DRILLS,
     )
 }
 

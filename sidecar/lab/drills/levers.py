@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sidecar import config, postfix, postfix_configuration, wiring, wiring_plan
 from sidecar.control import CoreRefused, CoreUnreachable
 from sidecar.lab.attachment import Attachment
 from sidecar.lab.drills.drill import DrillError, all_delivered, until
@@ -191,6 +192,15 @@ def sidecar_of(bench: Bench) -> Attachment:
     if bench.attachment is None:
         raise DrillError("a drill needs the sidecar; leave out --plain and --compare")
     return bench.attachment
+
+
+def wire(bench: Bench) -> None:
+    """What `sidecar postfix apply` does. Raises DrillError."""
+    (instance,) = postfix.instances(bench.postfix.config_directory)
+    plan = wiring_plan.plan(postfix_configuration.read(instance), config.load(sidecar_of(bench).config_file))
+    if plan.refused:
+        raise DrillError("; ".join(plan.refused))
+    wiring.apply(instance, plan)
 
 
 async def by_hand(bench: Bench, do: str, key: str = "all", **arguments: Any) -> dict[str, Any]:

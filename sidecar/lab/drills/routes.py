@@ -9,9 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from sidecar import config, postfix, postfix_configuration, wiring, wiring_plan
 from sidecar.lab.drills.drill import Drill, DrillError
-from sidecar.lab.drills.levers import on_hold, sidecar_of
+from sidecar.lab.drills.levers import on_hold, wire
 from sidecar.lab.drills.witness import Chosen, delivered, let_go, log_text, submissions
 from sidecar.lab.measure import Evidence, Figures
 from sidecar.lab.run import Bench
@@ -75,7 +74,7 @@ _OVER = re.compile(r"postfix(?P<over>/out-google)?/smtp\[\d+\]: (?P<id>\w+): to=
 
 async def act(bench: Bench) -> None:
     """Wire it as an admin does, then send; the throttled campaign is held and let go over its route as well."""
-    await asyncio.to_thread(_apply, bench)
+    await asyncio.to_thread(wire, bench)
     await submissions(bench, _from("both.example"), 20, 40)
     await submissions(bench, _from("other.example"), 20, 40)
     await delivered(bench, lambda it: it.sender.domain != "burst.example", 40)
@@ -89,15 +88,6 @@ async def act(bench: Bench) -> None:
 
 def _from(domain: str) -> Chosen:
     return lambda message: message.sender.domain == domain
-
-
-def _apply(bench: Bench) -> None:
-    """What `sidecar postfix apply` does."""
-    (instance,) = postfix.instances(bench.postfix.config_directory)
-    plan = wiring_plan.plan(postfix_configuration.read(instance), config.load(sidecar_of(bench).config_file))
-    if plan.refused:
-        raise DrillError("; ".join(plan.refused))
-    wiring.apply(instance, plan)
 
 
 def _astray(bench: Bench) -> Iterator[str]:
