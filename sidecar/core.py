@@ -410,13 +410,10 @@ def tell_answers(parts: Parts, *, now: float) -> None:
 async def _keep_table(parts: Parts) -> None:
     """Have the table of transports say what the routes and the domains known by now come to."""
     rerouting = parts.hands.rerouting
-    table, restored = rerouting.table, False
+    table = rerouting.table
     assert table is not None
     while True:
         try:
-            if not restored:
-                await rerouting.restore()
-                restored = True
             await rerouting.tidy()
             changes = await asyncio.to_thread(table.update, await asyncio.to_thread(transports_by_domain, parts))
             if any(changes):

@@ -43,11 +43,13 @@ class Rerouting:
         self._engine = engine
         self._steering = steering
         self.table = table
+        self._restored = False
 
     async def lead(self, requeue: Requeue) -> None:
         """Have the table say where this mail goes. Raises PostfixError; then it must not be requeued yet."""
         if self.table is None or not requeue.to:
             return
+        await self._restore(self.table)
         now, redirects = time.time(), self._engine.redirects
         for queue_id, leaving in requeue.mail.items():
             for recipient in filter(can_lead, leaving.recipients):
@@ -67,16 +69,21 @@ class Rerouting:
 
     async def tidy(self) -> None:
         """Take out of the table what has arrived. Raises PostfixError."""
+        if self.table is None:
+            return
+        await self._restore(self.table)
         redirects = self._engine.redirects
         redirects.forget_old(now=time.time())
-        if self.table is not None and redirects.settled_any:
+        if redirects.settled_any:
             redirects.settled_any = False
             await asyncio.to_thread(self.table.lead, redirects.table())
 
-    async def restore(self) -> None:
-        """Go on with what the table says. Raises PostfixError."""
-        if self.table is not None:
-            self._engine.redirects.restore(await asyncio.to_thread(self.table.led), now=time.time())
+    async def _restore(self, table: TransportTable) -> None:
+        """Go on with what the table says, before it is written for the first time. Raises PostfixError."""
+        if not self._restored:
+            led = await asyncio.to_thread(table.led)
+            self._engine.redirects.restore(led, now=time.time())
+            self._restored = True
 
 
 def begin(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from policies.signs import Sign
 from policies.steering import Away
 from sidecar import pools, rerouting
 from sidecar.config import Config, ConfigError, ReactConfig
+from sidecar.transport_table import TransportTable
 from tests.steering_world import BEGIN, Hands
 from tests.steering_world import World as Steered
 from tests.world import World
@@ -245,3 +247,18 @@ def test_such_a_rule_wants_the_table() -> None:
         pools.wanted(Config(react=react), [])
     with pytest.raises(ValueError, match="react x: requeue: true; wanted with do = leave-pool alone"):
         Reactions((Rule("x", Signal.COMPLAINTS, Do.PAUSE, requeue=True),), Hands())
+
+
+@pytest.mark.postfix
+def test_after_a_restart_the_table_is_read_before_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "main.cf").touch()
+    table = f"lmdb:{tmp_path}/transport"
+    TransportTable(table, tmp_path).lead({"old@a.example": "out-a"})
+    at = World(lambda *_: None)
+    made = rerouting.Rerouting(at.engine, None, TransportTable(table, tmp_path))
+    mail = {"4cG1": Leaving("shop.example", ("New@a.example", '"a b"@a.example'))}
+    asyncio.run(made.lead(Requeue("postfix", "stream:x@*", "ip-1", "out-b", mail)))
+    assert TransportTable(table, tmp_path).led() == {"old@a.example": "out-a", "new@a.example": "out-b"}
+    at.engine.redirects.settled("new@a.example")
+    asyncio.run(made.tidy())
+    assert TransportTable(table, tmp_path).led() == {"old@a.example": "out-a"}
