@@ -4,14 +4,15 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from sidecar import own_log, shipping_prune
+from sidecar import history_erasure, own_log, shipping_prune
 from sidecar.clickhouse import HttpServer, ServerError
 from sidecar.config import Config
 from sidecar.database import StoreError
 from sidecar.shipping import BATCH, Sent, Shipper
+from sidecar.shipping_name import this_host
 from sidecar.threads import in_thread
 
 _AWAY_MAX: Final = 60.0
@@ -26,7 +27,9 @@ class HistorySender:
         self._server = server
         self._told = told
         name = config.clickhouse.name or config.alerts.host or socket.gethostname()
-        self._shipper = Shipper(config.core_database, server, name, days=config.clickhouse.event_days)
+        self._shipper = Shipper(config.core_database, server, name, days=config.clickhouse.event_days, host=this_host())
+        self._turn = asyncio.Lock()
+        """Of who talks to the server: nothing is sent while a person is erased, who might be in it."""
         self._away = 0
         """Rounds in a row that failed."""
         self._began = False
@@ -44,7 +47,8 @@ class HistorySender:
     async def round(self) -> Sent | None:
         """Send once; None where that failed, which is said when it begins and when it is over."""
         try:
-            sent = await in_thread(lambda: self._send(time.time()))
+            async with self._turn:
+                sent = await in_thread(lambda: self._send(time.time()))
         except (ServerError, StoreError) as error:
             self._failed(str(error))
             return None
@@ -57,6 +61,17 @@ class HistorySender:
         self._away = 0
         self._told(sent)
         return sent
+
+    async def erase(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The control command "erase-history": one person, out of all hosts' history. Raises ValueError."""
+        who = request.get("address")
+        if not isinstance(who, str) or "@" not in who:
+            raise ValueError('wanted {"address": "user@example.com"}')
+        try:
+            async with self._turn:
+                return {"done": await in_thread(lambda: history_erasure.erase(self._server, who))}
+        except ServerError as error:
+            raise ValueError(f"not erased on the ClickHouse server: {error}") from error
 
     def _failed(self, why: str) -> None:
         self._away += 1

@@ -209,12 +209,15 @@ async def _work(config: Config, core: Core, own: OutsideFigures, lookups: MxLook
     seed_store = SeedStore.open(config.outside_database)
     seeds = SeedSchedule(config, seed_store, told=functools.partial(_placed, own))
     delistings = DelistingStore.open(config.outside_database)
+    server = clickhouse.configured(config)
+    sender = HistorySender(config, server, told=functools.partial(_sent, own)) if server else None
     own_commands = {**seeds.commands(), **delistings.commands(time.time), "erase": events.erase}
+    if sender is not None:
+        own_commands["erase-history"] = sender.erase
     commands = {**(alerts[0].commands() if alerts else {}), **own_commands}
     fail_fast = FailFastWatch(config, core.ask)
     reacting = ReactWatch(config, core.ask)
     report = _report(config, alerts)
-    server = clickhouse.configured(config)
     writer = event_writer.configured(config)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -237,10 +240,8 @@ async def _work(config: Config, core: Core, own: OutsideFigures, lookups: MxLook
                 running.append(tasks.create_task(alerts[0].run()))
             if report is not None:
                 running.append(tasks.create_task(report.run()))
-            if server is not None:
-                running.append(
-                    tasks.create_task(HistorySender(config, server, told=functools.partial(_sent, own)).run())
-                )
+            if sender is not None:
+                running.append(tasks.create_task(sender.run()))
             if writer is not None:
                 running.append(tasks.create_task(writer.run()))
             await stop.wait()

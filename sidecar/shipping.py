@@ -16,6 +16,7 @@ from sidecar.clickhouse import ClickHouse, ServerError
 from sidecar.database import Database
 from sidecar.shipped_tables import ATTEMPT, CHANGE, MESSAGE, TABLES, Table, begin_of, day_of, ready
 from sidecar.shipping_audit import Place
+from sidecar.shipping_name import Claim
 from sidecar.statements import SCHEMA
 
 BATCH: Final = 20_000
@@ -60,11 +61,17 @@ class Standing(NamedTuple):
 class Shipper:
     """Blocking, for one thread at a time. After an error it may be asked again, and finds out where it stood."""
 
-    def __init__(self, core: Path, server: ClickHouse, name: str, *, days: int, batch: int = BATCH) -> None:
-        """`name`: of this core's store, no other's on that server. `days`: how long events stay there."""
+    def __init__(
+        self, core: Path, server: ClickHouse, name: str, *, days: int, batch: int = BATCH, host: str = ""
+    ) -> None:
+        """`name`: of this core's store, no other's on that server. `days`: how long events stay there.
+
+        `host`: what tells this host from another one that has been given the same name; "": it is not looked for.
+        """
         self._core = core
         self._server = server
         self._name = name
+        self._claim = Claim(name, host) if host else None
         self._days = days
         self._batch = batch
         self._store = ""
@@ -87,11 +94,14 @@ class Shipper:
     def step(self, *, now: float) -> Sent:
         """Send one batch of each table, and look into one day that is in doubt.
 
-        Raises ServerError, and then nothing of the batch counts as sent; StoreError.
+        Raises ServerError (NameTaken where another host sends under our name), and then nothing of the batch counts as
+        sent; StoreError.
         """
         core = Database.open_read_only(self._core, SCHEMA)
         try:
             self._find_out(core, now=now)
+            if self._claim is not None:
+                self._claim.hold(self._server, now=now)
             rows = sum(self._send(core, table) for table in TABLES) + self._send_removed(core)
             self._settle(core, now=now)
             return self._sent(core, rows, now=now)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from policies.suppression import Reason
 from sidecar.config import Config
-from sidecar.control import ask_core
+from sidecar.control import CoreRefused, CoreUnreachable, ask_core
 from sidecar.own_log import printable
 from sidecar.status import who
 
@@ -267,7 +267,7 @@ def _times(row: Mapping[str, str]) -> dict[str, Any]:
 @_as_json
 @click.pass_obj
 def erase(config: Config, address: str, *, forget: bool, as_json: bool) -> None:
-    """Take a person's address out of both stores, wherever it stands.
+    """Take a person's address out of both stores, wherever it stands, and out of the history on a ClickHouse server.
 
     On the list a keyed digest stays, so that they get no more mail. Not touched: what is on hold right now, the mail
     log, and backups.
@@ -278,7 +278,20 @@ def erase(config: Config, address: str, *, forget: bool, as_json: bool) -> None:
     answer = {"address": address, "core_rows": core["rows"], "outside_rows": outside["rows"], "listed": core["listed"]}
     stays = "; a digest stays on the list" if core["listed"] else ""
     text = f"{address}: erased from {core['rows']} rows of core and {outside['rows']} of the outside process{stays}"
-    _said(answer, as_json=as_json, text=text)
+    if not config.store.clickhouse:
+        _said(answer, as_json=as_json, text=text)
+        return
+    # Last: what is sent from now on does not name them any more.
+    try:
+        server = ask_core(
+            config.outside_socket, {"command": "erase-history", "address": address}, timeout=_ERASE_SECONDS
+        )
+    except (CoreRefused, CoreUnreachable) as error:
+        _said({**answer, "history": "not erased"}, as_json=as_json, text=text)
+        _fail(f"{error}; run this again when the server is back")
+    answer["history"] = "erased" if server["done"] else "under way"
+    there = "and from the ClickHouse server" if server["done"] else "and the ClickHouse server is at it"
+    _said(answer, as_json=as_json, text=f"{text}, {there}")
 
 
 def _said(answer: Mapping[str, Any], *, as_json: bool, text: str) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from sidecar import suppress_command
 from sidecar.cli import sidecar
 from sidecar.config import Config, StoreConfig, SuppressionStorage
-from sidecar.control import serve_control
+from sidecar.control import CoreRefused, serve_control
 from tests.suppression_core import core
 
 Run = Callable[..., Result]
@@ -48,6 +49,26 @@ def served(directory: Path, **settings: Any) -> Iterator[Run]:
         loop.close()
         config.control_socket.unlink(missing_ok=True)
         config.outside_socket.unlink(missing_ok=True)
+
+
+def test_a_person_is_erased_from_the_history_server_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def ask(_: Path, request: dict[str, Any], **__: Any) -> dict[str, Any]:
+        asked.append(request["command"])
+        if request["command"] == "erase-history" and len(asked) < 4:
+            raise CoreRefused("not erased on the ClickHouse server: no answer")
+        return {"erase": {"rows": 2}, "suppress": {"rows": 1, "listed": False}}.get(request["command"], {"done": True})
+
+    monkeypatch.setattr(suppress_command, "ask_core", ask)
+    config = Config(store=StoreConfig(clickhouse="http://127.0.0.1:8123"))
+    away = CliRunner().invoke(sidecar, ["suppress", "erase", "ann@x.example"], obj=config)
+    assert away.exit_code == 1
+    assert "erased from 1 rows of core and 2 of the outside process" in away.output
+    assert "no answer; run this again when the server is back" in away.output
+    done = CliRunner().invoke(sidecar, ["suppress", "erase", "ann@x.example", "--json"], obj=config)
+    assert (done.exit_code, json.loads(done.output)["history"]) == (0, "erased")
+    assert asked == ["erase", "suppress", "erase-history"] * 2  # what is sent in between does not name them any more
 
 
 def test_by_hand(tmp_path: Path) -> None:
