@@ -13,7 +13,7 @@ KINDS: Final = (
     *("opened", "probing", "ramping", "paused", "closed", "answered", "held", "released", "requeued", "adopted"),
     *("forgotten", "refused", "capped", "reload", "postfix", "gap", "unaccounted", "hold-failed", "release-failed"),
     *("routed", "rejected", "discarded", "deferred", "suppressed", "unsuppressed", "erased", "quota-reset"),
-    *("reacted", "returning", "restored", "undone", "warm-up", "canary"),
+    *("reacted", "returning", "restored", "undone", "warm-up", "canary", "host-forgotten"),
 )
 """Of a sub-queue: opened to closed. Of messages: answered (HOLD at their end), held (taken from the queue), released,
 requeued (taken in anew by Postfix, under another id), adopted (on hold by our word, though the books did not say so),
@@ -21,7 +21,8 @@ forgotten (by another hand), capped (left at hold_max).
 Of Postfix: reload (by us), postfix (started, stopped, reloaded by anybody). Of what smtpd was answered: routed (FILTER),
 rejected, discarded, deferred. Of the suppression list: suppressed, unsuppressed, erased. Of quotas: quota-reset, a
 bucket emptied by hand. Of where mail is steered: reacted (to a bad
-sign), returning (an address, by a growing share), restored, undone (by hand), warm-up, canary. The rest are troubles.
+sign), returning (an address, by a growing share), restored, undone (by hand), warm-up, canary. Of the fleet: host-forgotten, one that is gone for good. The rest are
+troubles.
 """
 
 

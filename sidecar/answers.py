@@ -52,6 +52,7 @@ class Answers:
             "wanted-domains": self.wanted_domains,
             "learned-mx": self.learned_mx,
             "suppress": self.suppress,
+            "fleet-forget": self.fleet_forget,
             "quota": self.quota,
             "reload": self.reload,
             **(PoolAnswers(self._parts.steering, self._wake).table() if self._parts.steering is not None else {}),
@@ -90,6 +91,21 @@ class Answers:
             "fleet": self._fleet(),
             "reload": {"at": self._reload.at, "error": self._reload.error, "restart_for": self._reload.waiting},
         }
+
+    async def fleet_forget(self, request: Request) -> Answer:
+        """Have a host that is gone for good be counted no more."""
+        fleet, host = self._parts.fleet, str(request.get("host", ""))
+        if fleet is None:
+            raise ValueError("this host is none of a fleet: store.redis is not set")
+        try:
+            await fleet.forget(host)
+        except ConnectionError as error:
+            raise ValueError(f"{host} is not forgotten: {error}") from error
+        said = f"{host} is gone for good and counted no more"
+        self._engine.telling.tell(
+            "host-forgotten", said, now=time.time(), by_whom=str(request.get("who") or "control socket")
+        )
+        return {"host": host, "hosts": [each["host"] for each in fleet.status()["hosts"] if each["host"] != host]}
 
     def _fleet(self) -> Answer | None:
         parts = self._parts

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Entry] = {
     "status": Entry("sidecar.status:status", "Sub-queues, held mail, lag."),
     "subqueue": Entry("sidecar.status:subqueue", "Sub-queues by hand."),
     "requeue": Entry("sidecar.requeue_command:requeue", "Lead queued mail away from a transport, paced."),
+    "fleet": Entry("sidecar.fleet_command:fleet", "The hosts that share what they learn."),
     "suppress": Entry("sidecar.suppress_command:suppress", "Who gets no more mail."),
     "quota": Entry("sidecar.quota_command:quota", "How much a tenant, domain, client or sender may hand in."),
     "reload": Entry("sidecar.status:reload", "Have core read configuration and rules again."),

@@ -84,6 +84,12 @@ class Fleet(NamedTuple):
     """Why the store does not answer; "" where it does."""
     alone: bool
     alone_part: float
+    twin: bool = False
+    """Another host has the same name."""
+    suppressions_missed: int = 0
+    """Hosts of whose changes to the suppression list some were missed."""
+    other_key: str = ""
+    """A host whose suppression list is made with another key."""
 
     @property
     def heard(self) -> int:
@@ -113,6 +119,9 @@ class Fleet(NamedTuple):
             silent=printable(str(said["silent"])),
             alone=bool(said["alone"]),
             alone_part=float(said["alone_part"]),
+            twin=bool(said.get("twin")),
+            suppressions_missed=int((said.get("suppressions") or {}).get("missed_of", 0)),
+            other_key=printable(str((said.get("suppressions") or {}).get("other_key", ""))),
         )
 
 

@@ -95,6 +95,16 @@ def _fleet(fleet: Fleet | None) -> list[Text]:
         lines.append(Text(f"fleet: versions {', '.join(fleet.versions)} side by side", style="yellow"))
     if fleet.silent:
         lines.append(Text(f"fleet: the store is silent: {fleet.silent}", style="red"))
+    if fleet.twin:
+        lines.append(Text(f"fleet: another host calls itself {fleet.host}, too: give each a fleet.host", style="red"))
+    if fleet.other_key:
+        said = f"fleet: {fleet.other_key} has another suppression.key: its list and ours are not shared"
+        lines.append(Text(said, style="red"))
+    if fleet.suppressions_missed:
+        said = (
+            f"fleet: changes of {fleet.suppressions_missed} hosts to the suppression list were missed: take an export"
+        )
+        lines.append(Text(said, style="yellow"))
     if fleet.alone:
         part = f"{fleet.alone_part:.0%}"
         lines.append(

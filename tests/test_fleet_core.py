@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.control import CoreUnreachable, ask_core
+from sidecar.control import CoreRefused, CoreUnreachable, ask_core
 from sidecar.lab.private_postfix import PrivatePostfix
 from tests.redis_world import Server, running_server, until
 from tests.world import GOOGLE_DKIM
@@ -112,6 +112,8 @@ def test_a_line_in_one_host_s_log_pauses_the_key_on_the_other(tmp_path: Path, po
             assert median(took) < 3.0, took  # all of them on a quiet machine; the benchmark tells the 99th percentile
             (shown,) = (sub for sub in other.ask("status")["subqueues"] if sub["key"] == key)
             assert shown["fleet"]["host"] == "mx1"
+            with pytest.raises(CoreRefused, match=r"mx9 is no host of the fleet|the store began anew"):
+                other.ask("fleet-forget", host="mx9")
             assert "421-4.7.28" in shown["opened_by"]["line"]
             other.ask("suppress", do="add", who="root", rows=[{"address": "dead@gmail.com"}])
             await until(lambda: one.suppresses("dead@gmail.com"), within=3.0)

@@ -311,3 +311,43 @@ def test_a_stop_is_heard_at_any_moment(tmp_path: Path) -> None:
                 assert not late, number
 
     asyncio.run(scene())
+
+
+def test_a_host_that_died_is_counted_no_more_once_it_is_forgotten(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, sidecars(server.url, 2) as (one, two):
+            await until(lambda: len(one.host.standing()["hosts"]) == 2, within=10.0)
+            await until(lambda: _settles(server.url), within=5.0)
+            for host, why in (("host-0", "this host"), ("host-7", "no host of the fleet"), ("host-1", "stop its core")):
+                with pytest.raises(ValueError, match=why):
+                    await one.exchange.forget(host)
+            two.engine.settings = two.engine.settings._replace(act=False)  # as dead: it asks no more
+            await until(lambda: _forgets(one, "host-1"), within=15.0)
+            await until(lambda: len(one.host.standing()["hosts"]) == 1, within=10.0)
+
+    asyncio.run(scene())
+
+
+async def _forgets(each: Sidecar, host: str) -> bool:
+    try:
+        await each.exchange.forget(host)
+    except ValueError:
+        return False
+    return True
+
+
+def test_two_hosts_of_one_name_are_noticed_and_a_restart_is_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server:
+            for _ in range(2):  # the second is the first one, started again
+                async with sidecars(server.url, 2) as (one, other):
+                    await until(lambda: min(one.exchange.rounds, other.exchange.rounds) >= 4, within=20.0)
+                    assert not one.exchange.has_twin()
+            async with sidecars(server.url, 1) as (one,), sidecars(server.url, 1) as (twin,):
+                await until(lambda: one.exchange.has_twin() and twin.exchange.has_twin(), within=20.0)
+                assert one.exchange.status()["twin"]
+        assert "calls itself host-0, too" in caplog.text
+
+    asyncio.run(scene())

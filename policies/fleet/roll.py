@@ -60,6 +60,21 @@ class Roll:
         """Give the roll after a host has left for good."""
         return type(self)(self.server, self.settled, {k: v for k, v in self.members.items() if k != host})
 
+    def forgetting(self, host: str, *, at: float) -> Self:
+        """As `without`, of a host that others say is gone. Raises ValueError where that is not so, or cannot be known yet."""
+        member = self.members.get(host)
+        if member is None:
+            raise ValueError(f"{host} is no host of the fleet; known are {', '.join(sorted(self.members))}")
+        if at < self.settled:
+            raise ValueError(
+                f"the store began anew: who is there is known in {self.settled - at:.0f} s; wanted after that"
+            )
+        if at - member.met < SILENT_AFTER:
+            raise ValueError(
+                f"{host} was there {at - member.met:.0f} s ago; wanted one that is gone: stop its core first"
+            )
+        return self.without(host)
+
     @classmethod
     def read(cls, text: str) -> Self:
         """Read what `text` wrote. Raises ValueError."""

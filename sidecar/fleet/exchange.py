@@ -41,6 +41,8 @@ READ_BY_ALL = 5_000.0
 """Books a second, about, over which hosts spread that all have to read everything at once."""
 LOOK = 0.5 * ROUND
 """Seconds between two looks at all sub-queues ..."""
+TWIN_FOR = 30.0
+"""Seconds for which it is said that another host has our name."""
 LOOKED_AT = 500
 """... so many of them in one go: less than a millisecond."""
 
@@ -84,6 +86,9 @@ class Exchange:
         self._missed = True
         """Rows may have been pushed that we did not hear."""
         self._enrolled = self._looked = -math.inf
+        self._wrote: set[float] = set()
+        """What may stand in the roll as our last answer, of those that we wrote."""
+        self._twin_seen = -math.inf
         self._unsaid: dict[Key, str] = {}
         """Rows that are in the store, and not pushed yet."""
         host.stirred = self._wake.set
@@ -111,6 +116,7 @@ class Exchange:
             "hosts": hosts,
             "held_total": sum(host["held"] or 0 for host in hosts),
             "silent": self.silent,
+            "twin": self.has_twin(),
             "rounds": self.rounds,
             "round_s": round(self.round_s, 4),
             "answered_at": self.answered_at,
@@ -174,14 +180,38 @@ class Exchange:
         for _ in range(TRIES):
             if contact.server and read.server != contact.server:
                 self._missed = True
-            roll = enrol(self._known(Roll.read, read.text), contact.asking(), server=read.server, at=read.at)
+            before = self._known(Roll.read, read.text)
+            self._look_for_a_twin(before, read.server)
+            roll = enrol(before, contact.asking(), server=read.server, at=read.at)
+            self._wrote.add(roll.members[self.host.name].met)
             again = self.host.steady()
             (other,) = await self._store.swap([Swap(ROLL, read, roll.text())])
             if other is None:
                 contact.answered(roll, at=read.at, sent=sent, now=self.host.steady())
                 self._enrolled = sent
+                self._wrote = {roll.members[self.host.name].met}
                 return
             read, sent = other, again
+
+    def _look_for_a_twin(self, roll: Roll | None, server: str) -> None:
+        """Say so where the roll has of us what we did not write: what is lent to two of one name is lent twice."""
+        if roll is None or server != self.host.contact.server:
+            self._wrote.clear()  # another store, which may have an older roll
+            return
+        mine = roll.members.get(self.host.name)
+        if mine is None or not self._wrote or mine.met in self._wrote:
+            return
+        if not self.has_twin():
+            _LOG.error(
+                "another host of the fleet calls itself %s, too, and both take what is lent to one: give each a fleet.host "
+                "of its own and restart core there",
+                self.host.name,
+            )
+        self._twin_seen = self.host.steady()
+
+    def has_twin(self) -> bool:
+        """Whether another host of our name has been at work lately."""
+        return self.host.steady() - self._twin_seen < TWIN_FOR
 
     async def _attend(self, keys: Sequence[Key]) -> None:
         """Bring our wishes to the books, until each is written or others have been quicker too often."""
@@ -258,15 +288,28 @@ class Exchange:
 
     async def _leave(self) -> None:
         """Be no member any more: nothing is kept for us, and a majority does not count us."""
+        await self._change_roll(lambda roll, _: roll.without(self.host.name))
+
+    async def forget(self, host: str) -> None:
+        """Have a host that is gone for good be no member any more.
+
+        Raises ValueError where it is none, or may not be gone; StoreSilent.
+        """
+        if host == self.host.name:
+            raise ValueError(f"{host} is this host; wanted one that is gone for good")
+        await self._change_roll(lambda roll, at: roll.forgetting(host, at=at))
+
+    async def _change_roll(self, change: Callable[[Roll, float], Roll]) -> None:
         (read,) = await self._store.read([ROLL])
         for _ in range(TRIES):
             roll = self._known(Roll.read, read.text)
-            if roll is None or self.host.name not in roll.members:
+            if roll is None or (new := change(roll, read.at)) == roll:
                 return
-            (other,) = await self._store.swap([Swap(ROLL, read, roll.without(self.host.name).text())])
+            (other,) = await self._store.swap([Swap(ROLL, read, new.text())])
             if other is None:
                 return
             read = other
+        raise StoreSilent("other hosts were quicker each time; try again")
 
     # What is pushed.
 
