@@ -20,6 +20,7 @@ from policies.routing import POOL
 from policies.steering import Steering
 from sidecar import hold_queue, postfix_configuration
 from sidecar.postfix import Instance, PostfixError
+from sidecar.postfix_configuration import Configuration
 from sidecar.transport_table import TransportTable
 
 _LOG = logging.getLogger("sidecar.rerouting")
@@ -134,33 +135,39 @@ def objection(instances: Sequence[Instance], table: str, source: str, to: str, p
 
     `table`: postfix.transport_table of the configuration.
     """
-    for instance in instances:
-        refused = hold_queue.why_no_requeue(instance)
-        if refused:
-            return refused
+    refused = next(filter(None, map(hold_queue.why_no_requeue, instances)), "")
+    if refused:
+        return refused
+    sites = [postfix_configuration.read(instance) for instance in instances]
+    if sites and not any(_is_logged_as(site, source) for site in sites):
+        return f"transport: the log names none {source}: wanted an entry of master.cf with -o syslog_name=.../{source}"
     if not to:
         return ""
     if to == source:
         return f"to: {to} is what it went over; wanted another transport, or pool:NAME"
-    if to.startswith(POOL):
-        name = to.removeprefix(POOL)
-        if name not in pools:
-            return f"to: no pool is called {name}; known: {', '.join(pools) or 'none'}"
-    return _not_wired(instances, table, to)
-
-
-def _not_wired(instances: Sequence[Instance], table: str, to: str) -> str:
-    """Say why nothing can be led to `to`; "" where it can. Raises PostfixError."""
+    if to.startswith(POOL) and to.removeprefix(POOL) not in pools:
+        return f"to: no pool is called {to.removeprefix(POOL)}; known: {', '.join(pools) or 'none'}"
     if not table:
         return (
             "to: postfix.transport_table is not set: without the table (docs/routes.md) requeued mail goes as Postfix "
             "sends it; leave --to out if that is another way"
         )
-    for instance in instances:
-        configuration = postfix_configuration.read(instance)
-        main = f"{instance.config_directory}/main.cf"
-        if table not in configuration.expanded.get("transport_maps", ""):
-            return f"to: {main}: transport_maps does not name {table}; `sidecar postfix apply` does that"
-        if not to.startswith(POOL) and configuration.service(to, "unix") is None:
-            return f"to: {instance.config_directory}/master.cf has no transport {to}"
+    return next(filter(None, (_not_wired(site, table, to) for site in sites)), "")
+
+
+def _is_logged_as(site: Configuration, transport: str) -> bool:
+    """Whether deliveries over a transport are logged under its name; those without one of their own, under the program's."""
+    service = site.service(transport, "unix")
+    if service is None:
+        return False
+    return service.command == transport or site.effective(service, "syslog_name").endswith(f"/{transport}")
+
+
+def _not_wired(site: Configuration, table: str, to: str) -> str:
+    """Say why nothing can be led to `to` by the table; "" where it can."""
+    directory = site.instance.config_directory
+    if table not in site.expanded.get("transport_maps", ""):
+        return f"to: {directory}/main.cf: transport_maps does not name {table}; `sidecar postfix apply` does that"
+    if not to.startswith(POOL) and site.service(to, "unix") is None:
+        return f"to: {directory}/master.cf has no transport {to}"
     return ""

@@ -17,8 +17,9 @@ from policies.redirects import LIFETIME, Redirects, can_lead
 from policies.releasing import RESOLVED_FOR
 from policies.signs import Sign
 from policies.steering import Away
-from sidecar import pools, rerouting
+from sidecar import pools, postfix, rerouting
 from sidecar.config import Config, ConfigError, ReactConfig
+from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.transport_table import TransportTable
 from tests.steering_world import BEGIN, Hands
 from tests.steering_world import World as Steered
@@ -262,3 +263,33 @@ def test_after_a_restart_the_table_is_read_before_it_is_written(tmp_path: Path) 
     at.engine.redirects.settled("new@a.example")
     asyncio.run(made.tidy())
     assert TransportTable(table, tmp_path).led() == {"old@a.example": "out-a"}
+
+
+BULK = "lmdb:/bulk"
+MASTER = (
+    "ip-1 unix - - n - - smtp -o syslog_name=postfix/ip-1\nip-2 unix - - n - - smtp -o syslog_name=postfix/ip-2\n"
+    "nameless unix - - n - - smtp\n"
+)
+
+
+@pytest.mark.postfix
+@pytest.mark.parametrize(
+    ("settings", "table", "source", "to", "says"),
+    [
+        ({}, BULK, "ip-1", "ip-2", ""),
+        ({}, "", "smtp", "", ""),
+        ({"always_bcc": "a@b.example"}, BULK, "ip-1", "", "always_bcc = a@b.example: a requeue would apply it again"),
+        ({}, BULK, "nameless", "", "transport: the log names none nameless: wanted an entry of master.cf with -o sys"),
+        ({}, BULK, "ip-1", "pool:none", "to: no pool is called none; known: bulk"),
+        ({}, BULK, "ip-1", "ip-9", "master.cf has no transport ip-9"),
+        ({}, "", "ip-1", "ip-2", "to: postfix.transport_table is not set"),
+        ({"transport_maps": ""}, BULK, "ip-1", "ip-2", "main.cf: transport_maps does not name lmdb:/bulk"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_requeued_is_said_before_anything_is_touched(
+    tmp_path: Path, settings: dict[str, str], table: str, source: str, *, to: str, says: str
+) -> None:
+    mail = PrivatePostfix(tmp_path / "postfix", main_cf={"transport_maps": BULK, **settings}, master_cf=MASTER)
+    said = rerouting.objection(postfix.instances(mail.config_directory), table, source, to, ["bulk"])
+    assert says in said
+    assert bool(said) is bool(says)

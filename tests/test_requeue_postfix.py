@@ -10,9 +10,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import pytest
 from sidecar.control import CoreUnreachable, ask_core
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.transport_table import TransportTable
-from tests.test_pools_postfix import ASK, MASTER, NEW, OLD
+from tests.test_pools_postfix import ASK, MASTER, NEW, OLD, until
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.postfix
@@ -119,14 +118,6 @@ class Site:
     def commanded(self, *words: str) -> tuple[int, str]:
         done = subprocess.run(self.sidecar(*words), cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
         return done.returncode, done.stdout + done.stderr
-
-
-def until(condition: Callable[[], object], *, within: float = 60.0) -> None:
-    """Wait for what other processes do."""
-    deadline, pause = time.monotonic() + within, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        pause.wait(0.05)
 
 
 @pytest.fixture
