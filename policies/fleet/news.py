@@ -98,12 +98,6 @@ class Hearing:
         """All that is kept has been read; `upto`: how far each has told."""
         self.missed.update(origin for origin, known in self.heard.items() if upto.get(origin, 0) > known)
 
-    def made_up(self, upto: Mapping[str, int]) -> None:
-        """A copy of a host's list was taken, which had heard so much."""
-        self.missed.clear()
-        for origin, number in upto.items():
-            self.heard[origin] = max(number, self.heard.get(origin, 0))
-
 
 def _register(change: Change) -> Register | None:
     return None if isinstance(change, Erase) else (change.who, change.listed)

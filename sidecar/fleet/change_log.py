@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from sidecar.fleet.redis_store import ANSWER_WITHIN, KEPT, LISTENS, RedisStore, StoreSilent, close_all, goes_on
 
 MOST = 100_000
-"""Entries that are kept, some 50 MB; who was away for more of them takes a copy of a host's list."""
+"""Entries that are kept, some 50 MB; who was away for more of them is told so."""
 AT_ONCE = 100
 """Entries: about a millisecond of taking them in."""
 BEGINNING = "0-0"

@@ -1,4 +1,4 @@
-"""The fleet's suppression list: tells what is changed here, does what others changed, and takes a copy where it missed some.
+"""The fleet's suppression list: tells what is changed here, does what others changed, and notices where it missed some.
 
 Nobody waits for it: a change counts here at once, whatever the store of the fleet does. What must be told is in core's store
 until it is.
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 200
 """Changes that are told in one go."""
+GATHERED: Final = 0.1
+"""Seconds in which changes are gathered: a commit each would cost more than they do."""
 KEPT: Final = 3_600.0
 """Seconds for which a change stays in our store after it was read back: a store of the fleet that restarts empty is told it
 again."""
@@ -126,6 +128,7 @@ class SharedSuppressions:
     async def _say(self) -> None:
         while goes_on():
             await self._tells.wait()
+            await asyncio.sleep(GATHERED)
             self._tells.clear()
             try:
                 if await self._suppression.stored():
