@@ -222,3 +222,21 @@ def test_what_was_dropped_before_it_was_read_is_noticed(tmp_path: Path, monkeypa
                 await until(lambda: two.shared.status()["missed_of"] == 1, within=HEALED_WITHIN)
 
     asyncio.run(scene())
+
+
+def test_a_large_import_waits_for_who_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suppressions, "AHEAD", 100)
+    monkeypatch.setattr(suppressions, "TRY_AGAIN", 0.05)
+
+    async def scene() -> None:
+        many = [f"{number}@x.example" for number in range(1_000)]
+        async with (
+            running_server(tmp_path) as server,
+            host(tmp_path, "mx1", server.url) as one,
+            host(tmp_path, "mx2", server.url) as two,
+        ):
+            await one.add(*many)
+            await until(lambda: all(two.has(each, BY_HAND) for each in many), within=20.0)
+            assert two.shared.status()["missed_of"] == one.shared.status()["missed_of"] == 0
+
+    asyncio.run(scene())

@@ -26,12 +26,14 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 200
 """Changes that are told in one go."""
+AHEAD = 20_000
+"""Changes that we may have told and not read back: others read no faster, and the stream keeps only so many."""
 GATHERED: Final = 0.1
 """Seconds in which changes are gathered: a commit each would cost more than they do."""
 KEPT: Final = 3_600.0
 """Seconds for which a change stays in our store after it was read back: a store of the fleet that restarts empty is told it
 again."""
-TRY_AGAIN: Final = 1.0
+TRY_AGAIN = 1.0
 PLACE: Final = "fleet"
 """In `suppression_heard`: until when, by the store's clock, in milliseconds, the stream has been read."""
 ERASE_AGAIN: Final = 300.0
@@ -142,6 +144,9 @@ class SharedSuppressions:
             await self._log.take_out(self._taken_out[0].who)
             del self._taken_out[0]
         while rows := await self._in_store(lambda: self._outbox.kept(after=self._said, limit=AT_ONCE)):
+            if self._said - self.hearing.heard.get(self._outbox.origin, 0) > AHEAD:
+                asyncio.get_running_loop().call_later(TRY_AGAIN, self._tells.set)
+                return
             telling = Telling(self._outbox.origin, self._said, self.host, self._key)
             await self._is_known(await self._log.say(telling, rows))
 
@@ -159,7 +164,8 @@ class SharedSuppressions:
     # Hearing.
 
     async def _hear(self) -> None:
-        await self._is_known((await self._log.upto()).get(self._outbox.origin, 0))
+        told = await self._log.upto()  # by all, before we read: what is told meanwhile is no loss
+        await self._is_known(told.get(self._outbox.origin, 0))
         self._tells.set()
         async with aclosing(self._log.pages(self._after)) as pages:
             all_read = False
@@ -167,11 +173,11 @@ class SharedSuppressions:
                 self._take(page)
                 if page.is_last and not all_read:
                     all_read = True
-                    await self._is_up_to_date()
+                    self._is_up_to_date(told)
                 await asyncio.sleep(0)
 
-    async def _is_up_to_date(self) -> None:
-        self.hearing.ended(await self._log.upto())
+    def _is_up_to_date(self, told: Mapping[str, int]) -> None:
+        self.hearing.ended(told)
         if self.silent:
             _LOG.info("the fleet's suppression list is followed")
         self.silent = ""
