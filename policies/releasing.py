@@ -110,11 +110,15 @@ class Releasing:
 
     def _requeueing(self, message: Message) -> Requeueing | None:
         """Where a held message is led, if it is to be requeued: never one that is delivered, even in part."""
+        way = next((sub.requeueing for sub in self._streams_of(message) if sub.requeueing is not None), None)
+        return None if any(recipient.done for recipient in message.recipients) else way
+
+    def _streams_of(self, message: Message) -> Iterator[OpenSubQueue]:
+        """Give the sub-queues by hand that a message waits in."""
         for key in message.held_under:
             sub = self._subqueues.get(key) if key.type == STREAM else None
-            if sub is not None and sub.requeueing is not None:
-                return None if any(recipient.done for recipient in message.recipients) else sub.requeueing
-        return None
+            if sub is not None:
+                yield sub
 
     def _requeue(self, instance: str, messages: Sequence[Message], way: Requeueing) -> Requeue:
         mail = {
@@ -124,7 +128,8 @@ class Releasing:
             )
             for message in messages
         }
-        return Requeue(instance, _key_of(messages), way.source, way.to, mail)
+        key = next(sub.key for sub in self._streams_of(messages[0]) if sub.requeueing == way)
+        return Requeue(instance, str(key), way.source, way.to, mail)
 
     # By budget.
 

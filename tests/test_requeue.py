@@ -19,9 +19,12 @@ from policies.signs import Sign
 from policies.steering import Away
 from sidecar import pools, postfix, rerouting
 from sidecar.config import Config, ConfigError, ReactConfig
+from sidecar.hands import Hands
 from sidecar.lab.private_postfix import PrivatePostfix
+from sidecar.queue_client import HelperRefused
 from sidecar.transport_table import TransportTable
-from tests.steering_world import BEGIN, Hands
+from tests.steering_world import BEGIN
+from tests.steering_world import Hands as NoHands
 from tests.steering_world import World as Steered
 from tests.world import World
 
@@ -123,6 +126,44 @@ def test_what_is_on_hold_when_it_ends_leaves_as_it_is(end: Callable[[World, Key]
     assert len(at.requeued) < 15
     assert any((queue_id, "u29@gmail.com") in at.delivered for queue_id in ids), "under its own id"
     assert (sum(at.delivered.values()), at.duplicates, at.silently_lost, at.files) == (30, 0, [], {})
+
+
+def test_what_waits_in_a_paused_sub_queue_too_waits_for_both_and_is_requeued_under_its_stream() -> None:
+    at = putting_off("google")
+    queue_id = at.submit("a@shop.example", ["u@gmail.com"])
+    at.run(10)
+    paused = Key.read("sender-domain:shop.example@google")
+    at.engine.orders.pause(paused, 3600.0, by_whom="ann", now=at.now)
+    key = requeued(at, seconds=7200)
+    at.run(120)
+    assert at.files[queue_id].queue == "hold"
+    assert not at.requeued
+    at.judge = lambda *_: None
+    at.engine.orders.close(paused, by_whom="ann", now=at.now)
+    at.run(30)
+    assert [command.key for command in commands(at)] == [str(key)]
+    assert (sum(at.delivered.values()), at.duplicates, at.files) == (1, 0, {})
+
+
+def test_where_a_requeue_is_refused_the_stream_ends_and_mail_leaves_as_it_is() -> None:
+    at = putting_off("google")
+    queue_id = at.submit("a@shop.example", ["u@gmail.com"])
+    at.run(10)
+    key = requeued(at)
+    at.run(RESOLVED_FOR - 5)
+    at.judge = lambda *_: None
+    hands = Hands(at.engine, Refusing(), rerouting.Rerouting(at.engine, None, None))  # type: ignore[arg-type]  # as a helper that says no
+    command = Requeue("postfix", str(key), *AWAY, {queue_id: Leaving("shop.example", ("u@gmail.com",))})
+    asyncio.run(hands.do([command]))
+    assert hands.wants_listing
+    at.run(30)
+    assert at.engine.subqueues.get(key) is None
+    assert (dict(at.delivered), at.requeued) == ({(queue_id, "u@gmail.com"): 1}, {})
+
+
+class Refusing:
+    async def requeue(self, *_: object, **__: object) -> None:
+        raise HelperRefused("always_bcc = archive@one.example: a requeue would apply it again")
 
 
 def test_it_survives_a_restart() -> None:
@@ -247,7 +288,7 @@ def test_such_a_rule_wants_the_table() -> None:
     with pytest.raises(ConfigError, match=r"react\[0\].requeue: found true, wanted with postfix.transport_table"):
         pools.wanted(Config(react=react), [])
     with pytest.raises(ValueError, match="react x: requeue: true; wanted with do = leave-pool alone"):
-        Reactions((Rule("x", Signal.COMPLAINTS, Do.PAUSE, requeue=True),), Hands())
+        Reactions((Rule("x", Signal.COMPLAINTS, Do.PAUSE, requeue=True),), NoHands())
 
 
 @pytest.mark.postfix
