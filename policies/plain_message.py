@@ -170,11 +170,13 @@ def _attempt(said: str, length: int) -> _Attempt | None:
     match = _DELIVERED(said)
     if match is None:
         return None
+    rest: str
     recipient, orig_to, relay_text, delay, delays, _, outcome_text, rest = match.groups()
     relay, outcome = read_relay(relay_text), read_outcome(outcome_text)
     if relay is None or outcome is None or read_delays(delays) is None or read_seconds(delay) is None:
         return None
-    reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else read_reason(rest, length)
+    usual = rest.endswith(")") and not rest.endswith(" command)")
+    reason = rest[:-1] if usual else read_reason(rest, length)
     return recipient, orig_to or "", outcome[1], outcome[0], reason, relay[0], relay[1]
 
 

@@ -78,12 +78,12 @@ class Part(NamedTuple):
         try:
             with contextlib.ExitStack() as stack:
                 for block in _reads(_opened(self, stack), self):
-                    lines, newline, rest = block.rpartition(b"\n")
-                    if newline:
-                        yield begun + lines + newline
-                        begun = rest
+                    end = block.rfind(b"\n") + 1
+                    if end:
+                        yield begun + block[:end]
+                        begun = block[end:]
                     elif len(begun) < _LONGEST:
-                        begun += rest
+                        begun += block
         except UNREADABLE as error:
             raise ParseError(f"{self.path}: cannot be read: {_said(error, self.path)}") from error
         if begun:

@@ -95,6 +95,7 @@ def read_delays(text: str) -> Delays | None:
 
 def delivery(record: LogRecord, queue_id: str, match: re.Match[str]) -> DeliveryAttempt | None:
     """The common form: known keys in the known order."""
+    rest: str
     recipient, orig_to, relay_text, delay, delays_text, tls, outcome_text, rest = match.groups()
     relay = read_relay(relay_text)
     outcome = read_outcome(outcome_text)
@@ -104,7 +105,8 @@ def delivery(record: LogRecord, queue_id: str, match: re.Match[str]) -> Delivery
         return None
     host, address, port, conn_use = relay
     dsn, status = outcome
-    reason = rest[:-1] if rest[-1:] == ")" and rest[-9:] != " command)" else read_reason(rest, len(record.text))
+    usual = rest.endswith(")") and not rest.endswith(" command)")
+    reason = rest[:-1] if usual else read_reason(rest, len(record.text))
     return _make(
         DeliveryAttempt,
         (
