@@ -4,7 +4,7 @@ A month of a billion events does not fit here, so that each figure says where it
 - insert rate and bytes an event: so many events made on the server itself, over 30 days, merged at the end; both are
   linear in the number of events but for what a larger index costs;
 - what one host sends: its core.db through the outside process's own code;
-- latency of reports: over daily sums of the size that a billion events leave, which are made directly. A report reads
+- latency of sums and of a whole report (all its questions, trends and spikes, but for its printing): over daily sums of the size that a billion events leave, which are made directly. A report reads
   nothing else, so this is not extrapolated; that there are so many flows is an assumption, and is printed.
 """
 
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from policies.rollup import DAY, MEASURES
 from sidecar.clickhouse import HttpServer
 from sidecar.history_read import Selection, where
+from sidecar.history_report import make
 from sidecar.history_server import ServerHistory
 from sidecar.shipping import Shipper
 from sidecar.store import Commit, Store
@@ -80,7 +81,13 @@ def events(server: HttpServer, number: int) -> None:
     began = time.perf_counter()
     for day in range(DAYS):
         server.run(EVENTS.format(begin=BEGIN + day * DAY, day=day, rows=rows, first=day * rows + 1))
-    timed("events made and inserted on the server, with all views", rows * DAYS, time.perf_counter() - began)
+    took = time.perf_counter() - began
+    timed("events made and inserted on the server, with all views", rows * DAYS, took)
+    rate = rows * DAYS / took
+    print(
+        f"  at that rate a billion take {BILLION / rate / 3600:.1f} h; a billion in {DAYS} days are {BILLION / DAYS / DAY:.0f}/s,"
+        f" {BILLION / DAYS / DAY / rate:.2%} of it"
+    )
     for table in ("attempt", "named", "hourly", "daily"):
         for (partition,) in server.rows(
             "SELECT DISTINCT partition FROM system.parts WHERE database = 'sidecar' AND active AND table = ?", (table,)
@@ -139,6 +146,17 @@ def reports(server: HttpServer) -> None:
             history.sums(selection)
             took.append(time.perf_counter() - began)
         print(f"  sums {name:<46} first {took[0]:5.2f} s, then {statistics.median(took[1:]):5.2f} s", flush=True)
+    for name, by in {"provider": ("provider",), "campaign": ("campaign",)}.items():
+        took = []
+        for _ in range(3):
+            began = time.perf_counter()
+            made = make(history, None, plain._replace(by=by, whole=True), now=float(BEGIN + DAYS * DAY))
+            took.append(time.perf_counter() - began)
+        print(
+            f"  the whole report of {DAYS} days by {name:<25} first {took[0]:5.2f} s, then {statistics.median(took[1:]):5.2f} s,"
+            f" {len(made.rows):,} rows",
+            flush=True,
+        )
 
 
 def main() -> None:

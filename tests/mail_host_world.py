@@ -68,7 +68,7 @@ def submit(host: MailHost, count: int) -> None:
             session.sendmail("news@snd.example", [f"later@{'gmail.com'}"], f"Subject: {number}\r\n\r\nx\r\n")
 
 
-def until(condition: Callable[[], bool], *, within: float = 30) -> None:
+def until(condition: Callable[[], bool], *, within: float = 90) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline

@@ -71,7 +71,7 @@ def test_held_mail_stays_where_it_is_through_a_rolling_restart(directory: Path) 
         cores = [stack.enter_context(contextlib.ExitStack()) for _ in hosts]
         for host, core in zip(hosts, cores, strict=True):
             process = core.enter_context(running(host.config, "core"))
-            until(lambda host=host, process=process: may_go_on(host, process), within=60)  # type: ignore[misc]
+            until(lambda host=host, process=process: may_go_on(host, process))  # type: ignore[misc]
         for host, count in zip(hosts, (4, 3), strict=True):
             submit(host, count)
             until(lambda host=host, count=count: host.deferred() == count)  # type: ignore[misc]
@@ -82,7 +82,7 @@ def test_held_mail_stays_where_it_is_through_a_rolling_restart(directory: Path) 
         for host, core in zip(hosts, cores, strict=True):
             core.close()
             process = core.enter_context(running(host.config, "core"))
-            until(lambda host=host, process=process: may_go_on(host, process), within=60)  # type: ignore[misc]
+            until(lambda host=host, process=process: may_go_on(host, process))  # type: ignore[misc]
             assert status(host)["held_total"] == len(queue(host))
             assert [queue(each) for each in hosts] == before
         until(lambda: status(hosts[0])["fleet"]["held_total"] == 7)
@@ -91,8 +91,8 @@ def test_held_mail_stays_where_it_is_through_a_rolling_restart(directory: Path) 
         assert exchanger.taken.empty()  # nothing was let go early
         exchanger.refusing = False
         ask_core(hosts[1].directory / "control", {"command": "subqueue", "do": "close", "key": KEY})
-        until(lambda: exchanger.taken.qsize() == 7, within=60)  # and nothing was lost, or is there twice
-        until(lambda: [queue(host) for host in hosts] == [set(), set()], within=30)
+        until(lambda: exchanger.taken.qsize() == 7)  # and nothing was lost, or is there twice
+        until(lambda: [queue(host) for host in hosts] == [set(), set()])
         assert exchanger.taken.qsize() == 7
 
 
