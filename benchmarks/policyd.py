@@ -7,12 +7,16 @@ lowest of a server's rounds counts, for whatever else the machine does can only 
 
     python benchmarks/policyd.py [--json] [--seconds 2] [--rounds 5] [--suppressed 100000] [--routes 500] [--quotas N ...]
                                 [--stand-in] [--only NAME ...]
+    python benchmarks/policyd.py --everything [--json] [--seconds 2] [--rounds 5] [--suppressed 10000000] [--routes 500]
     python benchmarks/policyd.py --reload [--json]
 
 --reload asks core itself 2,000 questions a second, first in quiet, then while it reads 600 rules again ten times, and
 says how long the slowest answer took; it needs Postfix's commands, for core asks them about the site.
 --quotas 1 5 has two more of ours beside: with one quota, and with five, each of at most 5,000 buckets, which every message is
 counted by. Those of the load fit in, but for the sending domains' (10,000), which ever push each other out.
+--everything has ours three times, without quotas, with one and with five, and each with 10,000,000 suppressed addresses, 500
+routes, hygiene, and a pool with an address that warms up; the bars are those of all. The file of the suppressed is made
+before, once for all, and how long that took is told apart.
 --stand-in puts a dictionary in the place of the engine: what the service alone costs. Says which bars
 of the design are met and which are missed. Needs gcc; postfwd is left out where it is not installed.
 """
@@ -39,27 +43,16 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.suppression import strangers  # noqa: E402  # after the path
-from parsers.address import domain_of  # noqa: E402  # as above
-from policies.access import Access, Arrival, Arrivals, Parked, Wiring  # noqa: E402  # as above
-from policies.admission import Admission  # noqa: E402  # as above
-from policies.buckets import Quotas  # noqa: E402  # as above
+from benchmarks.policy_site import SENDERS, SUBQUEUES, Site, StandIn, access_of, engine_of, provider_of  # noqa: E402  # after the path
+from benchmarks.suppression import strangers  # noqa: E402  # as above
 from policies.engine import Engine  # noqa: E402  # as above
-from policies.key import Key  # noqa: E402  # as above
-from policies.quota import Counted, Per, Quota, Within  # noqa: E402  # as above
-from policies.refusals import Refusals  # noqa: E402  # as above
-from policies.routing import Routing, read_route, to_provider  # noqa: E402  # as above
-from policies.site import Settings  # noqa: E402  # as above
-from policies.suppression import GLOBAL, Listed, Reason  # noqa: E402  # as above
 from sidecar import rules  # noqa: E402  # as above
 from sidecar.control import ask_core  # noqa: E402  # as above
 from sidecar.core import spare_the_collector  # noqa: E402  # as above
 from sidecar.lab.private_postfix import PrivatePostfix  # noqa: E402  # as above
 from sidecar.policy_sockets import Listener  # noqa: E402  # as above
 from sidecar.policyd import serve  # noqa: E402  # as above
-from sidecar.routes import routing_of  # noqa: E402  # as above
-from sidecar.suppression_book import SuppressionBook, SuppressionKey  # noqa: E402  # as above
-from sidecar.suppression_index import IndexFile, Stamp, build  # noqa: E402  # as above
+from sidecar.suppression_index import Stamp, build  # noqa: E402  # as above
 
 CONNECTIONS = 100
 RATE = 2000
@@ -67,29 +60,8 @@ RELOADS = 10
 RULES = 600
 SLOWEST_MS = 50.0
 """Of an answer during a reload."""
-SUBQUEUES = 10_000
-SENDERS = 10_000
-"""Sending domains in the load; as many have a sub-queue, each at one provider."""
-QUOTA_KEYS = 5_000
-"""Buckets of a quota."""
 QUOTAS_MOST = {1: 1.0, 5: 4.0}
 """Microseconds of CPU that so many quotas may cost."""
-
-# The domains of policy_load.c.
-PROVIDERS = {
-    "gmail.com": "google",
-    "yahoo.com": "yahoo",
-    "outlook.com": "microsoft",
-    "hotmail.com": "microsoft",
-    "gmx.de": "gmx",
-    "web.de": "gmx",
-    "orange.fr": "orange",
-    "icloud.com": "apple",
-    "aol.com": "yahoo",
-    "mail.ru": "mail-ru",
-    "libero.it": "libero",
-    "example.org": "example.org",
-}
 
 ADMINS_RULE = """
 [[rule]]
@@ -134,6 +106,10 @@ class Measured(NamedTuple):
     p99_us_at_rate: float
     max_us_at_rate: float
     """Median of the rounds' slowest answers."""
+    own_mb: float
+    """Resident memory at the end, that nobody else has."""
+    mapped_mb: float
+    """Resident memory of files, which the system takes back when it needs it."""
     answers: dict[str, int]
     """Of the last closed round, by kind."""
 
@@ -148,45 +124,13 @@ class Server(NamedTuple):
         tasks = Path(f"/proc/{self.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
+    def resident_mb(self, kind: str) -> float:
+        """`kind`: RssAnon or RssFile, as proc(5) has them."""
+        status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return round(int(next(line for line in status if line.startswith(kind)).split()[1]) / 1024, 1)
+
 
 # Our server, in a process of its own: this file with --serve.
-
-
-class StandIn:
-    """A dictionary that knows who is paused where."""
-
-    def __init__(self) -> None:
-        self._paused = {(f"news.shop{i}.example", _provider(i)) for i in range(SUBQUEUES)}
-
-    def arriving(self, arrival: Arrival, *, now: float) -> Parked | None:  # noqa: ARG002  # nothing changes in time
-        sender = domain_of(arrival.sender)
-        for recipient in arrival.recipients:
-            if (sender, self.provider_of(domain_of(recipient))) not in self._paused:
-                return None
-        return Parked(f"spf-domain:{sender}@here", "benchmark/rate", "paused") if arrival.recipients else None
-
-    pushing_back = 0
-
-    def pushed_back(self, *_: object, now: float) -> None:
-        """Nobody asks, for nothing is pushed back here."""
-        raise AssertionError(now)
-
-    def provider_of(self, recipient_domain: str) -> str | None:
-        return PROVIDERS.get(recipient_domain)
-
-
-def _provider(number: int) -> str:
-    providers = sorted(set(PROVIDERS.values()))
-    return providers[number % len(providers)]
-
-
-def _engine(now: float) -> Engine:
-    engine = Engine(rules.load(), rules.organizational_domain, Settings(act=True))
-    for domain, provider in PROVIDERS.items():
-        engine.recipients.learn(domain, provider, now=now)
-    for i in range(SUBQUEUES):
-        engine.orders.open(Key("sender-domain", f"shop{i}.example", _provider(i)), rule="by-hand", now=now)
-    return engine
 
 
 async def _removed_as_by_the_log(engine: Engine) -> None:
@@ -200,54 +144,9 @@ async def _removed_as_by_the_log(engine: Engine) -> None:
         engine.telling.changes.clear()
 
 
-def _refusals(index: Path) -> Refusals | None:
-    if not index.exists():
-        return None
-    book = SuppressionBook(SuppressionKey(b"0123456789abcdef"))
-    book.use(IndexFile(index), {1: Listed(GLOBAL, Reason.HARD_BOUNCE)})
-    return Refusals(book, rules.organizational_domain)
-
-
-def _routing(count: int) -> Routing:
-    """Routes as a large site writes them, by tenant, sending domain and provider; some hold for some of the senders."""
-    by_tenant = [f"tenant = shop{i} and provider in (google, yahoo)" for i in range(count // 4)]
-    by_sender = [f"sender_domain in (news.shop{i}.example, shop{i}.example)" for i in range(count // 4)]
-    by_size = [f"recipient_domain = dom{i}.example and size > 1m" for i in range(count // 4)]
-    by_domain = [f"sending_domain = x{i}.example or client = 192.0.2.{i % 250}" for i in range(count // 4)]
-    written = [*by_tenant, *by_sender, *by_size, *by_domain]
-    read = [read_route(f"out-{i % 20}", when) for i, when in enumerate(written)]
-    return routing_of([*read, to_provider("yahoo", "lane-01"), to_provider("apple", "lane-02")])
-
-
-def _quotas(arrivals: Arrivals, count: int) -> Admission:
-    """So many rows that never run dry, so that what is measured is what nearly all mail costs."""
-    rows = tuple(
-        Quota(f"{per}-{counted}", per, counted, 10**9, Within.DAY, burst=10**9, warn=0.8, keys=QUOTA_KEYS)
-        for per, counted in (
-            (Per.TENANT, Counted.RECIPIENTS),
-            (Per.TENANT, Counted.MESSAGES),
-            (Per.SENDING_DOMAIN, Counted.RECIPIENTS),
-            (Per.CLIENT, Counted.RECIPIENTS),
-            (Per.SENDER, Counted.RECIPIENTS),
-        )[:count]
-    )
-    quotas = Quotas(rows, organizational=rules.organizational_domain, provider_of=arrivals.provider_of)
-    return Admission(None, quotas, provider_of=arrivals.provider_of)
-
-
-async def _serve(path: Path, index: Path, *, stand_in: bool, routes: int, quotas: int) -> None:
-    engine = None if stand_in else _engine(time.time())
-    arrivals: Arrivals = StandIn() if engine is None else engine
-    wiring = {"postfix": Wiring(filter_allowed=True, own_domains=frozenset({"corp.example"}))}
-    access = Access(
-        arrivals,
-        routing=_routing(routes),
-        milters_quarantine=False,
-        act=True,
-        wiring=wiring,
-        refusing=_refusals(index),
-        admitting=_quotas(arrivals, quotas) if quotas else None,
-    )
+async def _serve(path: Path, index: Path, site: Site, *, stand_in: bool) -> None:
+    engine = None if stand_in else engine_of(time.time())
+    access = access_of(site, engine or StandIn(), index)
     await serve(access, [Listener(f"unix:{path}")])
     spare_the_collector()  # as core does
     if engine is not None:
@@ -316,7 +215,7 @@ def load(binary: Path, server: Server, *, seconds: float, rate: int = 0) -> Load
     return Load((server.cpu_s() - before) / figures["requests"] * 1e6, figures)
 
 
-def measured(closed: Sequence[Load], at_rate: Sequence[Load]) -> Measured:
+def measured(server: Server, closed: Sequence[Load], at_rate: Sequence[Load]) -> Measured:
     def middle(loads: Sequence[Load], figure: str) -> float:
         return statistics.median(each.figures[figure] for each in loads)
 
@@ -329,6 +228,8 @@ def measured(closed: Sequence[Load], at_rate: Sequence[Load]) -> Measured:
         p50_us_at_rate=middle(at_rate, "p50_us"),
         p99_us_at_rate=middle(at_rate, "p99_us"),
         max_us_at_rate=middle(at_rate, "max_us"),
+        own_mb=server.resident_mb("RssAnon"),
+        mapped_mb=server.resident_mb("RssFile"),
         answers={kind: int(closed[-1].figures[kind]) for kind in ("dunno", "hold", "filter", "other")},
     )
 
@@ -338,8 +239,7 @@ def run(
     seconds: float,
     rounds: int,
     suppressed: int,
-    routes: int,
-    quotas: Sequence[int],
+    sites: Sequence[Site],
     stand_in: bool,
     only: Sequence[str],
 ) -> dict[str, Measured]:
@@ -356,13 +256,15 @@ def run(
         if "sidecar" in only:
             index = directory / "suppressed.index"
             if suppressed:
+                began = time.monotonic()
                 build(strangers(suppressed, random.Random(1)), index, Stamp(bytes(16), 0))
-            for count in (0, *quotas):
-                path = directory / f"sidecar-{count}"
+                size, took = index.stat().st_size / 1e6, time.monotonic() - began
+                print(f"{suppressed} suppressed: {size:.1f} MB, made in {took:.1f} s", file=sys.stderr)
+            for site in sites:
+                path = directory / f"sidecar-{site.quotas}"
                 command = [sys.executable, __file__, "--serve", str(path), "--index", str(index)]
-                command += ["--routes", str(routes), *(["--stand-in"] if stand_in else [])]
-                command += ["--quotas", str(count)]
-                servers.append(stack.enter_context(started(_name(count), command, path)))
+                command += ["--site", json.dumps(site), *(["--stand-in"] if stand_in else [])]
+                servers.append(stack.enter_context(started(_name(site.quotas), command, path)))
         if "postfwd" in only and shutil.which("postfwd1"):
             servers.append(stack.enter_context(started_postfwd(directory)))
         closed: dict[str, list[Load]] = {server.name: [] for server in servers}
@@ -371,7 +273,7 @@ def run(
             for server in servers:
                 closed[server.name].append(load(binary, server, seconds=seconds))
                 at_rate[server.name].append(load(binary, server, seconds=seconds, rate=RATE))
-        return {server.name: measured(closed[server.name], at_rate[server.name]) for server in servers}
+        return {server.name: measured(server, closed[server.name], at_rate[server.name]) for server in servers}
 
 
 def _name(quotas: int) -> str:
@@ -422,7 +324,7 @@ def run_reloads() -> Reloads:
             control = directory / "control"
             _wait_for(control)
             for i in range(SUBQUEUES // 10):
-                key = f"sender-domain:shop{i}.example@{_provider(i)}"
+                key = f"sender-domain:shop{i}.example@{provider_of(i)}"
                 ask_core(control, {"command": "subqueue", "do": "open", "key": key}, timeout=60)
             return _reloaded(binary, directory / "policy", control)
         finally:
@@ -447,24 +349,23 @@ def _reloaded(binary: Path, policy: Path, control: Path) -> Reloads:
     )
 
 
-def bars(found: dict[str, Measured]) -> list[Bar]:
-    """Section 8 of the design, as far as these servers were measured."""
-    if "sidecar" not in found:
-        return []
-    ours = found["sidecar"]
-    wanted = [Bar("CPU us a request", ours.cpu_us, 15.0)]
+def bars(found: dict[str, Measured], judged: Sequence[str]) -> list[Bar]:
+    """Section 8 of the design, as far as these servers were measured; `judged`: those of ours that all of it is for."""
+    wanted = []
+    for name in judged if "sidecar" in found else ():
+        ours, of = found[name], f" ({name})" if len(judged) > 1 else ""
+        wanted.append(Bar(f"CPU us a request{of}", ours.cpu_us, 15.0))
+        if "c" in found:
+            wanted.append(Bar(f"CPU a request over C's{of}", round(ours.cpu_us / found["c"].cpu_us, 2), 4.5))
+            ratio = ours.p99_us_at_rate / found["c"].p99_us_at_rate
+            wanted.append(Bar(f"p99 at {RATE}/s over C's{of}", round(ratio, 2), 8.0))
+        if "postfwd" in found:
+            ratio = ours.cpu_us / found["postfwd"].cpu_us
+            wanted.append(Bar(f"CPU a request over postfwd's{of}", round(ratio, 4), round(1 / 15, 4)))
     for count, most in QUOTAS_MOST.items():
         if _name(count) in found:
-            more = round(found[_name(count)].cpu_us - ours.cpu_us, 2)
+            more = round(found[_name(count)].cpu_us - found["sidecar"].cpu_us, 2)
             wanted.append(Bar(f"CPU us more a request, quotas: {count}", more, most))
-    if "c" in found:
-        wanted.append(Bar("CPU a request over C's", round(ours.cpu_us / found["c"].cpu_us, 2), 4.5))
-        ratio = ours.p99_us_at_rate / found["c"].p99_us_at_rate
-        wanted.append(Bar(f"p99 at {RATE}/s over C's", round(ratio, 2), 8.0))
-    if "postfwd" in found:
-        wanted.append(
-            Bar("CPU a request over postfwd's", round(ours.cpu_us / found["postfwd"].cpu_us, 4), round(1 / 15, 4))
-        )
     return wanted
 
 
@@ -473,10 +374,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each load")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--everything", action="store_true", help="all that there is, in one run")
     parser.add_argument(
-        "--suppressed", type=int, default=100_000, help="addresses on the suppression list; 0: no look-up"
+        "--suppressed", type=int, help="addresses on the suppression list, 100,000 or 10,000,000; 0: no look-up"
     )
-    parser.add_argument("--routes", type=int, default=0, help="routes beside those to two providers")
+    parser.add_argument("--routes", type=int, help="routes beside those to two providers, none or 500")
     parser.add_argument(
         "--quotas", nargs="+", type=int, choices=range(6), default=[], metavar="N", help="ours with N quotas beside"
     )
@@ -485,12 +387,12 @@ def main() -> None:
     parser.add_argument("--reload", action="store_true", help="the slowest answer while core reloads")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--index", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--site", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
         # As in core: a line for each HOLD, to a stream that somebody else reads.
         logging.basicConfig(level=logging.INFO, stream=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
-        serving = _serve(given.serve, given.index, stand_in=given.stand_in, routes=given.routes, quotas=given.quotas[0])
-        asyncio.run(serving)
+        asyncio.run(_serve(given.serve, given.index, Site(*given.site), stand_in=given.stand_in))
         return
     if given.reload:
         reloads = run_reloads()
@@ -501,16 +403,18 @@ def main() -> None:
             print(", ".join(f"{figure} {value}" for figure, value in reloads._asdict().items()))
             print(f"{'met   ' if bar.met else 'MISSED'} {bar.name}: {bar.value} (at most {bar.most})")
         return
+    all_on, quotas = given.everything, [1, 5] if given.everything else given.quotas
+    routes = given.routes if given.routes is not None else 500 if all_on else 0
+    most = 10_000_000 if all_on else 100_000
     found = run(
         seconds=given.seconds,
         rounds=given.rounds,
-        suppressed=given.suppressed,
-        routes=given.routes,
-        quotas=given.quotas,
+        suppressed=given.suppressed if given.suppressed is not None else most,
+        sites=[Site(routes, count, steers=all_on, hygiene=all_on) for count in (0, *quotas)],
         stand_in=given.stand_in,
         only=given.only,
     )
-    wanted = bars(found)
+    wanted = bars(found, [_name(count) for count in (0, *quotas)] if all_on else ["sidecar"])
     if given.json:
         said = {
             "servers": {name: each._asdict() for name, each in found.items()},
