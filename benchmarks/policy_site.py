@@ -16,7 +16,7 @@ from policies.access import Access, Arrival, Arrivals, Parked, Wiring  # noqa: E
 from policies.admission import Admission  # noqa: E402  # as above
 from policies.buckets import Quotas  # noqa: E402  # as above
 from policies.engine import Engine  # noqa: E402  # as above
-from policies.hygiene import Hygiene, Level, Levels, NoHost  # noqa: E402  # as above
+from policies.hygiene import Check, Hygiene, Level, Levels, NoHost  # noqa: E402  # as above
 from policies.key import Key  # noqa: E402  # as above
 from policies.pools import Member, Pool  # noqa: E402  # as above
 from policies.quota import Counted, Per, Quota, Within  # noqa: E402  # as above
@@ -161,7 +161,7 @@ def _admission(site: Site, arrivals: Arrivals) -> Admission:
 
 
 def _hygiene() -> Hygiene:
-    hygiene = Hygiene(Levels(*[Level.REJECT] * len(Levels.__slots__)), packaged())
+    hygiene = Hygiene(Levels(*[Level.REJECT] * len(Check)), packaged())
     for number in range(DEAD_DOMAINS):
         hygiene.no_hosts.learn(f"dead{number}.example", NoHost.NULL_MX, ttl=DAY, now=time.time())
     return hygiene

@@ -174,27 +174,18 @@ _CHANGING: Final = ("sender", "recipient", "recipient_count", "queue_id", "insta
 _BEHIND: Final = ("sasl_username", "policy_context")
 
 
-class _Shape(NamedTuple):
-    """Which attributes a request has, in which order, as the expressions for it."""
-
-    whole: re.Pattern[str]
-    changing: re.Pattern[str]
-    """For what is between the other two alone."""
-
-
 @lru_cache(maxsize=64)
-def _shape(names: tuple[str, ...]) -> _Shape | None:
+def _shape(names: tuple[str, ...]) -> re.Pattern[str] | None:
     """Give what reads one request with exactly these attributes in this order; None for one that no smtpd has."""
-    if names[:2] != ("request", "protocol_state") or not {"sender", "size"} <= set(names):
+    first = names.index("sender") if "sender" in names else 0
+    end = first + len(_CHANGING)
+    if names[:2] != ("request", "protocol_state") or names[first:end] != _CHANGING:
         return None
-    first, end = names.index("sender"), names.index("size") + 1
     before = _expression(names[2:first], _BEFORE)
-    changing = _expression(names[first:end], _CHANGING)
+    changing = _expression(_CHANGING, _CHANGING)
     behind = _expression(names[end:], _BEHIND)
     whole = re.compile(f"{_KIND}(.*+)(\n{before}){changing}({behind}\n)")
-    only = re.compile(changing)
-    usual = only.groups == len(_CHANGING) and whole.groups == len(PolicyRequest._fields) + 2
-    return _Shape(whole, only) if usual else None
+    return whole if whole.groups == len(PolicyRequest._fields) + 2 else None
 
 
 class _Usual:
@@ -204,11 +195,10 @@ class _Usual:
     which takes a third of the time of reading it.
     """
 
-    __slots__ = ("_behind", "_changing", "_client", "_context", "_head", "_helo", "_login", "_name", "_whole")
+    __slots__ = ("_behind", "_client", "_context", "_head", "_helo", "_login", "_name", "_whole")
 
-    def __init__(self, shape: _Shape) -> None:
-        self._whole = shape.whole.fullmatch
-        self._changing = shape.changing.fullmatch
+    def __init__(self, shape: re.Pattern[str]) -> None:
+        self._whole = shape.fullmatch
         self._head = self._behind = ""
         """Of the request before, from behind its state to before its sender, and from behind its size."""
         self._client = self._name = self._helo = self._login = self._context = ""
@@ -232,20 +222,33 @@ class _Usual:
         start = at + len(self._head)
         if start == at or text[at:start] != self._head:
             return self._read_anew(text)
-        found = self._changing(text, start, len(text) - len(self._behind))
-        if found is None:
+        lines = text[start : len(text) - len(self._behind)].split("\n")
+        if len(lines) != len(_CHANGING) + 1:
             return self._read_anew(text)
-        sender, recipient, count, queue_id, instance, size = found.groups()
+        sender, recipient, count, queue_id, instance, size, rest = lines
+        if not (
+            sender.startswith("sender=")
+            and recipient.startswith("recipient=")
+            and count.startswith("recipient_count=")
+            and queue_id.startswith("queue_id=")
+            and instance.startswith("instance=")
+            and size.startswith("size=")
+        ):
+            return self._read_anew(text)
+        count, size = count[16:], size[5:]
+        digits = count + size
+        if rest or len(count) > 18 or len(size) > 18 or not (digits.isascii() and digits.isdigit()):
+            return self._read_anew(text)
         values = (
             state,
             self._client,
             self._name,
             self._helo,
-            sender,
-            recipient,
+            sender[7:],
+            recipient[10:],
             int(count) if count else 0,
-            queue_id,
-            instance,
+            queue_id[9:],
+            instance[9:],
             int(size) if size else 0,
             self._login,
             self._context,

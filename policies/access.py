@@ -557,9 +557,12 @@ class Access:
     ) -> Steered | None:
         """Find the route to one recipient, and the transport that it comes to now; None where it goes as ever."""
         provider = self._arrivals.provider_of(domain)
-        if self._steering is None and self._routing.by_domain_alone:
+        if self._routing.by_domain_alone and not self._steering:
             route = self._routing.for_domain(provider, domain)
-            return None if route is None or route.pool else _new(Steered, (route, route.transport, ""))
+            if route is None:
+                return None
+            if self._steering is None:
+                return None if route.pool else _new(Steered, (route, route.transport, ""))
         instance, queue_id, sender, recipients, _, size, client, login, _ = arrival
         sends = domain_of(sender)
         sending = self._routing.organizational(sends)

@@ -421,7 +421,7 @@ class Engine:
     def _over(self, arrival: Arrival, *, now: float) -> list[OpenSubQueue] | None:
         """List the sub-queues over a message of which nothing but its arrival is known."""
         mail = Unsigned(domain_of(arrival.sender), arrival.sender, arrival.sasl_username, arrival.postfix_instance)
-        return self.subqueues.covering(mail, map(domain_of, arrival.recipients), now=now)
+        return self.subqueues.covering(mail, [domain_of(each) for each in arrival.recipients], now=now)
 
     def _would_park(self, arrival: Arrival, *, now: float) -> Parked | Slowed | None:
         full = [sub for sub in self._over(arrival, now=now) or () if not sub.machine.passes(now=now, held=sub.held)]

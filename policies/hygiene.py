@@ -16,6 +16,7 @@ from parsers.policy_protocol import Action, Info, PolicyRequest, Reject, RejectU
 from policies.strangers import Strangers
 
 MAX_DOMAINS: Final = 100_000
+_MOST_PLAIN: Final = 8_192
 CONFIRM_WITHIN: Final = 86_400.0
 """Seconds in which a second look-up confirms the first."""
 VERIFY: Final = "verify"
@@ -125,6 +126,10 @@ class NoHosts:
         known = self._known.get(domain)
         return known.why if known is not None and known.confirmed and now < known.until else None
 
+    def __contains__(self, domain: str) -> bool:
+        """Whether anything was found about a lower-case domain, be it over or not confirmed yet."""
+        return domain in self._known
+
     def __len__(self) -> int:
         return len(self._known)
 
@@ -150,6 +155,8 @@ class Hygiene:
         self._by_tenant = dict(by_tenant)
         self._by_sending_domain = dict(by_sending_domain)
         self._verify = verify
+        self._plain: dict[str, bool] = {}
+        """Domain as written -> whether no check finds anything about it, but for what the DNS said."""
         self.found = dict.fromkeys((*map(str, Check), VERIFY), 0)
         """Recipients by check, since the start, as `count` was told; those that are only said among them."""
 
@@ -166,10 +173,10 @@ class Hygiene:
 
         The first check that rejects counts; else the first that warns; else whether Postfix is to verify.
         """
-        if not request.sender:
+        recipient = request.recipient
+        if not request.sender or self._is_plain(recipient):
             return None
         levels = self._of(request)
-        recipient = request.recipient
         domain = domain_of(recipient)
         warned = None
         for check, level, text in self._faults(recipient, domain, levels, now):
@@ -183,6 +190,32 @@ class Hygiene:
     def count(self, found: Found) -> None:
         """A recipient was answered so."""
         self.found[found.check or VERIFY] += 1
+
+    def _is_plain(self, recipient: str) -> bool:
+        """Whether no check can find anything, at whatever level: nearly all are so. What is doubtful is not."""
+        at = recipient.rfind("@")
+        if at < 0:
+            return False
+        written = recipient[at + 1 :]
+        plain = self._plain.get(written)
+        if plain is None:
+            if len(self._plain) >= _MOST_PLAIN:
+                self._plain.clear()
+            plain = self._plain[written] = self._is_plain_domain(written)
+        local = recipient[:at]
+        return (
+            plain
+            and 0 < at <= 64
+            and local.isascii()
+            and local.isprintable()
+            and _role(recipient) not in self._lists.roles
+            and domain_of(recipient) not in self.no_hosts
+        )
+
+    def _is_plain_domain(self, written: str) -> bool:
+        domain = domain_of(f"@{written}")
+        disposable, typo = _is_below(domain, self._lists.disposable), _right_for(domain, self._lists.typos)
+        return not (disposable or typo or domain in self._verify) and is_possible(f"a@{written}")
 
     def _of(self, request: PolicyRequest) -> Levels:
         chosen = self._by_tenant.get(request.sasl_username) if self._by_tenant else None
@@ -264,4 +297,6 @@ def _is_below(domain: str, listed: frozenset[str]) -> bool:
 
 def _role(recipient: str) -> str:
     """The local part in lower case, without what stands behind a +."""
-    return recipient.rpartition("@")[0].lower().partition("+")[0]
+    local = recipient[: recipient.rfind("@")] if "@" in recipient else ""
+    end = local.find("+")
+    return (local if end < 0 else local[:end]).lower()

@@ -178,6 +178,8 @@ class Reactions:
                 raise ValueError(f"react {rule.name}: there are two of this name; wanted one")
             found[rule.name] = rule
         self._rules = found
+        self.isolates = any(rule.to for rule in found.values())
+        """Whether some mail may go elsewhere than its route says."""
         for place in [place for place in self._reactions if place[0] not in found]:
             self._drop(self._reactions[place])
 

@@ -48,6 +48,10 @@ class _Draft:
     """Transports whose figure it was too much for."""
 
 
+_NO_DRAFT: Final = _Draft("")
+"""Of no message; nothing is ever written on it."""
+
+
 class Away(NamedTuple):
     """Queued mail of an address that has left its pools, or that may go over it again."""
 
@@ -111,7 +115,7 @@ class Steering:
         """To be requeued, or no more, since the last look."""
         self.restarted: list[str] = []
         """Canaries that began anew, or are gone: what was delivered of them is to be forgotten."""
-        self._draft = _Draft("")
+        self._draft = _NO_DRAFT
         """Of the message that was steered last."""
         self._arms: dict[tuple[str, str], tuple[str, Arm]] = {}
         """(instance, queue id) -> canary and arm."""
@@ -133,7 +137,7 @@ class Steering:
 
     def __bool__(self) -> bool:
         """Whether it may steer anything that no route names."""
-        return bool(self._canaries or any(rule.to for rule in self.reactions.rules))
+        return bool(self._canaries) or self.reactions.isolates
 
     # Mail.
 
@@ -145,7 +149,7 @@ class Steering:
         `counts`: recipients of the whole message by provider, "" for those that are not known: whatever takes it must
         take it for all of them.
         """
-        if queue_id != self._draft.queue_id:
+        if queue_id != self._draft.queue_id or self._draft is _NO_DRAFT:
             self._draft = _Draft(queue_id)
         route = self._isolated(mail) or self._canary(mail, queue_id) or route
         if route is None:
@@ -185,7 +189,7 @@ class Steering:
         """Count a message that Postfix was told to send over a transport ("": as ever); `place`: (instance, queue id)."""
         if transport:
             self.warm_ups.promise(transport, counts, now=now)
-        draft, self._draft = self._draft, _Draft("")
+        draft, self._draft = self._draft, _NO_DRAFT
         if draft.queue_id != place[1]:
             return
         for full, spent in draft.spent.items():

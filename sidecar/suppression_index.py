@@ -23,7 +23,6 @@ SLOTS_MAX: Final = 1 << 24
 _MAGIC: Final = b"sidecar suppr. 1"
 _HEADER: Final = struct.Struct("<16s16sQQ")
 _HEADER_SIZE: Final = _HEADER.size
-_FIRST: Final = struct.Struct(">L").unpack_from
 _BOUNDS: Final = struct.Struct("=II").unpack_from
 _DIRECTORY: Final = 4 * (_BUCKETS + 1)
 _BASE: Final = _HEADER.size + _DIRECTORY
@@ -65,8 +64,7 @@ class IndexFile:
 
     def slots(self, who: bytes) -> tuple[int, ...]:
         """All slots under this digest."""
-        (first,) = _FIRST(who)
-        bucket = first >> 12
+        bucket = who[0] << 12 | who[1] << 4 | who[2] >> 4
         at, end = _BOUNDS(self._map, _HEADER_SIZE + 4 * bucket)
         if at == end:  # nine of ten, on a list of a hundred thousand
             return ()

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parsers.address import domain_of
 from parsers.policy_protocol import DUNNO, Info, Reject, RejectUnverified, encode, value_of
 from policies.access import Wiring
 from policies.audit import Acted
@@ -69,6 +70,22 @@ def test_what_is_found(recipient: str, check: Check | None) -> None:
         assert isinstance(found.action, Reject)
         assert found.action.status == SAID[check].status
         assert encode(found.action)
+
+
+PIECES = st.sampled_from(
+    ["a", "Info", "+", "@", ".", "x" * 64, "\x01", "\xa0", "\xfc", "gmail.com", "GMIAL.com", "mailinator.com", ".con", "null.example",
+     "gone.example", "verify.example", "[192.0.2.1]", " "]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=6).map("".join))
+def test_what_is_passed_over_quickly_has_no_fault(recipient: str) -> None:
+    made = hygiene(verify=frozenset({"verify.example"}))
+    for _ in range(2):  # the second time from memory
+        plain = made._is_plain(recipient)
+        faults = made._faults(recipient, domain_of(recipient), ALL, NOW)
+        assert not plain or (faults == [] and domain_of(recipient) != "verify.example")
+    assert made._is_plain("ann.smith@gmail.com"), "nearly all are"
 
 
 @pytest.mark.parametrize(("recipient", "check"), [row for row in ROWS if row[1]])

@@ -139,6 +139,20 @@ def test_looking_at_those_alone_that_can_hold_finds_the_same(conditions: list[st
         assert found.transport_for(mail) == one_by_one(made, mail)
 
 
+def test_where_the_domain_decides_alone_nothing_else_is_asked() -> None:
+    made = routing("provider = yahoo", "recipient_domain in (a.example, gmail.com) and provider != microsoft")
+    assert made.by_domain_alone
+    for provider, domain in (
+        (None, "a.example"),
+        ("yahoo", "aol.com"),
+        ("google", "gmail.com"),
+        ("microsoft", "a.example"),
+    ):
+        mail = MAIL._replace(provider=provider, recipient_domain=domain)
+        assert made.for_domain(provider, domain) == made.transport_for(mail) == made.for_domain(provider, domain)
+    assert not routing("provider = yahoo", "tenant = shop").by_domain_alone
+
+
 def test_of_many_routes_few_are_looked_at() -> None:
     """What 500 routes cost is what the few cost that a message has a value in common with."""
     asked: list[str] = []
