@@ -335,7 +335,7 @@ class Pace:
                 plan.goal = max(plan.goal, self.rate)  # was tested
             plan.lent = True
             return max(pacing.careful, seen)
-        if self.rate < plan.goal:
+        if self.rate < plan.goal and plan.creep < math.inf:  # infinite, and yet below: where another host led us lower
             return plan.creep
         plan.exploring = plan.exploring or (at >= plan.explore_at and self._worth_trying(held))
         if not plan.exploring or not self._affordable(held):

@@ -349,3 +349,15 @@ def test_a_lab_divides_durations_and_leaves_rates() -> None:
     for name in Pacing._fields:
         divided = name not in {"full_pace", "first_pace"}
         assert getattr(scaled, name) == getattr(PACING, name) / (60 if divided else 1)
+
+
+def test_who_takes_the_lead_below_a_goal_of_its_own_goes_on_from_there() -> None:
+    pace = Pace(Pacing(), accepted=400, during=60.0)
+    pace.refused(began=0.0, now=1.0)
+    pace.stop(now=1.0)
+    pace.resume(now=301.0, failed=0.0)
+    goal = pace.rate
+    pace.led(goal / 2, now=310.0)
+    for now in range(315, 1_500, 5):
+        pace.advance(now=float(now), held=10_000)
+    assert pace.rate > goal / 2
