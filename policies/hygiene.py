@@ -15,7 +15,7 @@ from parsers.address import domain_of
 from parsers.policy_protocol import Action, Info, PolicyRequest, Reject, RejectUnverified
 from policies.strangers import Strangers
 
-MAX_DOMAINS: Final = 100_000
+MAX_DOMAINS = 100_000
 _MOST_PLAIN: Final = 8_192
 CONFIRM_WITHIN: Final = 86_400.0
 """Seconds in which a second look-up confirms the first."""

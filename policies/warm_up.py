@@ -25,7 +25,7 @@ FEWEST: Final = 5
 REFUSALS: Final = 3
 """Replies of a day against the address itself that take a figure back: one may be a slip of one server."""
 GROWTH_MAX: Final = 4.0
-MOST: Final = 10_000
+MOST = 10_000
 """Figures, of all transports."""
 KEPT: Final = 35
 """Days after which a provider that had no mail is forgotten: it begins anew then anyway."""
