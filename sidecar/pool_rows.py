@@ -80,9 +80,9 @@ def write(connection: sqlite3.Connection, rows: PoolRows) -> None:
 def restore(steering: Steering, database: Database) -> None:
     """Give back what the store kept."""
     for row in database.rows(f"SELECT {_LEVEL} FROM warm_up", ()):
-        level = Level(*row)
-        level.stepped, level.warm = bool(level.stepped), bool(level.warm)
-        steering.warm_ups.restore(level)
+        values = dict(zip(_LEVEL_COLUMNS, row, strict=True))
+        values |= {name: bool(values[name]) for name in ("stepped", "warm")}  # SQLite has numbers alone
+        steering.warm_ups.restore(Level(**values))
     for transport, by_whom in database.rows("SELECT transport, by_whom FROM warm_up_pause", ()):
         steering.warm_ups.paused[transport] = by_whom
     for row in database.rows(f"SELECT {_REACTION} FROM reaction", ()):
@@ -113,6 +113,7 @@ def _put(table: str, columns: str) -> str:
 
 
 _LEVEL = _columns(Level)
+_LEVEL_COLUMNS = _LEVEL.split(", ")
 _REACTION = _columns(Reaction)
 _TRIAL = "name, phase, since, why, by_whom, counts"
 _PUT_LEVEL = _put("warm_up", _LEVEL)
