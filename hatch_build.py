@@ -36,8 +36,9 @@ def compiled() -> list[Path]:
 
 
 def remove_all() -> None:
-    """Leave the sources alone."""
-    for path in compiled():
+    """Leave the sources alone; what is of a module that has left the list goes as well, for it could not be loaded."""
+    packages = sorted({module.partition("/")[0] for module in modules()})
+    for path in (compiled()[0], *(each for package in packages for each in (ROOT / package).rglob(f"*{SUFFIX}"))):
         path.unlink(missing_ok=True)
 
 

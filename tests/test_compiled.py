@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import hatch_build
 from benchmarks.mutation import log_lines
-from hatch_build import ROOT, compiled, modules
+from hatch_build import ROOT, SUFFIX, compiled, modules
 from tests.labelled import REPLIES
 
 _RUN = "import sys; {first}from sidecar.cli import main; sys.argv[0] = 'sidecar'; main()"
@@ -37,6 +38,16 @@ def test_replies_mean_the_same() -> None:
     found = said(["classify"], given=replies)
     assert found.count(b"\n") > 400
     assert found == said(["classify"], first=_SOURCES, given=replies)
+
+
+def test_what_is_of_a_module_that_has_left_the_list_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hatch_build, "ROOT", tmp_path)
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    left = tmp_path / "policies" / f"gone{SUFFIX}"
+    left.parent.mkdir()
+    left.touch()
+    hatch_build.remove_all()
+    assert not left.exists()
 
 
 def test_the_version_tells() -> None:
