@@ -1,4 +1,4 @@
-"""deploy/: each variable, file, unit, handler and command that it names is there, and what it writes is read by the program."""
+"""docs/ansible/: each variable, file, unit, handler and command that it names is there, and what it writes is read by the program."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from sidecar.cli import COMMANDS
 from sidecar.config import Config, Mode, load
 
 ROOT = Path(__file__).parents[1]
-DEPLOY = ROOT / "deploy"
+DEPLOY = ROOT / "docs" / "ansible"
 ROLE = DEPLOY / "roles" / "sidecar"
 FILES = [path for path in sorted(DEPLOY.rglob("*")) if path.is_file()]
 DEFAULTS: dict[str, Any] = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())

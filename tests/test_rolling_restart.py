@@ -36,7 +36,7 @@ def status(host: MailHost) -> dict[str, Any]:
 
 
 def may_go_on(host: MailHost, core: subprocess.Popen[bytes]) -> bool:
-    """What deploy/roles/sidecar waits for before it goes to the next host."""
+    """What docs/ansible/roles/sidecar waits for before it goes to the next host."""
     assert core.poll() is None, (host.directory / "said").read_text()
     try:
         said = status(host)
