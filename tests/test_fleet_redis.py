@@ -317,6 +317,7 @@ def test_a_host_that_died_is_counted_no_more_once_it_is_forgotten(tmp_path: Path
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 2) as (one, two):
             await until(lambda: len(one.host.standing()["hosts"]) == 2, within=10.0)
+            await until(lambda: _has_met(server.url, "host-1"), within=10.0)
             await until(lambda: _settles(server.url), within=5.0)
             for host, why in (("host-0", "this host"), ("host-7", "no host of the fleet"), ("host-1", "stop its core")):
                 with pytest.raises(ValueError, match=why):
@@ -326,6 +327,14 @@ def test_a_host_that_died_is_counted_no_more_once_it_is_forgotten(tmp_path: Path
             await until(lambda: len(one.host.standing()["hosts"]) == 1, within=10.0)
 
     asyncio.run(scene())
+
+
+async def _has_met(url: str, host: str) -> bool:
+    """Whether a host has come to the roll a second time: from then on it proves that it is there."""
+    store = RedisStore(url)
+    (read,) = await store.read([ROLL])
+    await store.close()
+    return Roll.read(read.text).members[host].met > 0.0
 
 
 async def _forgets(each: Sidecar, host: str) -> bool:
