@@ -69,5 +69,9 @@ class Redirects:
 
 
 def can_lead(recipient: str) -> bool:
-    """Whether a table can name this recipient: postmap reads a key up to the first blank, and takes # for a remark."""
-    return "@" in recipient and not recipient.startswith("#") and not any(c.isspace() or c in '"\\' for c in recipient)
+    """Whether a table can name this recipient: postmap reads a key up to the first blank, and takes # for a remark.
+
+    What is no text (bytes that are no UTF-8, control characters) is not given to it at all.
+    """
+    named = "@" in recipient and recipient.isprintable() and not recipient.startswith("#")
+    return named and not any(c.isspace() or c in '"\\' for c in recipient)

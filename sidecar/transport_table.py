@@ -79,9 +79,9 @@ class TransportTable:
         command = ["postmap", "-c", str(self._config_directory), *options, self.table]
         try:
             done = subprocess.run(
-                command, input=given, capture_output=True, text=True, timeout=_WITHIN, check=False, umask=0o022
+                command, input=given, capture_output=True, encoding="utf-8", timeout=_WITHIN, check=False, umask=0o022
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:  # ValueError: what is no UTF-8
             raise PostfixError(f"{' '.join(command)}: {error}") from error
         if done.returncode and not (options[0] == "-d" and not done.stderr.strip()):  # 1: none of the keys was there
             raise PostfixError(f"{' '.join(command)}: status {done.returncode}: {done.stderr.strip()}")

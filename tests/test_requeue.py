@@ -21,6 +21,7 @@ from sidecar import pools, postfix, rerouting
 from sidecar.config import Config, ConfigError, ReactConfig
 from sidecar.hands import Hands
 from sidecar.lab.private_postfix import PrivatePostfix
+from sidecar.postfix import PostfixError
 from sidecar.queue_client import HelperRefused
 from sidecar.transport_table import TransportTable
 from tests.steering_world import BEGIN
@@ -217,6 +218,9 @@ def test_a_recipient_is_led_as_long_as_mail_of_it_is_under_way() -> None:
         ("#u@a.example", False),
         ('"a b"@a.example', False),
         ("a\tb@c.example", False),
+        ("grün@a.example", True),
+        ("gr\udcfcn@a.example", False),
+        ("a\x00b@a.example", False),
     ],
 )
 def test_whom_a_table_can_name(recipient: str, can: bool) -> None:  # noqa: FBT001  # a column of the table above
@@ -304,6 +308,13 @@ def test_after_a_restart_the_table_is_read_before_it_is_written(tmp_path: Path) 
     at.engine.redirects.settled("new@a.example")
     asyncio.run(made.tidy())
     assert TransportTable(table, tmp_path).led() == {"old@a.example": "out-a"}
+
+
+@pytest.mark.postfix
+def test_what_is_no_text_is_an_error_of_the_table_and_not_of_core(tmp_path: Path) -> None:
+    (tmp_path / "main.cf").touch()
+    with pytest.raises(PostfixError, match="surrogates not allowed"):
+        TransportTable(f"lmdb:{tmp_path}/transport", tmp_path).lead({"gr\udcfcn@a.example": "out-a"})
 
 
 BULK = "lmdb:/bulk"
