@@ -87,6 +87,18 @@ def test_what_one_host_opens_is_paused_on_all(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+def test_a_domain_that_is_no_text_is_shared_like_any_other(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, sidecars(server.url, 2) as (one, two):
+            strange = KEY._replace(value="gr\udcfcn.example")
+            for key in (strange, KEY):
+                one.open(key)
+                await until(lambda key=key: two.state(key) == "paused", within=PUSHED_WITHIN)  # type: ignore[misc]
+            assert not one.exchange.silent
+
+    asyncio.run(scene())
+
+
 def test_one_host_leads_and_all_share_one_budget(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 5, scale=QUICK) as fleet:

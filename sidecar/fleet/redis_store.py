@@ -89,6 +89,7 @@ class RedisStore:
             "socket_connect_timeout": ANSWER_WITHIN,
             "retry": Retry(NoBackoff(), 0),  # a question that is sent twice may be answered twice
             "decode_responses": True,
+            "encoding_errors": "surrogateescape",  # a sender's domain may have bytes that are no UTF-8, and is in keys
         }
         if self._password:
             options["password"] = self._password
