@@ -18,6 +18,7 @@ _LOG = logging.getLogger("sidecar.own-tables")
 
 LOOK_EVERY = 1.0
 """Seconds."""
+MOST_LABELS = 10
 _PROXY = "proxy:"
 """proxymap(8) answers Postfix alone; postmap asks the table behind it."""
 
@@ -28,10 +29,15 @@ Tables = Mapping[str, tuple[Path, list[str]]]
 
 async def keep_up(strangers: Strangers, instances: Sequence[Instance]) -> None:
     """Answer what hygiene wants to know, for ever."""
-    tables = await asyncio.to_thread(tables_of, instances)
+    tables: Tables | None = None
     said = ""
     while True:
-        trouble = await answer(strangers, tables)
+        try:
+            if tables is None:
+                tables = await asyncio.to_thread(tables_of, instances)
+            trouble = await answer(strangers, tables)
+        except PostfixError as error:  # what is wanted is kept until Postfix can be asked
+            trouble = str(error)
         if trouble and trouble != said:
             said = trouble
             _LOG.warning("own domains cannot be looked for, and hygiene lets their mail in: %s", trouble)
@@ -52,8 +58,13 @@ async def answer(strangers: Strangers, tables: Tables) -> str:
 
 
 def is_named(config_directory: Path, tables: Sequence[str], domain: str) -> bool:
-    """Whether a table names a domain, or one above it (parent_domain_matches_subdomains). Raises PostfixError, OSError."""
+    """Whether a table names a domain, or one above it (parent_domain_matches_subdomains). Raises PostfixError, OSError.
+
+    One with more labels than anybody has is taken for ours, so that it is not judged: each label costs two processes.
+    """
     labels = domain.split(".")
+    if len(labels) > MOST_LABELS:
+        return True
     names = [".".join(labels[i:]) for i in range(max(1, len(labels) - 1))]
     return any(_has(config_directory, table, names) for table in tables)
 

@@ -366,6 +366,8 @@ def _execute(command: list[str], given: str = "") -> subprocess.CompletedProcess
         )
     except OSError as error:
         raise PostfixError(f"{command[0]}: {error.strerror}; is Postfix installed?") from error
+    except ValueError as error:  # a NUL in what a client or a log line said
+        raise PostfixError(f"{command[0]}: {error}") from error
     except subprocess.TimeoutExpired as error:
         raise PostfixError(
             f"{' '.join(command)}: no end after {TIMEOUT:g} s; see the mail log for what it waits for"

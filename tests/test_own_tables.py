@@ -37,6 +37,14 @@ def test_a_domain_in_a_table(directory: Path, table: str, domain: str, *, ours: 
     assert own_tables.is_named(directory, [table.replace("DIRECTORY", str(directory))], domain) is ours
 
 
+@pytest.mark.parametrize("domain", ["a\0b.example", "gr\udcfcn.example", "-q.example", "", "x." * 2_000])
+def test_whatever_a_client_calls_a_domain_is_no_reason_to_end(directory: Path, domain: str) -> None:
+    strangers = Strangers()
+    assert not strangers.is_stranger("postfix", domain, now=0.0)
+    trouble = asyncio.run(own_tables.answer(strangers, {"postfix": (directory, ["inline:{one.example=x}"])}))
+    assert ("null byte" in trouble) is ("\0" in domain)
+
+
 @pytest.mark.parametrize(("table", "error"), [("hash:/no/such/table", PostfixError), ("/no/such/file", OSError)])
 def test_what_cannot_be_read_is_no_answer(directory: Path, table: str, error: type[Exception]) -> None:
     with pytest.raises(error):
