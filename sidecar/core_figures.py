@@ -321,6 +321,7 @@ def _fleet(parts: Parts) -> list[Row]:
         ("sidecar_fleet_rounds_total", "counter", "Rounds with the store that were answered.", [({}, fleet.rounds)]),
         ("sidecar_fleet_round_seconds", "gauge", "What the last round with the store took.", [({}, fleet.round_s)]),
         ("sidecar_fleet_alone", "gauge", "1 while this host goes on by itself.", [({}, float(standing["alone"]))]),
+        ("sidecar_fleet_twin", "gauge", "1 while another host has this one's name.", [({}, float(fleet.has_twin()))]),
         (
             "sidecar_fleet_subqueues",
             "gauge",
