@@ -337,14 +337,16 @@ class Quotas:
 
     # A fleet's.
 
-    def take_part(self, part: float, *, now: float) -> None:
+    def take_part(self, parts: Mapping[str, float], *, now: float) -> None:
         """Have each bucket of fleet quotas be that part of the whole, but those that `resize` gave another one."""
-        part = max(part, _LEAST_PART)
-        for group in dict.fromkeys(self._group_of.values()):
+        for group in dict.fromkeys(self._group_of[name] for name in parts):
             before = group.quotas
-            group.quotas = tuple(replace(quota, part=part) if quota.fleet else quota for quota in before)
+            group.quotas = tuple(
+                replace(quota, part=max(parts[quota.name], _LEAST_PART)) if quota.name in parts else quota
+                for quota in before
+            )
             self.quotas.update((quota.name, quota) for quota in group.quotas)
-            for buckets in group.buckets.values() if any(quota.fleet for quota in before) else ():
+            for buckets in group.buckets.values():
                 for bucket, old, new in zip(buckets, before, group.quotas, strict=True):
                     if bucket.quota is old:
                         bucket.resize(new, now=now)

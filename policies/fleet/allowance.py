@@ -1,24 +1,35 @@
 """How the hosts of a fleet share what one key may use of a quota: a part for each without asking, the rest lent by need.
 
 A host gives back only room that is empty, so that what all hosts have in use together is never more than one bucket holds.
-Parts are of 1, the whole quota. Times are the store's.
+Who hears nothing for long goes over to an equal part, as fast as a bucket drains: what some have less then, others have
+more. Parts are of 1, the whole quota. Times are the store's.
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
+from policies.fleet.terms import REDUCED
+
 HOLDS: Final = 1_800.0
-"""Seconds for which a host keeps what it was lent without hearing of the store."""
+"""Seconds for which a host keeps what it was lent without hearing of the store; then it has less of it, by and by."""
 RENEWED: Final = 60.0
 """Seconds after which it asks anew for what it has, and gives back what it does not need."""
+APART: Final = HOLDS + 2 * RENEWED
+"""Seconds after which a host that has heard of no majority begins to take its equal part: those who hear, or heard a little
+longer, have left it that by then."""
+AWAY: Final = RENEWED
+"""Seconds after which others leave its equal part to a host of which nothing is heard."""
 UNASKED: Final = 0.5
 """Of what a host may take of any budget when it is on its own, so much is its part of a quota: a quarter for all together."""
 WHOLE: Final = 1.05
 """What all parts come to: who sends through one host alone has not all of it, and so that it is nearly all a little is added."""
 LEAST: Final = 0.001
 """A smaller part is none."""
+_NEARLY_ALL: Final = 2.0
+"""So many more times a quota drains until of what a store forgot a twentieth is in use."""
 
 
 class Loan(NamedTuple):
@@ -26,7 +37,7 @@ class Loan(NamedTuple):
     want: float
     """What it would have."""
     until: float
-    """It may be in use until then: the host held it, and what it let in with it has drained since."""
+    """Then the host has given up on the store, and what it let in with it has drained for as long as a whole quota does."""
 
 
 class Wish(NamedTuple):
@@ -77,8 +88,9 @@ def lend(
     if allowance is None or allowance.server != server:
         before = allowance.loans if allowance is not None else {}
         kept = {host: loan._replace(until=at + reserved) for host, loan in before.items()}
-        allowance = Allowance(server, at + reserved, kept)
-    others = {host: loan for host, loan in allowance.loans.items() if host != wish.host and loan.until > at}
+        allowance = Allowance(server, at + reserved + _NEARLY_ALL * wish.drain, kept)
+    rest = {host: left(loan, at=at, drain=wish.drain) for host, loan in allowance.loans.items() if host != wish.host}
+    others = {host: loan for host, loan in rest.items() if loan.part >= LEAST or loan.want >= LEAST}
     part = wish.held
     if may_grow and (all_declared or at >= allowance.settled):
         free = pool - part - sum(loan.part for loan in others.values())
@@ -87,6 +99,35 @@ def lend(
     if part >= LEAST or wish.want >= LEAST:
         loans = {**others, wish.host: Loan(part, wish.want, at + reserved)}
     return Allowance(server, allowance.settled, loans)
+
+
+def faded(seconds: float, drain: float) -> float:
+    """Tell what is left of 1 so long after a host has given up on the store.
+
+    A part that goes over from p to q as e**(-t/drain) lets in what it held and q a second, never more: so all parts together
+    let in no more than before while they go over to equal ones.
+    """
+    return math.exp(-max(0.0, seconds) / drain)
+
+
+def left(loan: Loan, *, at: float, drain: float) -> Loan:
+    """Give what is left of a loan beyond its host's equal part, once the host has given up on the store."""
+    over = at - (loan.until - drain)
+    if over <= 0.0:
+        return loan
+    part = loan.part * faded(over, drain)
+    return Loan(part, min(loan.want, part), at + drain)
+
+
+def equal(alone: Mapping[str, float], host: str) -> float:
+    """Tell a host's part when all are on their own, from what each may take of any budget then."""
+    others = sum(part for name, part in alone.items() if name != host)
+    return max(UNASKED * alone[host], min(alone[host], REDUCED - others) / REDUCED)
+
+
+def unlent(alone: Mapping[str, float], away: Collection[str]) -> float:
+    """Tell what there is to lend: not what hosts have without asking, nor the equal part of those who are away."""
+    return WHOLE - sum(part / REDUCED if host in away else UNASKED * part for host, part in alone.items())
 
 
 def fair(others: Mapping[str, Loan], want: float, pool: float) -> float:

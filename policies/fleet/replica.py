@@ -62,6 +62,10 @@ class Contact:
     def is_alone(self, *, now: float) -> bool:
         return now >= self.alone_at
 
+    def apart(self, *, now: float) -> float:
+        """Tell for how many seconds we have heard of no majority; below 0: we never met the fleet's store."""
+        return now - self.alone_at + ALONE_AFTER
+
 
 class _Lease(NamedTuple):
     value: float

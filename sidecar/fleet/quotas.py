@@ -5,15 +5,30 @@ Nobody waits for it: smtpd is answered by the part that is at hand. The rules ar
 
 import asyncio
 import logging
+import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from policies.bucket import Bucket
 from policies.buckets import Quotas
-from policies.fleet.allowance import HOLDS, LEAST, RENEWED, UNASKED, WHOLE, Allowance, Wish, fair, lend
+from policies.fleet.allowance import (
+    APART,
+    AWAY,
+    HOLDS,
+    LEAST,
+    RENEWED,
+    UNASKED,
+    Allowance,
+    Wish,
+    equal,
+    faded,
+    fair,
+    lend,
+    unlent,
+)
 from policies.fleet.host import Host
 from policies.fleet.terms import ROUND
 from policies.quota import SECONDS
@@ -29,6 +44,15 @@ ROOM: Final = 4.0
 """A host asks for so many times what is in use there: that it has to ask again before it is full is rare."""
 NAME: Final = "quota:"
 DECLARED: Final = "declared:"
+
+STEPS: Final = 16
+"""In which our part goes over to another while the whole quota drains once: a step touches all buckets."""
+FINE_STEPS: Final = 64
+"""... and what is lent, which is in few."""
+ENOUGH: Final = 4.0
+"""After so many times it has gone over."""
+BACK: Final = 10.0
+"""Seconds in which a host that was away says what it has in use, before others are lent what was left to it."""
 
 Place = tuple[str, str]
 """A quota and a key."""
@@ -54,7 +78,7 @@ class Lease:
     fair: float = 1.0
     """What it may want, as the store said last."""
     ends: float = 0.0
-    """By our steady clock."""
+    """By our steady clock; from then on there is less of it."""
     asked: float = 0.0
 
 
@@ -68,7 +92,19 @@ class SharedQuotas:
         self._store = store
         self._quotas = quotas
         self._clock = clock
-        self._base = 1.0
+        self._drains = {
+            name: quota.burst / quota.limit * SECONDS[quota.within]
+            for name, quota in quotas.quotas.items()
+            if quota.fleet
+        }
+        """Seconds in which a whole quota comes back."""
+        self._parts = dict.fromkeys(self._drains, 1.0)
+        """Of each quota what is ours without asking."""
+        self._stepped = -math.inf
+        self._heard = -math.inf
+        """When we last had word of a majority, by our steady clock."""
+        self._away: dict[str, float] = {}
+        """Hosts that may be on their own, and until when we take them for that."""
         self._declared = ""
         """The life of the store that we have told what we hold."""
         self._all_declared = ""
@@ -91,18 +127,16 @@ class SharedQuotas:
             await self._store.close()
 
     def status(self) -> Mapping[str, Any]:
-        return {"silent": self.silent, "part": round(self._base, 4), "lent": len(self.leases)}
+        return {"silent": self.silent, "part": round(min(self._parts.values()), 4), "lent": len(self.leases)}
 
     async def look(self) -> None:
         """Have buckets be as large as they may, then ask for those that need more or less. Raises StoreSilent."""
         if not self._host.takes_part or self._host.contact.roll is None:
             return  # as without a fleet
         now = self._host.steady()
-        self._take_part()
-        for place, lease in list(self.leases.items()):
-            if lease.part and now >= lease.ends:
-                lease.part = 0.0
-                self._resize(place, lease)
+        self._look_who_is_away(now)
+        self._take_part(now)
+        self._fade(now)
         pressed = {(bucket.quota.name, bucket.key) for bucket in self._quotas.pressed}
         self._quotas.pressed.clear()
         due = {place: None for place in pressed if self._needs(place, now)}
@@ -120,13 +154,64 @@ class SharedQuotas:
             await asyncio.sleep(0)
         await self._declare(server, now)
 
-    def _take_part(self) -> None:
-        base = UNASKED * self._host.contact.alone
-        if base != self._base:
-            self._base = base
-            self._quotas.take_part(base, now=self._clock())
-            for place, lease in self.leases.items():
+    def _take_part(self, now: float) -> None:
+        """Have what is ours without asking: our part of a quarter, and when we are apart for long more and more, to an
+        equal part of all of it."""
+        contact = self._host.contact
+        base, apart = UNASKED * contact.alone, contact.apart(now=now) - APART
+        parts = dict.fromkeys(self._drains, base)
+        if apart > 0:
+            alone = {**self._alone(), self._host.name: contact.alone}
+            whole = equal(alone, self._host.name)
+            parts = {
+                name: whole + (base - whole) * faded(_step(apart, drain), drain) for name, drain in self._drains.items()
+            }
+        changed = {name: part for name, part in parts.items() if part != self._parts[name]}
+        if not changed:
+            return
+        ended = any(part < self._parts[name] for name, part in changed.items())
+        self._parts = parts
+        self._quotas.take_part(changed, now=self._clock())
+        for place, lease in self.leases.items():
+            self._resize(place, lease)
+        if ended:  # what is in use beyond our part has to be told, before it is lent to others
+            self._press([(bucket.quota.name, bucket.key) for bucket in self._beyond_our_part(changed)])
+
+    def _beyond_our_part(self, names: Iterable[str]) -> list[Bucket]:
+        return [
+            bucket
+            for name in names
+            for bucket in self._quotas.buckets(name, now=self._clock())
+            if bucket.taken > self._parts[name] * bucket.quota.burst
+        ]
+
+    def _fade(self, now: float) -> None:
+        """Have less and less of what was lent by a store that we cannot reach any more."""
+        for place, lease in list(self.leases.items()):
+            drain = self._drains[place[0]]
+            if lease.part and now - lease.ends >= drain / FINE_STEPS:
+                lease.part *= faded(now - lease.ends, drain)
+                lease.ends = now
+                lease.part = lease.part if lease.part >= LEAST else 0.0
                 self._resize(place, lease)
+
+    def _look_who_is_away(self, now: float) -> None:
+        """Leave their equal parts to those of whom nothing is heard, and for a moment to all after we heard nothing."""
+        contact = self._host.contact
+        assert contact.roll is not None
+        apart = contact.apart(now=now)
+        if now - apart - self._heard >= AWAY:
+            self._away = dict.fromkeys(contact.roll.members, now + BACK)
+        self._heard = now - apart
+        for host, member in contact.roll.members.items():
+            if contact.met - member.agreed >= AWAY:
+                self._away[host] = now + BACK
+        self._away = {host: until for host, until in self._away.items() if until > now}
+
+    def _alone(self) -> dict[str, float]:
+        """Tell what each host may take of any budget when it is alone."""
+        roll = self._host.contact.roll
+        return {host: member.alone for host, member in roll.members.items()} if roll is not None else {}
 
     def _needs(self, place: Place, now: float) -> bool:
         """Whether there might be more to have than at the last time."""
@@ -139,16 +224,16 @@ class SharedQuotas:
         """What we would have beside what is ours without asking."""
         used = bucket.level_at(self._clock())
         wanted = max(ROOM * used, 2.0) / bucket.quota.burst if used or bucket.beyond else 0.0
-        return max(0.0, min(1.0, wanted) - self._base)
+        return max(0.0, min(1.0, wanted) - self._parts[bucket.quota.name])
 
     def _wish(self, bucket: Bucket, lease: Lease) -> Wish:
         """Make the bucket as small as it should be, and only then say what we hold."""
         quota = bucket.quota
-        least = max(0.0, bucket.level_at(self._clock()) / bucket.quota.burst - self._base)
+        least = max(0.0, bucket.level_at(self._clock()) / quota.burst - self._parts[quota.name])
         want = self._want(bucket)
         lease.part = max(least, min(lease.part, want, max(lease.fair, 0.0)))
         self._resize((quota.name, bucket.key), lease)
-        return Wish(self._host.name, lease.part, want, quota.burst / quota.limit * SECONDS[quota.within])
+        return Wish(self._host.name, lease.part, want, self._drains[quota.name])
 
     async def _ask(self, places: Sequence[Place]) -> None:
         """Raises StoreSilent."""
@@ -164,7 +249,7 @@ class SharedQuotas:
             for place, read in waiting.items():
                 bucket = self._quotas.bucket(*place)
                 assert bucket is not None  # nothing of it goes while `places` is looked through, but by another message
-                lease = self.leases.setdefault(place, Lease())
+                lease = self.leases.setdefault(place, Lease(ends=self._host.steady()))
                 wish = self._wish(bucket, lease)
                 made[place] = allowance = self._lent(read, wish)
                 others = {host: loan for host, loan in allowance.loans.items() if host != self._host.name}
@@ -198,18 +283,19 @@ class SharedQuotas:
 
     def _pool(self) -> float:
         """What nobody may use without asking."""
-        roll = self._host.contact.roll
-        return WHOLE - UNASKED * sum(member.alone for member in roll.members.values()) if roll is not None else 0.0
+        return unlent(self._alone(), self._away.keys() - {self._host.name})
 
     def _is_lent(self, place: Place, allowance: Allowance, sent: float) -> None:
         lease = self.leases[place]
-        lease.part, lease.ends, lease.asked = allowance.part(self._host.name), sent + HOLDS, sent
+        lease.part, lease.asked = allowance.part(self._host.name), sent
+        if self._host.contact.standing.quorate:  # else a majority elsewhere counts from when we left it
+            lease.ends = sent + HOLDS
         self._resize(place, lease)
         if lease.part < LEAST and self._host.name not in allowance.loans:
             del self.leases[place]
 
     def _resize(self, place: Place, lease: Lease) -> None:
-        part = min(1.0, self._base + lease.part) if lease.part else None
+        part = min(1.0, self._parts[place[0]] + lease.part) if lease.part else None
         self._quotas.resize(*place, part, now=self._clock())
 
     def _press(self, places: Sequence[Place]) -> None:
@@ -230,3 +316,8 @@ class SharedQuotas:
         _, said = await self._store.texts([f"{DECLARED}{host}" for host in roll.members])
         if all(each == server for each in said):
             self._all_declared = server
+
+
+def _step(seconds: float, drain: float) -> float:
+    """Round down to whole steps; infinite: it is over."""
+    return seconds // (drain / STEPS) * (drain / STEPS) if seconds < ENOUGH * drain else math.inf
