@@ -65,10 +65,11 @@ _ZONE: Final = re.compile(
 )
 
 
-def find_blocklists(text: str, have: frozenset[str], *, by_zone: bool) -> tuple[str, ...]:
+def find_blocklists(text: str, have: frozenset[str], *, zone_in: str = "") -> tuple[str, ...]:
     """Every list that a normalised text names, in the order of the table above.
 
-    `have` are the text's words; `by_zone`: where it names none that we know, the zone that it calls a list.
+    `have` are the text's words. Where it names none that we know: the zone that `zone_in` calls a list, the text as it
+    was said, for in a name "email" must stay "email".
     """
     found = [name for _, _, name in sorted(_PHRASES.said(text, have))]
     if "spamhaus" in text and not _SPAMHAUS_ZONES.intersection(found):
@@ -76,6 +77,6 @@ def find_blocklists(text: str, have: frozenset[str], *, by_zone: bool) -> tuple[
     for mark, mask, lists in _BIT_MASKS:
         if mark in text and (bits := mask.search(text)):
             found += [name for name, bit in zip(lists, reversed(bits[1]), strict=False) if bit == "1"]
-    if by_zone and not found and (zone := _ZONE.search(text)):
+    if zone_in and not found and (zone := _ZONE.search(zone_in.lower())):
         found.append(zone[1])
     return tuple(dict.fromkeys(found))

@@ -135,9 +135,10 @@ def _verdict(rule: Rule, heard: Heard, provider: str | None) -> Verdict:
         bounce = Bounce.TRANSIENT
         reaction = reaction if reaction in _AFTER_SUSPENDED else Reaction.NOTHING
     identity = find_identity(rule.identity, heard.plain.lower(), rule.identity_pattern) if rule.identity else None
-    lists = (
-        find_blocklists(heard.text, heard.words, by_zone=rule.detail == _BLOCKLIST) if rule.detail in _LISTED else ()
-    )
+    lists: tuple[str, ...] = ()
+    if rule.detail in _LISTED:
+        zone_in = heard.plain if rule.detail == _BLOCKLIST else ""
+        lists = find_blocklists(heard.text, heard.words, zone_in=zone_in)
     if lists in _VAGUE:
         lists = rule.blocklists or lists
     return Verdict(

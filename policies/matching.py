@@ -118,7 +118,9 @@ _OUR_FAULT_TOO: Final = (
 _OUR_CODES: Final = frozenset({"5.1.7", "5.1.8", "5.7.8", "5.7.9", "5.7.13"})
 """RFC 3463 and its registry: the sender's address, the client's login."""
 _ADDRESS: Final = re.compile(r"address:? ?[\[(]?\d{1,3}\.\d")
-_THEIR_BLOCK: Final = ("account blocked", "account is blocked", "mailbox blocked", "mailbox is blocked")
+_THEIR_BLOCK: Final = (
+    "account blocked", "account is blocked", "account has been blocked", "mailbox blocked", "mailbox is blocked", "mailbox has been blocked",
+)  # fmt: skip
 _DIRECTORY_SAYS_NO: Final = "5.4.1"
 """Microsoft's code for an address that its directory does not know; it says "Access denied" and means that."""
 

@@ -1,4 +1,4 @@
-"""Replies and what they mean, from tests/replies/heard: one reply a line, under the server that gave it."""
+"""Replies and what they mean, from tests/replies/heard and published: one reply a line, under the server that gave it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +7,8 @@ from policies.classify import Said
 from policies.verdict import Verdict
 
 HEARD = Path(__file__).parent / "replies" / "heard"
+PUBLISHED = HEARD.parent / "published"
+"""Labelled by hand before any rule was tried on them; a few are known to be read otherwise."""
 
 
 class Labelled(NamedTuple):
@@ -75,3 +77,5 @@ def read(path: Path) -> list[Labelled]:
 
 ROWS = [row for path in sorted(HEARD.glob("*.txt")) for row in read(path)]
 REPLIES = [row for row in ROWS if row.command]
+PUBLISHED_ROWS = [row for path in sorted(PUBLISHED.glob("*.txt")) for row in read(path)]
+PUBLISHED_REPLIES = [row for row in PUBLISHED_ROWS if row.command]

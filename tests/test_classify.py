@@ -399,7 +399,7 @@ def test_any_text_names_a_clean_identity_or_none(kind: IdentityType, text: str) 
 )
 def test_blocklists(text: str, lists: tuple[str, ...]) -> None:
     text = normalise(text)
-    assert find_blocklists(text, words(text), by_zone=True) == lists
+    assert find_blocklists(text, words(text), zone_in=text) == lists
 
 
 def test_a_phrase_begins_at_a_word_and_may_go_on() -> None:
