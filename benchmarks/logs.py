@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -42,6 +42,7 @@ from parsers.postfix.facts import (
     Requeued,
 )
 from policies.lifecycle import Lifecycle
+from policies.message_record import MessageRecord
 from sidecar.bulk import Part, fold, parts
 from sidecar.log_messages import MessageLog
 
@@ -140,26 +141,30 @@ def followed(part: Part) -> Counter[str]:
     return found
 
 
-def in_bulk(part: Part) -> Counter[str]:
+def _summed(messages: list[MessageRecord]) -> list[Counter[Any]]:
+    """What pflogsumm sums up of messages: ends, statuses, and by domain and relay."""
+    ends, statuses, by_domain, by_relay, size, waited = sums = [Counter[Any]() for _ in range(6)]
+    for message in messages:
+        domain = (message.sender or "").rpartition("@")[2]
+        ends[message.end] += 1
+        size[domain] += message.size
+        for one in message.recipients:
+            statuses[one.status] += 1
+            by_domain[domain, one.status] += 1
+            by_relay[one.relay_host, one.status] += 1
+            waited[domain] += one.last_attempt - message.arrival  # type: ignore[assignment]  # seconds
+    return sums
+
+
+def in_bulk(part: Part, processes: int = 1) -> Counter[str]:
     """Whole messages as `sidecar parse --messages` reads them, and what pflogsumm sums up of them."""
-    log = MessageLog([part])
-    ends: Counter[str] = Counter()
-    statuses: Counter[str] = Counter()
-    by_domain: Counter[tuple[str, str]] = Counter()
-    by_relay: Counter[tuple[str, str]] = Counter()
-    bytes_by_domain: Counter[str] = Counter()
-    waited = 0.0
-    for messages in log.messages():
-        for message in messages:
-            domain = (message.sender or "").rpartition("@")[2]
-            ends[message.end] += 1
-            bytes_by_domain[domain] += message.size
-            for one in message.recipients:
-                statuses[one.status] += 1
-                by_domain[domain, one.status] += 1
-                by_relay[one.relay_host, one.status] += 1
-                waited += one.last_attempt - message.arrival
-    assert waited > 0.0
+    log = MessageLog([part], processes=processes)
+    total = _summed([])
+    for some in log.made(_summed):
+        for sums, more in zip(total, some, strict=True):
+            sums.update(more)
+    ends, *_, waited = total
+    assert sum(waited.values()) > 0.0
     return ends + log.refusals
 
 
@@ -202,6 +207,8 @@ _STATUSES: Final = ("deliveries alone", "tracked, with metrics")
 
 def work(name: str, paths: list[Path], processes: int) -> Counter[str]:
     """Do one of them, as a process of its own does."""
+    if name == "whole messages":  # its processes share the log without a cut
+        return sum((in_bulk(part, processes) for part in parts(paths, zone=UTC)), Counter())
     some = parts(paths, zone=UTC, pieces=processes)
     return sum(fold(WORK[name], some, processes=processes), Counter())
 

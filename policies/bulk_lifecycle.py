@@ -8,7 +8,7 @@ line comes later than the window allows; facts that speak of no message are not 
 import heapq
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from parsers.clock import wall_second
@@ -69,7 +69,7 @@ class BulkLifecycle:
         self._places: dict[tuple[str, str], Place] = {}
         self._expected: OrderedDict[str, list[tuple[float, Any]]] = OrderedDict()
         """Queue ids named before their first line: until when, and by which lines, or what was said of them."""
-        self._finished: list[MessageRecord] = []
+        self._finished: list[MessageRecord | MessageLines] = []
         self._previous = b""
         """The last lines, where they were read here."""
         self._since = 0
@@ -106,6 +106,10 @@ class BulkLifecycle:
 
     def finished(self) -> list[MessageRecord]:
         """The messages that came through since the last call, in the order of their ends."""
+        return read_messages(self.unread(), self._window)
+
+    def unread(self) -> list[MessageRecord | MessageLines]:
+        """The same; those whose lines stand for themselves are left to `read_messages`, which may be anywhere."""
         finished, self._finished = self._finished, []
         return finished
 
@@ -385,6 +389,10 @@ class BulkLifecycle:
         if not message.is_open():
             return
         if message.linked is None and message.queue_id != "NOQUEUE":
+            if message.is_usual():
+                self._finished.append(message)
+                self._close(message)
+                return
             record = plain_record(message, self._window)
             if record is not None:
                 self._finished.append(record)
@@ -427,6 +435,25 @@ class BulkLifecycle:
         if surplus > self._most // 8:
             for message in heapq.nsmallest(surplus, everything, key=lambda one: one.last):
                 self._through(message, math.inf, last=True)
+
+
+def read_messages(some: Iterable[MessageRecord | MessageLines], window: float = WINDOW) -> list[MessageRecord]:
+    """The records of messages that came through, where only their lines are there. `window`: as in `BulkLifecycle`."""
+    records: list[MessageRecord] = []
+    for one in some:
+        if isinstance(one, MessageLines):
+            record = plain_record(one, window)
+            if record is None:
+                lifecycle = Lifecycle(window=window, patience=math.inf)
+                for fact in one.facts():
+                    lifecycle.see(fact)
+                lifecycle.rest()
+                records += lifecycle.finished()
+            else:
+                records.append(record)
+        else:
+            records.append(one)
+    return records
 
 
 def _link(one: MessageLines, other: MessageLines) -> None:

@@ -192,6 +192,17 @@ class MessageLines:
         """Whether it does not matter any more when its client leaves: cleanup has named it, and nothing was refused."""
         return self.named and not self.refused
 
+    def is_usual(self) -> bool:
+        """Whether its lines, in their order, are those of the usual life: it has ended then, whatever else they say."""
+        lines = self.lines
+        if not self.orderly or lines[-1] != "removed":
+            return False
+        kinds = lines[2::4]
+        first = 1 if kinds[0] == CAME else 0  # notifications begin at cleanup
+        if len(kinds) < first + 2 or kinds[first] != NAMED or kinds[-1] != GONE:
+            return False
+        return all(kind in {ACTIVATED, DELIVERED} for kind in kinds[first + 1 : -1])
+
     def facts(self) -> Iterator[Fact]:
         """What the lines say; those that say nothing are left out."""
         lead = f"{self.queue_id}: "
