@@ -31,6 +31,7 @@ class Ledger:
         self._steering = steering
         self._thread = thread
         self._turn = asyncio.Lock()
+        self._begun: set[asyncio.Task[bool]] = set()
         self._pending: Commit | None = None
         self.position: Position | None = None
         """After the last line whose facts the engine has."""
@@ -39,7 +40,16 @@ class Ledger:
         self.rows_dropped = 0
 
     async def commit(self) -> bool:
-        """Store all that is known up to now; tell whether it is stored."""
+        """Store all that is known up to now; tell whether it is stored.
+
+        What was begun is ended also when the caller is cancelled: it is no longer known elsewhere.
+        """
+        turn = asyncio.create_task(self._commit())
+        self._begun.add(turn)
+        turn.add_done_callback(self._begun.discard)
+        return await asyncio.shield(turn)
+
+    async def _commit(self) -> bool:
         async with self._turn:
             commit = merged(self._pending, gather(self._engine, self._checkpoint(), self._steering, now=time.time()))
             if commit is None:

@@ -1,6 +1,7 @@
 """What cannot be stored is kept, stored once later, and nothing new is held meanwhile."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -78,6 +79,31 @@ def test_a_full_disk_loses_and_doubles_nothing(store: SometimesFull, thread: Thr
     assert len(attempts) == world.deferrals
     assert len({(row.queue_id, row.time) for row in attempts}) == len(attempts)
     assert store.checkpoint("mail.log") == Position("mail.log", "2")
+
+
+def test_what_a_cancelled_commit_took_is_stored(store: SometimesFull, thread: ThreadPoolExecutor) -> None:
+    """As when core stops: the loops are cancelled, then all is stored once more."""
+    world = World(refuse)
+    ledger = Ledger(world.engine, store, thread)
+    world.submit("news@burst.example", ["u@comcast.net"])
+    world.run(5)
+    ledger.position = Position("mail.log", "1")
+
+    async def story() -> None:
+        busy = threading.Event()
+        thread.submit(busy.wait)
+        cancelled = asyncio.create_task(ledger.commit())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        busy.set()
+        assert await ledger.commit()
+
+    asyncio.run(story())
+    assert len(store.attempts(0, 1_000)) == world.deferrals > 0
+    assert store.checkpoint("mail.log") == Position("mail.log", "1")
 
 
 def test_what_is_dropped_while_the_disk_is_full_is_counted(

@@ -229,6 +229,8 @@ def test_the_process_starts_without_core_finds_it_later_and_stops_when_told(tmp_
         answer = await told.get()
         assert answer == {"domain": "[192.0.2.1]", "hosts": [], "ttl": answer["ttl"], "error": "", "null_mx": False}
         assert "sidecar_core_up 1.0" in (await asyncio.to_thread(fetched, port, "/metrics"))[1]
+        os.kill(started.pid, signal.SIGTERM)
+        assert await asyncio.to_thread(started.wait, 10) == 0  # before core goes: it leaves no connection half made
         server.close()
 
     with process(tmp_path, port) as started:
@@ -237,8 +239,6 @@ def test_the_process_starts_without_core_finds_it_later_and_stops_when_told(tmp_
         assert fetched(port, "/healthz")[0] == 503
 
         asyncio.run(core_is_back())
-        os.kill(started.pid, signal.SIGTERM)
-        assert started.wait(10) == 0
 
 
 def test_a_port_in_use_ends_the_process_with_a_message(tmp_path: Path) -> None:
