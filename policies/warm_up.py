@@ -47,6 +47,15 @@ class Plan(NamedTuple):
     """Recipients a day at which it is warm."""
     caps: Mapping[str, int] = {}
     """Provider -> recipients a day that it never gets more than while this lasts."""
+    fleet: bool = False
+    """All hosts of the fleet send it from one address, and have its figures together."""
+
+    def first(self, provider: str) -> float:
+        """Give the figure of the first day."""
+        return float(min(self.start_per_day, self.caps.get(provider, self.start_per_day)))
+
+    def most(self, provider: str) -> int:
+        return min(self.until_per_day, self.caps.get(provider, self.until_per_day))
 
 
 @dataclass(slots=True)
@@ -125,6 +134,10 @@ class WarmUps:
         """To store since the last look; None for those that go on."""
         self.changed: dict[tuple[str, str], Level | None] = {}
         """To store since the last look; None for those that are forgotten."""
+        self.alone: float | None = None
+        """This host's part of a figure of the fleet that it has without asking; None: it shares nothing."""
+        self.fleet: dict[tuple[str, str], Level] = {}
+        """How far the fleet has come, as we know it, and what all its hosts counted; the figures of our own levels are parts of it."""
         self.configure(plans)
 
     def configure(self, plans: Iterable[Plan]) -> None:
@@ -194,17 +207,9 @@ class WarmUps:
             self._note(level, attempts=1, deferred=outcome.deferred, accepted=outcome.accepted, final=outcome.final)
             if outcome.against_us and each == provider:
                 level.refused += 1
-                said = self._back(plan, level) if level.refused >= REFUSALS else ""
+                if level.refused >= REFUSALS and not self.shares(plan):
+                    said = step_back(plan, level)
         return said
-
-    def _back(self, plan: Plan, level: Level) -> str:
-        """Take back a provider's figure by a step, once a day; what goes there already is not recalled."""
-        if level.stepped:
-            return ""
-        before, level.figure = level.figure, max(float(plan.start_per_day), level.figure / plan.growth)
-        level.stepped, level.warm = True, False
-        level.held = f"{level.provider} refused the address {level.refused} times"
-        return f"{level.transport} {_at(level.provider)}steps back from {before:.0f} to {level.figure:.0f} a day"
 
     def signal(self, transport: str, provider: str, why: str, *, now: float) -> None:
         """Hear from elsewhere (complaints, a listing) that nothing should grow out of today; "*": with nobody."""
@@ -273,47 +278,108 @@ class WarmUps:
         place = (plan.transport, provider)
         level = self._levels.get(place)
         if level is None:
-            figure = min(plan.start_per_day, plan.caps.get(provider, plan.start_per_day))
-            level = Level(plan.transport, provider, today, float(figure), used_on=today)
+            figure = 0.0 if self.shares(plan) else plan.first(provider)  # nobody knows yet that we send there
+            level = Level(plan.transport, provider, today, figure, used_on=today)
             self._levels[place] = self.changed[place] = level
         elif level.day < today:  # a clock that was set back does not give the day's figure twice
-            self._settle(plan, level, today)
+            if self.shares(plan):
+                level.used_on = level.day if level.promised else level.used_on
+                begin_day(level, today)
+                level.figure = self._unasked(plan, provider, today)
+            else:
+                settle(plan, level, today, self._levels.get((plan.transport, EVERYWHERE)))
             self.changed[place] = level
         return level
 
-    def _settle(self, plan: Plan, level: Level, today: int) -> None:
-        """Close the day that was, and all days without mail since."""
-        if level.promised * plan.growth >= level.figure:
-            level.used_on = level.day
-        ended = level.warm or self._is_warm(plan, level)
-        if not level.poor and not level.stepped:
-            level.figure = max(level.figure, level.promised * plan.growth)
-        unused = today - 1 - max(level.day - 1, level.used_on + IDLE)
-        if unused > 0:
-            level.figure /= plan.growth ** min(unused, 400)
-            ended = ended and level.figure >= plan.until_per_day
-        cap = min(plan.until_per_day, plan.caps.get(level.provider, plan.until_per_day))
-        level.figure = max(min(plan.start_per_day, cap), min(level.figure, cap))
-        level.day, level.warm = today, ended
-        level.promised = level.turned_away = level.attempts = level.deferred = level.accepted = level.final = 0
-        level.refused, level.stepped, level.held = 0, False, ""
+    # A fleet's.
 
-    def _is_warm(self, plan: Plan, level: Level) -> bool:
-        """Whether a good day showed that its limit is no longer needed: the last figure was reached and made use of.
+    def shares(self, plan: Plan) -> bool:
+        """Whether other hosts have a part in its figures."""
+        return plan.fleet and self.alone is not None
 
-        With a provider it is enough that the whole is warm, and that its own limit kept nothing back.
-        """
-        if level.poor or level.stepped:
-            return False
-        if level.figure >= plan.until_per_day and level.promised * plan.growth >= level.figure:
-            return True
-        whole = self._levels.get((plan.transport, EVERYWHERE))
-        return bool(whole and whole is not level and whole.warm and not level.turned_away)
+    def _unasked(self, plan: Plan, provider: str, today: int) -> float:
+        """Give our part of a figure that nobody has told us yet: of the least that it can have come to."""
+        figure, known = plan.first(provider), self.fleet.get((plan.transport, provider))
+        if known is not None:
+            steps = 2 * min(max(0, today - known.day), 200)  # a day takes one for refusals, and one for want of mail
+            figure = max(figure, min(known.figure, plan.most(provider)) / plan.growth**steps)
+        return figure * (self.alone or 0.0)
+
+    def resize(self, level: Level, figure: float) -> None:
+        """Let so many recipients go today, of those that the fleet may."""
+        if level.figure != figure:
+            level.figure = figure
+            self.changed[level.transport, level.provider] = level
+
+    def learn(self, fleet: Level) -> None:
+        """Hear how far the fleet has come."""
+        place = (fleet.transport, fleet.provider)
+        self.fleet[place] = fleet
+        level = self._levels.get(place)
+        if level is not None and level.warm != fleet.warm:
+            level.warm = fleet.warm
+            self.changed[place] = level
+
+    def recall(self, level: Level, promised: int) -> None:
+        """We have said that so many were sent today; what we do not know of them any more is not sent again."""
+        if promised > level.promised:
+            level.promised = promised
+            self.changed[level.transport, level.provider] = level
+
+    def set_back(self, level: Level, day: int) -> None:
+        """It was that day still, or again: a clock had gone ahead. What was sent meanwhile was sent on this day."""
+        level.day, level.figure = day, float(level.promised)
+        self.changed[level.transport, level.provider] = level
 
     def _note(self, level: Level, **more: int) -> None:
         for name, number in more.items():
             setattr(level, name, getattr(level, name) + number)
         self.changed[level.transport, level.provider] = level
+
+
+def settle(plan: Plan, level: Level, today: int, whole: Level | None) -> None:
+    """Close the day that was, and all days without mail since. `whole`: of all providers together."""
+    if level.promised * plan.growth >= level.figure:
+        level.used_on = level.day
+    ended = level.warm or _is_warm(plan, level, whole)
+    if not level.poor and not level.stepped:
+        level.figure = max(level.figure, level.promised * plan.growth)
+    unused = today - 1 - max(level.day - 1, level.used_on + IDLE)
+    if unused > 0:
+        level.figure /= plan.growth ** min(unused, 400)
+        ended = ended and level.figure >= plan.until_per_day
+    cap = plan.most(level.provider)
+    level.figure = max(min(plan.start_per_day, cap), min(level.figure, cap))
+    level.warm = ended
+    begin_day(level, today)
+
+
+def begin_day(level: Level, today: int) -> None:
+    level.day = today
+    level.promised = level.turned_away = level.attempts = level.deferred = level.accepted = level.final = 0
+    level.refused, level.stepped, level.held = 0, False, ""
+
+
+def _is_warm(plan: Plan, level: Level, whole: Level | None) -> bool:
+    """Whether a good day showed that its limit is no longer needed: the last figure was reached and made use of.
+
+    With a provider it is enough that the whole is warm, and that its own limit kept nothing back.
+    """
+    if level.poor or level.stepped:
+        return False
+    if level.figure >= plan.until_per_day and level.promised * plan.growth >= level.figure:
+        return True
+    return bool(whole and whole is not level and whole.warm and not level.turned_away)
+
+
+def step_back(plan: Plan, level: Level) -> str:
+    """Take back a provider's figure by a step, once a day; what goes there already is not recalled. Says what was done."""
+    if level.stepped:
+        return ""
+    before, level.figure = level.figure, max(float(plan.start_per_day), level.figure / plan.growth)
+    level.stepped, level.warm = True, False
+    level.held = f"{level.provider} refused the address {level.refused} times"
+    return f"{level.transport} {_at(level.provider)}steps back from {before:.0f} to {level.figure:.0f} a day"
 
 
 def _at(provider: str) -> str:

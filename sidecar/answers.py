@@ -117,6 +117,7 @@ class Answers:
             **parts.fleet.status(),
             "suppressions": shared.status() if shared else None,
             "quotas": lent.status() if lent else None,
+            "warm_ups": parts.shared_warm_ups.status() if parts.shared_warm_ups else None,
         }
 
     def queue(self, _: Request) -> Answer:

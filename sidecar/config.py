@@ -649,6 +649,8 @@ class WarmUpConfig:
     """Factor from one good day to the next."""
     caps: tuple[WarmUpCap, ...] = ()
     """{ provider, per_day } each: never more than that while it warms up."""
+    fleet: bool = False
+    """With store.redis: all hosts send it from one address, and have its figures together."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ async def run(config: Config, source: Source) -> None:
             *([joining.keep_up(parts.fleet, wake.set)] if parts.fleet else []),
             *([parts.shared_suppressions.run()] if parts.shared_suppressions else []),
             *([parts.shared_quotas.run()] if parts.shared_quotas else []),
+            *([parts.shared_warm_ups.run()] if parts.shared_warm_ups else []),
         )
         try:
             await _until(stop, loops)
@@ -163,6 +164,10 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     steering = pools.steering_of(steered, engine, scale=config.subqueues.scale)
     await asyncio.get_running_loop().run_in_executor(thread, store.restore_steering, steering)
     ledger = Ledger(engine, store, thread, steering)
+    warmed = await asyncio.get_running_loop().run_in_executor(
+        thread,
+        functools.partial(joining.warm_ups, config, fleet, steering, store=store, engine=engine, thread=thread),
+    )
     quotas = None
     if wanted:
         opening = functools.partial(open_quotas, wanted, store.quotas, engine.provider_of, now=time.time())
@@ -181,7 +186,6 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     compile_all()
     passed = inherited_sockets(os.environ, pid=os.getpid())
     owner = instances[0].parameters["mail_owner"]
-    lent = joining.quotas(config, fleet, quotas)
     suppression = shared = None
     if opened:
         suppression = Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine, steering=steering)
@@ -209,7 +213,8 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             hygiene=hygiene,
             fleet=fleet,
             shared_suppressions=shared,
-            shared_quotas=lent,
+            shared_quotas=joining.quotas(config, fleet, quotas),
+            shared_warm_ups=warmed,
         )
     finally:
         await hands.close()

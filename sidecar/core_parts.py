@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # a Redis client comes with it, which one host alone does not
     from sidecar.fleet.exchange import Exchange
     from sidecar.fleet.quotas import SharedQuotas
     from sidecar.fleet.suppressions import SharedSuppressions
+    from sidecar.fleet.warm_ups import SharedWarmUps
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class Parts:
     """None: this host shares nothing."""
     shared_suppressions: "SharedSuppressions | None" = None
     shared_quotas: "SharedQuotas | None" = None
+    shared_warm_ups: "SharedWarmUps | None" = None
 
 
 @dataclass(slots=True)

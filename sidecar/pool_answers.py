@@ -9,7 +9,7 @@ from policies.figures import Kind
 from policies.reacting import Reaction, Signal
 from policies.signs import Sign
 from policies.steering import Steering
-from policies.warm_up import Level, Plan
+from policies.warm_up import Level, Plan, WarmUps
 from sidecar.control import Handler
 
 Request = Mapping[str, Any]
@@ -89,7 +89,9 @@ class PoolAnswers:
             "until_per_day": plan.until_per_day,
             "paused_by": warm_ups.paused.get(plan.transport, ""),
             "out": self._steering.out(plan.transport, now=now),
-            "providers": [_level(level) for level in levels],
+            "providers": [
+                _level(level) | (_of_fleet(warm_ups, level) if warm_ups.shares(plan) else {}) for level in levels
+            ],
         }
 
     def canary(self, request: Request) -> Answer:
@@ -165,6 +167,12 @@ def _level(level: Level) -> Answer:
         "held": level.poor,
         "warm": level.warm,
     }
+
+
+def _of_fleet(warm_ups: WarmUps, level: Level) -> Answer:
+    """Tell what all hosts may send together, and have sent, as far as we have heard."""
+    known = warm_ups.fleet.get((level.transport, level.provider))
+    return {"fleet": {"figure": round(known.figure), "promised": known.promised, "held": known.poor} if known else None}
 
 
 def _canary(canary: Canary, trial: Trial) -> Answer:

@@ -144,7 +144,7 @@ def _plan(plan: WarmUpConfig, key: str) -> Plan:
         raise ConfigError(f"{key}.started: found {plan.started!r}, wanted a day, as 2026-11-22") from None
     caps = {cap.provider: cap.per_day for cap in plan.caps}
     transport = _transport(plan.transport, f"{key}.transport")
-    return Plan(transport, started, plan.start_per_day, plan.growth, plan.until_per_day, caps)
+    return Plan(transport, started, plan.start_per_day, plan.growth, plan.until_per_day, caps, plan.fleet)
 
 
 def _rule(rule: ReactConfig, key: str, pools: Collection[str]) -> Rule:

@@ -13,6 +13,7 @@ from policies.steering import Steering
 from sidecar import pool_rows, statements, suppression_store
 from sidecar.database import Database, StoreDamaged, StoreError, StoreUnavailable
 from sidecar.fleet.outbox import Outbox
+from sidecar.fleet.warm_up_memory import WarmUpMemory
 from sidecar.history_store import HistoryStore
 from sidecar.history_store import prune as prune_history
 from sidecar.log_batch import Position
@@ -149,6 +150,10 @@ class Store:
     def outbox(self) -> Outbox:
         """Raises StoreUnavailable."""
         return Outbox(self._database)
+
+    @property
+    def fleet_warm_ups(self) -> WarmUpMemory:
+        return WarmUpMemory(self._database)
 
     @property
     def suppression(self) -> SuppressionTables:

@@ -317,6 +317,7 @@ start_per_day = 200
 until_per_day = 50000
 growth = 1.3
 caps = [{ provider = "google", per_day = 5000 }]
+fleet = true
 
 [[canary]]
 name = "new-template"

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +17,8 @@ from policies.quota import Within
 from policies.site import Settings
 from sidecar import rules
 from sidecar.fleet.quotas import SharedQuotas
-from sidecar.fleet.redis_store import Read, RedisStore, StoreSilent, Swap
+from sidecar.fleet.redis_store import RedisStore, StoreSilent
+from tests.fleet_memory import Memory, Way
 from tests.quota_world import admitted, end, quota, quotas
 from tests.redis_world import running_server, sidecars, until
 from tests.world import RULES
@@ -28,53 +28,6 @@ ROW = quota(limit=LIMIT, burst=BURST, within=Within.HOUR, fleet=True)
 DRAIN = 3_600.0
 """Seconds in which the whole comes back."""
 RATE = LIMIT / DRAIN
-
-
-class Memory:
-    """A store without a server: what it knows, its life, and whom it answers."""
-
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
-        self.life = 1
-        self.at = 1.7e9
-        self.cut_off: set[str] = set()
-
-
-class Way:
-    """One host's way to it."""
-
-    def __init__(self, memory: Memory, host: str) -> None:
-        self.memory = memory
-        self.host = host
-
-    def _reached(self) -> Memory:
-        if self.host in self.memory.cut_off:
-            raise StoreSilent("cut off")
-        return self.memory
-
-    async def read(self, names: Sequence[str]) -> list[Read]:
-        memory = self._reached()
-        return [Read(str(memory.life), memory.at, memory.texts.get(name, "")) for name in names]
-
-    async def swap(self, swaps: Sequence[Swap]) -> list[Read | None]:
-        answers: list[Read | None] = []
-        for swap in swaps:
-            (now,) = await self.read([swap.name])
-            done = now.text == swap.read.text and now.server == swap.read.server
-            if done:
-                self.memory.texts[swap.name] = swap.text
-            answers.append(None if done else now)
-        return answers
-
-    async def texts(self, names: Sequence[str]) -> tuple[float, list[str]]:
-        memory = self._reached()
-        return memory.at, [memory.texts.get(name, "") for name in names]
-
-    async def put(self, name: str, text: str) -> None:
-        self._reached().texts[name] = text
-
-    async def close(self) -> None:
-        """There is nothing to close."""
 
 
 class Mx:
@@ -261,7 +214,7 @@ def test_a_store_that_restarts_empty_lends_nothing_until_all_have_told_what_they
             memory.at += 3.0
             for each in hosts:
                 await each.looks()
-        assert all(each.shared._all_declared == str(memory.life) for each in hosts)
+        assert all(each.shared.declaring.complete == str(memory.life) for each in hosts)
         assert first + await asks_again(memory, hosts[2], hosts) <= 1.1 * BURST
 
     asyncio.run(story())
@@ -330,7 +283,7 @@ def test_hosts_at_a_real_store_let_in_what_one_bucket_does(tmp_path: Path) -> No
                     taken += admitted(mine, 50, now=time.time(), message=f"{number}-{taken}")
                 return taken > 0.8 * BURST
 
-            await until(lambda: all(each._all_declared for each in shared), within=30.0)
+            await until(lambda: all(each.declaring.complete for each in shared), within=30.0)
             await until(more, within=30.0)
             assert taken <= BURST * WHOLE
             for task in tasks:

@@ -17,6 +17,7 @@ from policies.buckets import Quotas
 from policies.engine import Engine
 from policies.fleet.host import Host
 from policies.fleet.presence import Presence
+from policies.steering import Steering
 from sidecar.config import Config, ConfigError
 from sidecar.control import ask_core_async
 from sidecar.fleet import address
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sidecar.fleet.quotas import SharedQuotas
     from sidecar.fleet.redis_store import RedisStore
     from sidecar.fleet.suppressions import SharedSuppressions
+    from sidecar.fleet.warm_ups import SharedWarmUps
 
 _LOG = logging.getLogger("sidecar.fleet")
 AGAIN_AFTER = 5.0
@@ -73,6 +75,34 @@ def quotas(config: Config, fleet: "Exchange | None", buckets: Quotas | None) -> 
     from sidecar.fleet.quotas import SharedQuotas  # noqa: PLC0415  # only a fleet pays for the client
 
     return SharedQuotas(fleet.host, _store(config), buckets)
+
+
+def warm_ups(
+    config: Config,
+    fleet: "Exchange | None",
+    steering: Steering,
+    *,
+    store: Store,
+    engine: Engine,
+    thread: ThreadPoolExecutor,
+) -> "SharedWarmUps | None":
+    """Have this host's part of what an address may carry follow its need, in the thread that all SQL runs in; nothing is
+    asked yet.
+
+    Raises ConfigError, StoreError.
+    """
+    if fleet is None:
+        return None
+    from sidecar.fleet.warm_ups import SharedWarmUps  # noqa: PLC0415  # only a fleet pays for the client
+
+    return SharedWarmUps(
+        fleet.host,
+        _store(config),
+        steering.warm_ups,
+        store.fleet_warm_ups,
+        tell=engine.telling.tell,
+        thread=thread,
+    )
 
 
 def name(config: Config) -> str:

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from policies.bucket import Bucket
 from policies.buckets import Quotas
@@ -32,14 +32,14 @@ from policies.fleet.allowance import (
 from policies.fleet.host import Host
 from policies.fleet.terms import ROUND
 from policies.quota import SECONDS
-from sidecar.fleet.redis_store import Read, StoreSilent, Swap, goes_on
+from sidecar.fleet.redis_store import Read, StoreSilent, goes_on
+from sidecar.fleet.rewriting import Declaring, Store, rewrite
 
 _LOG = logging.getLogger("sidecar.fleet")
 
 LOOK: Final = 0.5
 """Seconds between two looks at who needs more."""
 AT_ONCE: Final = 16
-TRIES: Final = 4
 ROOM: Final = 4.0
 """A host asks for so many times what is in use there: that it has to ask again before it is full is rare."""
 NAME: Final = "quota:"
@@ -56,20 +56,6 @@ BACK: Final = 10.0
 
 Place = tuple[str, str]
 """A quota and a key."""
-
-
-class Store(Protocol):
-    """What is wanted of `RedisStore`. Each raises StoreSilent."""
-
-    async def read(self, names: Sequence[str]) -> list[Read]: ...
-
-    async def swap(self, swaps: Sequence[Swap]) -> list[Read | None]: ...
-
-    async def texts(self, names: Sequence[str]) -> tuple[float, list[str]]: ...
-
-    async def put(self, name: str, text: str) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -105,11 +91,7 @@ class SharedQuotas:
         """When we last had word of a majority, by our steady clock."""
         self._away: dict[str, float] = {}
         """Hosts that may be on their own, and until when we take them for that."""
-        self._declared = ""
-        """The life of the store that we have told what we hold."""
-        self._all_declared = ""
-        """... that all hosts have."""
-        self._looked = 0.0
+        self.declaring = Declaring(store, host.name, DECLARED)
 
     async def run(self) -> None:
         """Ask and give back until cancelled."""
@@ -142,7 +124,7 @@ class SharedQuotas:
         due = {place: None for place in pressed if self._needs(place, now)}
         due.update((place, None) for place, lease in self.leases.items() if now - lease.asked >= RENEWED)
         server = self._host.contact.server
-        if self._declared != server:
+        if self.declaring.server != server:
             due.update(dict.fromkeys(self.leases))
         places = list(due)
         for start in range(0, len(places), AT_ONCE):
@@ -152,7 +134,7 @@ class SharedQuotas:
                 self._press(places[start:])
                 raise
             await asyncio.sleep(0)
-        await self._declare(server, now)
+        await self.declaring.say(server, self._alone(), now=now)
 
     def _take_part(self, now: float) -> None:
         """Have what is ours without asking: our part of a quarter, and when we are apart for long more and more, to an
@@ -237,33 +219,25 @@ class SharedQuotas:
 
     async def _ask(self, places: Sequence[Place]) -> None:
         """Raises StoreSilent."""
-        sent = self._host.steady()
         for place in places:
             if self._quotas.bucket(*place) is None:  # what is in use of it is not known any more, until the loan ends
                 self.leases.pop(place, None)
-        places = [place for place in places if self._quotas.bucket(*place) is not None]
-        names = {place: f"{NAME}{place[0]}:{place[1]}" for place in places}
-        waiting = dict(zip(places, await self._store.read(list(names.values())), strict=True))
-        for _ in range(TRIES):
-            swaps, made = [], {}
-            for place, read in waiting.items():
-                bucket = self._quotas.bucket(*place)
-                assert bucket is not None  # nothing of it goes while `places` is looked through, but by another message
-                lease = self.leases.setdefault(place, Lease(ends=self._host.steady()))
-                wish = self._wish(bucket, lease)
-                made[place] = allowance = self._lent(read, wish)
-                others = {host: loan for host, loan in allowance.loans.items() if host != self._host.name}
-                lease.fair = fair(others, wish.want, self._pool())
-                swaps.append(Swap(names[place], read, allowance.text()))
-            again = self._host.steady()
-            quicker = dict(zip(waiting, await self._store.swap(swaps), strict=True))
-            for place, other in quicker.items():
-                if other is None:
-                    self._is_lent(place, made[place], sent)
-            waiting, sent = {place: other for place, other in quicker.items() if other is not None}, again
-            if not waiting:
-                return
-        self._press(list(waiting))
+        names = {place: f"{NAME}{place[0]}:{place[1]}" for place in places if self._quotas.bucket(*place) is not None}
+        done = await rewrite(self._store, names, self._asked, self._host.steady)
+        for place, (allowance, sent) in done.items():
+            self._is_lent(place, allowance, sent)
+        self._press([place for place in names if place not in done])
+
+    def _asked(self, place: Place, read: Read) -> Allowance:
+        lease = self.leases.setdefault(place, Lease(ends=self._host.steady()))
+        bucket = self._quotas.bucket(*place)
+        if bucket is None:  # dropped while we waited for the store
+            return self._lent(read, Wish(self._host.name, lease.part, 0.0, self._drains[place[0]]))
+        wish = self._wish(bucket, lease)
+        allowance = self._lent(read, wish)
+        others = {host: loan for host, loan in allowance.loans.items() if host != self._host.name}
+        lease.fair = fair(others, wish.want, self._pool())
+        return allowance
 
     def _lent(self, read: Read, wish: Wish) -> Allowance:
         contact = self._host.contact
@@ -276,7 +250,7 @@ class SharedQuotas:
             wish,
             self._pool(),
             may_grow=contact.standing.quorate and contact.is_fresh(now=self._host.steady() - ROUND),
-            all_declared=self._all_declared == read.server,
+            all_declared=self.declaring.complete == read.server,
             server=read.server,
             at=read.at,
         )
@@ -303,19 +277,6 @@ class SharedQuotas:
             bucket = self._quotas.bucket(*place)
             if bucket is not None:
                 self._quotas.pressed[bucket] = None
-
-    async def _declare(self, server: str, now: float) -> None:
-        """Say that all that we hold is in the books of this store, and hear of who has said so. Raises StoreSilent."""
-        roll = self._host.contact.roll
-        if roll is None or self._all_declared == server or now - self._looked < ROUND:
-            return
-        self._looked = now
-        if self._declared != server:
-            await self._store.put(f"{DECLARED}{self._host.name}", server)
-            self._declared = server
-        _, said = await self._store.texts([f"{DECLARED}{host}" for host in roll.members])
-        if all(each == server for each in said):
-            self._all_declared = server
 
 
 def _step(seconds: float, drain: float) -> float:
