@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -253,13 +254,23 @@ def test_a_clock_that_was_a_day_ahead_is_with_the_others_again_within_seconds() 
     asyncio.run(story())
 
 
-def test_what_is_no_budget_is_written_anew() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        '{"server": 3, "shares": {"mx9": [1e999, -1]}}',
+        Budget("1", 0, 0, Level("other", "google", FIRST, 9e9), "", {}).text(),
+        Budget("1", 0, 0, Level("out", "google", FIRST, float("nan")), "", {}).text(),
+    ],
+)
+def test_what_is_no_budget_is_written_anew(text: str) -> None:
     async def story() -> None:
         memory, hosts = await fleet(2)
         hosts[0].sends(1)
-        memory.texts[f"{NAME}out:google"] = '{"server": 3, "shares": {"mx9": [1e999, -1]}}'
-        await go_on(memory, hosts, 30)
-        Budget.read(memory.texts[f"{NAME}out:google"])
+        memory.texts[f"{NAME}out:google"] = text
+        await go_on(memory, hosts, 2)
+        assert Budget.read(memory.texts[f"{NAME}out:google"]).level.figure == 200.0
         assert any(each.shared.bad for each in hosts)
 
     asyncio.run(story())

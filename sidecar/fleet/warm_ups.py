@@ -181,7 +181,7 @@ class SharedWarmUps:
         today = self._warm_ups.day(read.at)
         if level.day > today == self._warm_ups.day(self._clock()):
             self._warm_ups.set_back(level, today)
-        before = self._known(read.text)
+        before = self._known(read.text, place)
         if before is not None and before.level.day == level.day and self._host.name in before.shares:
             self._warm_ups.recall(level, before.shares[self._host.name].promised)
         wish = self._wish(level)
@@ -219,14 +219,17 @@ class SharedWarmUps:
             self._host.name, level.day, share._replace(lent=level.figure), level.held, self._warm_ups.fleet.get(place)
         )
 
-    def _known(self, text: str) -> Budget | None:
+    def _known(self, text: str, place: Place) -> Budget | None:
         try:
-            return Budget.read(text) if text else None
+            budget = Budget.read(text) if text else None
+            if budget is not None and (budget.level.transport, budget.level.provider) != place:
+                raise ValueError(f"{budget.level.transport} at {budget.level.provider}; wanted {' at '.join(place)}")
         except ValueError as error:
             self.bad += 1
             if self.bad == 1:
                 _LOG.warning("the fleet's store has a warm-up that we cannot read, and is told anew: %s", error)
             return None
+        return budget
 
     def _is_lent(self, place: Place, budget: Budget, sent: float) -> None:
         lease, (level, _) = self._leases[place], self._found(place)
