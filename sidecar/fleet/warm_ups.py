@@ -221,15 +221,12 @@ class SharedWarmUps:
 
     def _known(self, text: str, place: Place) -> Budget | None:
         try:
-            budget = Budget.read(text) if text else None
-            if budget is not None and (budget.level.transport, budget.level.provider) != place:
-                raise ValueError(f"{budget.level.transport} at {budget.level.provider}; wanted {' at '.join(place)}")
+            return _read(text, place) if text else None
         except ValueError as error:
             self.bad += 1
             if self.bad == 1:
                 _LOG.warning("the fleet's store has a warm-up that we cannot read, and is told anew: %s", error)
             return None
-        return budget
 
     def _is_lent(self, place: Place, budget: Budget, sent: float) -> None:
         lease, (level, _) = self._leases[place], self._found(place)
@@ -248,3 +245,12 @@ class SharedWarmUps:
         why = f"{total.transport} at {total.provider} steps back to {total.figure:.0f} a day for all hosts"
         by_whom = "warm-up" if by == self._host.name else f"host {by}"
         self._tell("warm-up", why, by_whom=by_whom, now=self._clock())
+
+
+def _read(text: str, place: Place) -> Budget:
+    """Raises ValueError."""
+    budget = Budget.read(text)
+    found = budget.level.transport, budget.level.provider
+    if found != place:
+        raise ValueError(f"a budget of {' at '.join(found)}; wanted that of {' at '.join(place)}")
+    return budget
