@@ -200,9 +200,24 @@ def _fraction(digits: str | None) -> float:
     return int(digits) / 10.0 ** len(digits) if digits else 0.0
 
 
+_WITHIN: Final = {f":{number:02}": float(number) for number in range(60)}
+"""Minutes and seconds, as they follow an ISO stamp's hour."""
+_HOURS: Final = 1_000
+_hours: Final[dict[str, float]] = {}
+"""When the latest hours began: most lines share theirs with the line before."""
+
+
 def wall_second(text: str) -> float | None:
     """What a clock on the wall shows ("2025-06-01T12:00:00"), in seconds as if it showed UTC; None for what is none."""
+    minute, second = _WITHIN.get(text[13:16]), _WITHIN.get(text[16:])
+    if minute is not None and second is not None and (began := _hours.get(text[:13])) is not None:
+        return began + minute * 60.0 + second
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+        time = datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
+    if minute is not None and second is not None:
+        if len(_hours) >= _HOURS:
+            _hours.clear()
+        _hours[text[:13]] = time - minute * 60.0 - second
+    return time

@@ -4,6 +4,7 @@ Lines are put together as Postfix does it, of pieces that look like log fields, 
 give facts or nothing, in time that grows with their length.
 """
 
+import itertools
 import json
 import re
 import time
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from parsers.fact_json import fact_json
 from parsers.log import LogReader
 from parsers.postfix import DAEMONS, parse
+from parsers.postfix.delivery import usual_delivery
 from parsers.postfix.facts import (
     ClientIdentified,
     DeliveryAttempt,
@@ -98,6 +100,64 @@ def test_delivery(pieces: tuple[str, str | None, str, str, str, str]) -> None:
     assert fact.reply is not None
     assert fact.reply[:2] == ("450", "4.7.1")
     assert fact.reply[3:] == ("mx.example.net", "192.0.2.25", "MAIL FROM")
+
+
+PLACES: tuple[tuple[str, ...], ...] = (
+    ("to=<a@b>", "to=<>", "to=<a, b@c>", 'to=<"x>, relay=y"@z>', "to=a@b", "to=<a (b@c>", "to=<a<b>", "to=<a>b>"),
+    ("", "orig_to=<c@d>", 'orig_to=<"c d"@e>', "orig_to=c", "orig_to=<c>d>", "orig_to=<"),
+    (
+        "relay=mx[::1]:25",
+        "relay=none",
+        "relay=",
+        "relay=mx[a",
+        "relay=mx,b",
+        "relay=x (y",
+        "relay=mx[1]:250000",
+        "delay=1",
+    ),
+    ("", "conn_use=2", "conn_use=0", "conn_use=", "conn_use=1234567890", "conn_use=x", "tls=may"),
+    ("delay=0", "delay=1.5", "delay=-0.1", "delay=1.2.3", "delay=1e3", "delay=", "delays=1/2/3/4"),
+    (
+        "delays=0/0/0/0",
+        "delays=0.1/2/300/4",
+        "delays=1/2/3",
+        "delays=1/2/3/4/5",
+        "delays=1/2//4",
+        "delays=.",
+        "delay=1",
+    ),
+    ("", "tls=may", "tls=", "tls=dane:may?", "tls=a,b", "new=key"),
+    ("dsn=2.0.0", "dsn=4.7.28", "dsn=4.7", "dsn=5.1.1234", "dsn=2.0.0 "),
+    ("status=sent", "status=", "status=a(b", "status=SOFT bounce", "status=sent,"),
+    (" (x)", " ()", " (", "", "(x)", " (x) ", " (x (in reply to DATA command)", " (a, b (c) d", " (and)"),
+)
+"""Each pair of a delivery as it should be, and otherwise."""
+
+
+@given(st.tuples(*(st.sampled_from([place[0]] * len(place) + list(place)) for place in PLACES)), st.booleans())
+@settings(max_examples=600, deadline=None)
+def test_pairs_as_they_should_be_and_otherwise(pieces: tuple[str, ...], swapped: bool) -> None:  # noqa: FBT001  # as below
+    *pairs, rest = pieces
+    if swapped:
+        pairs[-1], pairs[-2] = pairs[-2], pairs[-1]
+    text = f"{QUEUE_ID}: {', '.join(filter(None, pairs))}{rest}"
+    fact = read("smtp", text)
+    short = usual_delivery(1748779200.0, "mx1", "postfix", "", "smtp", 1, text, 0, len(QUEUE_ID), len(text))
+    assert short in {None, fact}
+
+
+def test_what_is_usual_is_read_the_short_way() -> None:
+    """Between other lines, of which nothing is taken; each pair that need not be there, there or not."""
+    for orig_to, conn_use, tls in itertools.product(("", ", orig_to=<c@d>"), ("", ", conn_use=2"), ("", ", tls=may")):
+        text = (
+            f"{QUEUE_ID}: to=<a@b>{orig_to}, relay=mx[::1]:25{conn_use}, delay=0, delays=0/0/0/0{tls}"
+            ", dsn=4.0.0, status=deferred (host mx[::1] said: 450 (in reply to RCPT TO command))"
+        )
+        lines = f"x: y\n{text}\n({text}"
+        stop = 5 + len(text)
+        short = usual_delivery(1748779200.0, "mx1", "postfix", "", "smtp", 1, lines, 5, 5 + len(QUEUE_ID), stop)
+        assert short is not None
+        assert short == read("smtp", text)
 
 
 @given(crafted)

@@ -6,7 +6,7 @@ expressions and not against all.
 
 import re
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum, auto
 from functools import cache, cached_property
 from typing import Final, NamedTuple
@@ -26,7 +26,7 @@ Choice = tuple[tuple[Match, MakeFact | None, type[Fact] | None], ...]
 """Several shapes in the order of trial; without a function where nobody wants the fact, with its type where it is to be
 counted all the same.
 """
-Index = Mapping[str, Choice]
+Index = dict[str, Choice]
 """By the first three characters of the shapes; "" for those that fix none."""
 
 
