@@ -1,37 +1,42 @@
-"""300 simulated hosts (engines and their exchange, no Postfix) at a real Redis: operations, memory, how soon all agree.
+"""Hundreds of simulated hosts (engines and their exchange, no Postfix) at a real Redis: operations, memory, how soon all agree.
 
-    python benchmarks/fleet.py [--hosts 300] [--processes 4] [--keys 100] [--seconds 30]
+    python benchmarks/fleet.py [--hosts 60 150 300] [--processes 2] [--keys 100] [--seconds 20]
 
-Every host holds mail of some ramping keys, so all of them ask for their part each round; one host of a process opens
-a new sub-queue every second, and every process tells when all of its hosts have paused it.
+Every host holds mail of some ramping keys, and all of them of one, so that all ask for their part each round. Every second
+one host opens a sub-queue; then a host that leads is dead, then Redis is killed and comes back empty.
 """
 
 import argparse
 import asyncio
 import contextlib
-import json
+import logging
 import multiprocessing
+import os
 import resource
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from policies.classify import RuleSet
 from policies.engine import Engine
 from policies.fleet.host import Host
 from policies.key import Key
 from policies.site import Settings
+from policies.subqueue import State
 from sidecar import rules
 from sidecar.fleet.exchange import Exchange
 from sidecar.fleet.redis_store import RedisStore
 
 RULE = "google/rate-dkim-domain"
-_TOLD = "benchmark:seen"
+WITHIN = 120.0
+"""Seconds after which what is waited for is not waited for any more."""
 
 
 class Sidecar:
@@ -40,85 +45,130 @@ class Sidecar:
         self.host = Host(name, self.engine, steady=time.monotonic)
         self.exchange = Exchange(self.host, RedisStore(url))
 
+    def leads(self, key: Key) -> bool:
+        part = self.host.parts.get(key)
+        return part is not None and part.replica.token(now=time.monotonic()) is not None
+
+
+class Use(NamedTuple):
+    """What a process with its hosts has used, and how they stand."""
+
+    at: float
+    cpu: float
+    rss: int
+    rounds: int
+    round_s: list[float]
+    silent: int
+    alone: int
+
 
 def key(name: str) -> Key:
     return Key("dkim-domain", f"{name}.example", "google")
 
 
-def run(number: int, hosts: int, url: str, arguments: argparse.Namespace) -> None:
-    """One process with its part of the hosts."""
-    asyncio.run(_run(number, hosts, url, arguments))
+class Hosts:
+    """One process with its part of the hosts; it does what it is told, a line at a time."""
 
+    def __init__(self, number: int, count: int, url: str) -> None:
+        loaded = rules.load()
+        self.fleet = [Sidecar(f"host-{number}-{each}", url, loaded) for each in range(count)]
+        self.living = list(self.fleet)
 
-async def _run(number: int, hosts: int, url: str, arguments: argparse.Namespace) -> None:
-    loaded = rules.load()
-    fleet = [Sidecar(f"host-{number}-{each}", url, loaded) for each in range(hosts)]
-    told = Redis.from_url(url)
-    async with contextlib.AsyncExitStack() as stack:
-        for each in fleet:
-            await stack.enter_async_context(_running(each))
-        lag = await stack.enter_async_context(_lag())
-        await _until(lambda: all(each.exchange.rounds >= 2 for each in fleet), within=120.0)
-        if number == 0:
-            for name in range(arguments.keys):
-                fleet[name % hosts].engine.orders.open(key(f"old{name}"), rule=RULE, line="line", now=time.time())
-        await _until(lambda: all(len(each.engine.subqueues.all()) >= arguments.keys for each in fleet), within=120.0)
-        for place, each in enumerate(fleet):
-            for name in range(arguments.held):
-                sub = each.engine.subqueues.get(key(f"old{(place + name) % arguments.keys}"))
+    async def serve(self, orders: Connection) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for each in self.fleet:
+                await stack.enter_async_context(_running(each))
+            while (order := await asyncio.to_thread(orders.recv)) is not None:
+                name, *values = order
+                orders.send(await getattr(self, name)(*values))
+
+    async def met(self) -> float:
+        return await _until(lambda: all(each.exchange.rounds >= 2 for each in self.fleet))
+
+    async def count(self, members: int) -> float:
+        """Wait until all hosts know of so many."""
+        return await _until(lambda: all(len(each.host.standing()["hosts"]) == members for each in self.fleet))
+
+    async def open(self, names: Sequence[str]) -> float:
+        at = time.time()
+        for place, name in enumerate(names):
+            self.living[place % len(self.living)].engine.orders.open(key(name), rule=RULE, line="line", now=at)
+            await asyncio.sleep(0)
+        return at
+
+    async def hold(self, names: Sequence[str], held: int) -> None:
+        """Have each host hold mail of the first, and of some of the others."""
+        for place, each in enumerate(self.fleet):
+            for name in (names[0], *(names[(place + more) % len(names)] for more in range(1, held))):
+                sub = each.engine.subqueues.get(key(name))
                 assert sub is not None
                 sub.held = 10 + place
-        await asyncio.sleep(20)  # pauses end, leads are lent
-        told.rpush(f"{_TOLD}:ready", number)
-        await _until(lambda: told.llen(f"{_TOLD}:ready") >= arguments.processes, within=120.0)
-        before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-        lag.clear()
-        for second in range(arguments.seconds):
-            if number == second % arguments.processes:
-                told.set(f"{_TOLD}:at:{second}", time.time())
-                fleet[second % hosts].engine.orders.open(key(f"new{second}"), rule=RULE, line="line", now=time.time())
-            await _until(lambda s=second: all(each.engine.subqueues.get(key(f"new{s}")) for each in fleet), within=60.0)
-            told.rpush(f"{_TOLD}:{second}", time.time())
-            await asyncio.sleep(max(0.0, began + second + 1 - time.monotonic()))
-        used, took = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - began
-        cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-        rounds = sorted(each.exchange.round_s for each in fleet)
-        silent = sum(bool(each.exchange.silent) for each in fleet)
-        alone = sum(each.host.contact.is_alone(now=time.monotonic()) for each in fleet)
-        figures = {"cpu": cpu / took, "rss": used.ru_maxrss, "round": rounds[len(rounds) // 2], "silent": silent}
-        told.rpush(
-            f"{_TOLD}:figures", json.dumps({**figures, "alone": alone, "lag": sorted(lag)[int(0.99 * len(lag))]})
+
+    async def paused(self, names: Sequence[str]) -> list[float]:
+        """Give when each of our hosts had paused all of them."""
+        at: dict[str, float] = {}
+
+        def all_have() -> bool:
+            for each in self.living:
+                if each.host.name not in at and all(each.engine.subqueues.get(key(name)) for name in names):
+                    at[each.host.name] = time.time()
+            return len(at) == len(self.living)
+
+        await _until(all_have)
+        return list(at.values())
+
+    async def answered(self, before: str) -> list[float]:
+        """Give when each of our hosts had gone a round at another server than that."""
+        await _until(lambda: all(each.host.contact.server != before for each in self.living))
+        await _until(lambda: not any(each.exchange.silent for each in self.living))
+        return [each.exchange.answered_at for each in self.living]
+
+    async def server(self) -> str:
+        return self.living[0].host.contact.server
+
+    async def leader(self, name: str) -> str:
+        return next((each.host.name for each in self.living if each.leads(key(name))), "")
+
+    async def kill(self, host: str) -> float:
+        """Have a host ask no more, as one that is dead."""
+        for each in self.living:
+            if each.host.name == host:
+                each.engine.settings = each.engine.settings._replace(act=False)
+        self.living = [each for each in self.living if each.host.name != host]
+        return time.time()
+
+    async def rates(self, names: Sequence[str]) -> list[float]:
+        """Give what our hosts together are lent of the pace of each, over that pace."""
+        return [sum(self._part(each, name) for each in self.living) for name in names]
+
+    def _part(self, each: Sidecar, name: str) -> float:
+        part = each.host.parts.get(key(name))
+        if part is None or part.replica.row.state is not State.RAMPING:
+            return 0.0
+        return part.rate(0.0) / part.replica.row.ceiling
+
+    async def use(self) -> Use:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return Use(
+            time.time(),
+            used.ru_utime + used.ru_stime,
+            used.ru_maxrss,
+            sum(each.exchange.rounds for each in self.living),
+            [each.exchange.round_s for each in self.living],
+            sum(bool(each.exchange.silent) for each in self.living),
+            sum(each.host.contact.is_alone(now=time.monotonic()) for each in self.living),
         )
 
 
 @contextlib.asynccontextmanager
 async def _running(each: Sidecar) -> AsyncIterator[None]:
-    task = asyncio.create_task(each.exchange.run())
-    steps = asyncio.create_task(_step(each))
+    tasks = [asyncio.create_task(each.exchange.run()), asyncio.create_task(_step(each))]
     try:
         yield
     finally:
-        for one in (task, steps):
-            one.cancel()
-        await asyncio.gather(task, steps, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _lag() -> AsyncIterator[list[float]]:
-    """Collect how much later than asked for the loop comes back."""
-    found: list[float] = []
-
-    async def watch() -> None:
-        while True:
-            asked = time.monotonic()
-            await asyncio.sleep(0.01)
-            found.append(time.monotonic() - asked - 0.01)
-
-    task = asyncio.create_task(watch())
-    try:
-        yield found
-    finally:
-        task.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _step(each: Sidecar) -> None:
@@ -127,79 +177,180 @@ async def _step(each: Sidecar) -> None:
         await asyncio.sleep(1.0)
 
 
-async def _until(condition: Any, *, within: float) -> None:
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in Redis, or in another task's memory
+async def _until(condition: Callable[[], bool]) -> float:
+    async with asyncio.timeout(WITHIN):
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in other tasks' memory
             await asyncio.sleep(0.01)
+    return time.time()
+
+
+def run(number: int, count: int, url: str, orders: Connection) -> None:
+    logging.disable(logging.WARNING)
+    asyncio.run(Hosts(number, count, url).serve(orders))
+
+
+class Fleet:
+    """All processes, as one."""
+
+    def __init__(self, hosts: int, processes: int, url: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._orders: list[Connection] = []
+        self._processes: list[Any] = []
+        for number in range(processes):
+            ours, theirs = context.Pipe()
+            count = (hosts + number) // processes
+            self._orders.append(ours)
+            self._processes.append(context.Process(target=run, args=(number, count, url, theirs), daemon=True))
+            self._processes[-1].start()
+            theirs.close()
+
+    def each(self, *order: Any) -> list[Any]:
+        """Have all do it at once; what each says."""
+        for orders in self._orders:
+            orders.send(order)
+        return [orders.recv() for orders in self._orders]
+
+    def one(self, number: int, *order: Any) -> Any:
+        self._orders[number].send(order)
+        return self._orders[number].recv()
+
+    def stop(self) -> None:
+        for orders in self._orders:
+            orders.send(None)
+        for process in self._processes:
+            process.join(30)
+
+
+class Server:
+    def __init__(self, folder: str) -> None:
+        self._socket = Path(folder) / "redis.sock"
+        self._folder = folder
+        self.url = f"unix://{self._socket}"
+        self.start()
+
+    def start(self) -> None:
+        settings = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--dir", self._folder]
+        self._process = subprocess.Popen(["redis-server", *settings], stdout=subprocess.DEVNULL)
+        self.redis = Redis.from_url(self.url, decode_responses=True)
+        for _ in range(200):
+            with contextlib.suppress(RedisError):
+                self.redis.ping()
+                return
+            time.sleep(0.05)
+        raise SystemExit("redis-server does not answer")
+
+    def kill(self) -> None:
+        self.redis.close()
+        self._process.kill()
+        self._process.wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hosts", type=int, default=300)
-    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--hosts", type=int, nargs="+", default=[60, 150, 300])
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--keys", type=int, default=100, help="sub-queues that all hosts share")
     parser.add_argument("--held", type=int, default=3, help="of how many of them each host holds mail")
-    parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--seconds", type=int, default=20)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        socket = Path(folder) / "redis.sock"
-        settings = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", folder]
-        server = subprocess.Popen(["redis-server", *settings], stdout=subprocess.DEVNULL)
-        try:
-            measure(f"unix://{socket}", arguments)
-        finally:
-            server.kill()
-            server.wait()
+    for hosts in arguments.hosts:
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server(folder)
+            try:
+                fleet = Fleet(hosts, arguments.processes, server.url)
+                measure(hosts, fleet, server, arguments)
+                fleet.stop()
+            finally:
+                server.kill()
 
 
-def measure(url: str, arguments: argparse.Namespace) -> None:
-    time.sleep(1)
-    store = Redis.from_url(url, decode_responses=True)
-    share = arguments.hosts // arguments.processes
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=run, args=(number, share, url, arguments)) for number in range(arguments.processes)
-    ]
-    for process in processes:
-        process.start()
-    while store.llen(f"{_TOLD}:ready") < arguments.processes:
-        time.sleep(0.2)
-        if any(process.exitcode for process in processes):
-            raise SystemExit("a process of hosts ended early")
-    before, began = store.info(), time.monotonic()
-    while store.llen(f"{_TOLD}:figures") < arguments.processes and all(
-        process.exitcode is None for process in processes
-    ):
-        time.sleep(0.1)
-    after, took = store.info(), time.monotonic() - began
-    figures = [json.loads(text) for text in store.lrange(f"{_TOLD}:figures", 0, -1)]
-    seen = [
-        max(map(float, store.lrange(f"{_TOLD}:{second}", 0, -1))) - float(store.get(f"{_TOLD}:at:{second}") or 0)
-        for second in range(arguments.seconds)
-    ]
-    for process in processes:
-        process.join(30)
-    seen.sort()
-    hosts = share * arguments.processes
-    calls = after["total_commands_processed"] - before["total_commands_processed"]
-    server_cpu = sum(after[f"used_cpu_{part}"] - before[f"used_cpu_{part}"] for part in ("user", "sys")) / took
-    print(f"{hosts} hosts in {arguments.processes} processes, {arguments.keys} shared sub-queues, {took:.0f} s")
-    print(f"paused on all hosts after: median {seen[len(seen) // 2]:.3f} s, most {seen[-1]:.3f} s of {len(seen)}")
+def measure(hosts: int, fleet: Fleet, server: Server, arguments: argparse.Namespace) -> None:
+    print(f"{hosts} hosts in {arguments.processes} processes, load {os.getloadavg()[0]:.1f} at the start", flush=True)
+    began = time.time()
+    met = max(fleet.each("met"))
+    print(f"  all have met {met - began:.1f} s after the first was started", flush=True)
+    fleet.each("count", hosts)
+    old = [f"old{number}" for number in range(arguments.keys)]
+    fleet.one(0, "open", old)
+    fleet.each("paused", old)
+    fleet.each("hold", old, arguments.held)
+    time.sleep(20)  # pauses end, leads are lent
+    steady(hosts, fleet, server, arguments.seconds)
+    lead_dies(fleet, old)
+    restarts(fleet, server, [*old, *(f"new{second}" for second in range(arguments.seconds))])
+
+
+def steady(hosts: int, fleet: Fleet, server: Server, seconds: int) -> None:
+    server.redis.config_resetstat()
+    before, used, began = server.redis.info("all"), fleet.each("use"), time.monotonic()
+    last, each = [], []
+    for second in range(seconds):
+        name = f"new{second}"
+        opened = fleet.one(second % len(used), "open", [name])
+        late = [at - opened for found in fleet.each("paused", [name]) for at in found]
+        last.append(max(late))
+        each += late
+        time.sleep(max(0.0, began + second + 1 - time.monotonic()))
+    after, now, took = server.redis.info("all"), fleet.each("use"), time.monotonic() - began
+    rounds = sum(use.rounds for use in now) - sum(use.rounds for use in used)
+    print(f"  paused on a host: {_spread(each)} of {len(each)}; on all: {_spread(last)} of {len(last)}")
+    commands = {
+        name.removeprefix("cmdstat_"): stat["calls"] for name, stat in after.items() if name.startswith("cmdstat_")
+    }
+    listed = ", ".join(f"{name} {calls / took / hosts:.2f}" for name, calls in sorted(commands.items()))
     print(
-        f"Redis: {calls / took / hosts:.1f} commands/s a host (those in scripts counted), {100 * server_cpu:.0f} % CPU"
+        f"  Redis, commands/s a host, those in scripts (get, expire, info, setrange, time, most of set) counted: {listed}"
     )
+    cpu = sum(after[f"used_cpu_{part}"] - before[f"used_cpu_{part}"] for part in ("user", "sys")) / took
+    inward, outward = (after[f"total_net_{way}_bytes"] / took / hosts / 1e3 for way in ("input", "output"))
     print(
-        f"Redis: {after['used_memory_peak'] / 1e6:.1f} MB at most; network {(after['total_net_output_bytes'] - before['total_net_output_bytes']) / took / hosts / 1e3:.1f} kB/s out a host"
+        f"  Redis: {100 * cpu:.0f} % of a core, {after['used_memory_peak'] / 1e6:.1f} MB at most, "
+        f"from a host {inward:.1f}, to it {outward:.1f} kB/s"
     )
+    own = sum(use.cpu for use in now) - sum(use.cpu for use in used)
     print(
-        f"a host: {100 * sum(each['cpu'] for each in figures) / hosts:.2f} % CPU, a round takes {1e3 * max(each['round'] for each in figures):.0f} ms (median of the slowest process)"
+        f"  a host: {100 * own / took / hosts:.2f} % of a core, {rounds / took / hosts:.2f} rounds/s, each "
+        f"{_spread([one for use in now for one in use.round_s])}; {sum(use.rss for use in now) / hosts / 1e3:.1f} MB"
     )
+    silent, alone = sum(use.silent for use in now), sum(use.alone for use in now)
+    print(f"  {silent} silent, {alone} alone; load {os.getloadavg()[0]:.1f}", flush=True)
+
+
+def lead_dies(fleet: Fleet, names: Iterable[str]) -> None:
+    for name in names:
+        found = fleet.each("leader", name)
+        if host := next(filter(None, found), ""):
+            died = max(fleet.each("kill", host))
+            while not any(fleet.each("leader", name)):
+                time.sleep(0.02)
+            print(f"  another host leads {time.time() - died:.1f} s after the one with the lead died", flush=True)
+            return
+    print("  no host led", flush=True)
+
+
+def restarts(fleet: Fleet, server: Server, names: Sequence[str]) -> None:
+    before = fleet.one(0, "server")
+    server.kill()
+    time.sleep(8.0)
+    server.start()
+    back = time.time()
+    fleet.one(0, "open", ["first"])
+    late = [at - back for found in fleet.each("answered", before) for at in found]
+    told = [at - back for found in fleet.each("paused", ["first"]) for at in found]
+    known = 0
+    while known < len(names) + 1 and time.time() - back < WITHIN:
+        known = sum(1 for _ in server.redis.scan_iter("sidecar:{book:*", count=1_000))
+        time.sleep(0.02)
     print(
-        f"resident: {sum(each['rss'] for each in figures) / hosts / 1e3:.1f} MB a host, rules and Python shared by {share}"
+        f"  Redis back, empty: a host has gone its round after {_spread(late)}, has paused what was opened meanwhile after "
+        f"{_spread(told)}; all {known} books there after {time.time() - back:.1f} s; load {os.getloadavg()[0]:.1f}",
+        flush=True,
     )
-    print(
-        f"silent {sum(each['silent'] for each in figures)}, alone {sum(each['alone'] for each in figures)} of them at the end"
-    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    found = sorted(values)
+    return f"{found[len(found) // 2]:.3f} s median, {found[int(0.99 * (len(found) - 1))]:.3f} p99, {found[-1]:.3f} most"
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ The engines, the protocol and the exchange are as they are; Postfix is modelled,
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import cast
 
 from policies.fleet.host import Host
+from policies.fleet.roll import Asking, Roll, enrol
 from sidecar.fleet.exchange import Exchange
 from sidecar.fleet.redis_store import ANSWER_WITHIN, Read, RedisStore, StoreSilent, Swap
+from sidecar.fleet.roll_store import ROLL, RollStore, Tally, outline
 from tests.world import Judge, World
 
 
@@ -67,6 +70,9 @@ class SlowStore:
         await self._shelf.trip()
         self._shelf.texts[name] = text
 
+    def write(self, name: str, text: str) -> None:
+        self._shelf.texts[name] = text
+
     async def push(self, texts: Sequence[str]) -> None:
         await self._shelf.trip()
         for listener in self._shelf.listeners:
@@ -82,6 +88,41 @@ class SlowStore:
 
     async def close(self) -> None:
         pass
+
+
+class SlowRoll(RollStore):
+    """What Redis does with the roll, done here."""
+
+    def __init__(self, store: SlowStore) -> None:
+        super().__init__(cast("RedisStore", store))
+        self._slow = store
+
+    async def enter(self, server: str, known: str, asking: Asking, *, whole: bool = False) -> Tally | Read:
+        (read,) = await self._slow.read([ROLL])
+        if server != read.server or Roll.read(read.text).server != server:
+            return read
+        before = Roll.read(read.text)
+        roll = enrol(before, asking._replace(known={}), server=server, at=read.at)
+        self._slow.write(ROLL, roll.text())
+        mine = before.members.get(asking.host)
+        text = roll.text() if whole or outline(roll.text()) != known else ""
+        return Tally(server, read.at, text, mine.met if mine is not None else None, roll.standing(at=read.at))
+
+    async def look(self, server: str, host: str) -> Tally | Read:
+        (read,) = await self._slow.read([ROLL])
+        roll = Roll.read(read.text)
+        return Tally(server, read.at, read.text, roll.members[host].met, roll.standing(at=read.at))
+
+    async def rewrite(self, read: Read, before: Roll | None, roll: Roll, host: str = "") -> Read | None:
+        (now,) = await self._slow.read([ROLL])
+        if now.server != read.server or now.text != read.text:
+            if before is None or before.server != read.server or outline(now.text) != outline(read.text):
+                return now
+            times = Roll.read(now.text).members
+            mine = {name: times[name] for name in roll.members.keys() & times.keys() if name != host}
+            roll = replace(roll, members={**roll.members, **mine})
+        self._slow.write(ROLL, roll.text())
+        return None
 
 
 class SlowFleet:
@@ -102,7 +143,7 @@ class SlowFleet:
     def _add(self, number: int, judge: Judge, shelf: Shelf, *, scale: float, ahead: float) -> None:
         world = World(lambda domain, provider, now: judge(domain, provider, now - ahead), scale=scale)
         host = Host(f"host-{number}", world.engine, steady=lambda: self.loop.time() - 900_000.0 + 1_000 * number)
-        store = cast("RedisStore", SlowStore(shelf))
+        store = SlowStore(shelf)
 
         def clock() -> float:
             return self.loop.time() + ahead
@@ -111,7 +152,9 @@ class SlowFleet:
         self.worlds.append(world)
         self.hosts.append(host)
         self._clocks.append(clock)
-        self._tasks.append(asyncio.create_task(Exchange(host, store, clock=clock).run()))
+        self._tasks.append(
+            asyncio.create_task(Exchange(host, cast("RedisStore", store), roll=SlowRoll(store), clock=clock).run())
+        )
 
     async def run(self, seconds: float, *, step: float = 0.25) -> None:
         end = self.loop.time() + seconds

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from policies.fleet.book import Book, Word, attend
 from policies.fleet.replica import Contact, Replica
-from policies.fleet.roll import Roll, enrol
+from policies.fleet.roll import Asking, Roll, enrol
 from policies.fleet.row import Row
 from policies.fleet.terms import ALONE_AFTER, GRACE, LEASE, ROUND
 from policies.key import Key
@@ -42,7 +42,7 @@ class Question:
     server: str
     about: str
     read: Roll | Book | None
-    wanted: Roll | Book
+    wanted: Roll | Book | Asking
     at: float
     sent: float
 
@@ -92,9 +92,12 @@ class Fleet(RuleBasedStateMachine):
     def ask(self, host: Host, about: str) -> None:
         store, sent = host.store, self.now + host.clock
         at = self.now + store.clock
-        if about == "roll":
-            wanted: Roll | Book = enrol(store.roll, host.contact.asking(), server=store.name, at=at)
-            read: Roll | Book | None = store.roll
+        if about == "entry":
+            wanted: Roll | Book | Asking = host.contact.asking()
+            read: Roll | Book | None = None
+        elif about == "roll":
+            wanted = enrol(store.roll, host.contact.asking(), server=store.name, at=at)
+            read = store.roll
         else:
             if not host.contact.is_fresh(now=sent) or host.contact.server != store.name:
                 return
@@ -112,6 +115,8 @@ class Fleet(RuleBasedStateMachine):
             store.roll = question.wanted
             if heard:
                 host.contact.answered(store.roll, at=question.at, sent=question.sent, now=self.now + host.clock)
+        elif isinstance(question.wanted, Asking):
+            self.enter(host, question, question.wanted, heard=heard)
         elif question.about == "book" and store.book == question.read and isinstance(question.wanted, Book):
             before, store.book = store.book, question.wanted
             if heard:
@@ -121,15 +126,28 @@ class Fleet(RuleBasedStateMachine):
                 if before is None or before.row != store.book.row:
                     self.push(store)
 
+    def enter(self, host: Host, question: Question, asking: Asking, *, heard: bool) -> None:
+        """As the store does it when it gets there: that host's entry alone, in a roll of this life that lacks nobody."""
+        store, at = question.store, self.now + question.store.clock
+        if store.roll is None or store.roll.server != store.name:
+            return
+        written = enrol(store.roll, asking, server=store.name, at=at)
+        if written.members.keys() != store.roll.members.keys() | {host.name}:
+            return
+        store.roll = written
+        if heard:
+            host.contact.answered(store.roll, at=at, sent=question.sent, now=self.now + host.clock)
+
     def push(self, store: Store) -> None:
         for other in self.hosts:
             if other.linked and other.alive and other.store is store and store.book is not None:
                 other.replica.heard(store.book.row, at=self.now + store.clock, now=self.now + other.clock)
 
     def round(self, host: Host) -> None:
-        for about in ("roll", "book"):
+        for about in ("entry", "roll", "book"):
             known = len(host.questions)
-            self.ask(host, about)
+            if about != "roll" or host.contact.standing_at < self.now + host.clock:  # the entry alone was not enough
+                self.ask(host, about)
             if len(host.questions) > known:
                 self.swap(host, host.questions[-1], heard=True)
 
@@ -139,7 +157,7 @@ class Fleet(RuleBasedStateMachine):
     def of(self, number: int) -> Host:
         return self.hosts[number % len(self.hosts)]
 
-    @rule(number=st.integers(0, 4), about=st.sampled_from(["roll", "book"]))
+    @rule(number=st.integers(0, 4), about=st.sampled_from(["roll", "entry", "book"]))
     def sends(self, number: int, about: str) -> None:
         host = self.of(number)
         if host.alive and host.linked and len(host.questions) < 3:
@@ -149,8 +167,9 @@ class Fleet(RuleBasedStateMachine):
     def sees(self, number: int) -> None:
         """The roll is looked at and not written, because the one that was written has grown old."""
         host = self.of(number)
-        if host.alive and host.linked:
-            host.contact.saw(host.store.roll, at=self.now + host.store.clock, sent=self.now + host.clock)
+        if host.alive and host.linked and host.store.roll is not None:
+            standing = host.store.roll.standing(at=self.now + host.store.clock)
+            host.contact.saw(host.store.roll.server, standing, sent=self.now + host.clock)
 
     @rule(number=st.integers(0, 4), which=st.integers(0, 2), heard=st.booleans())
     def arrives(self, number: int, which: int, *, heard: bool) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from policies.fleet.roll import Roll
 from policies.subqueue import State, SubQueue
-from sidecar.fleet.exchange import ROLL
 from sidecar.fleet.redis_store import RedisStore, StoreSilent, Swap
+from sidecar.fleet.roll_store import ROLL
 from tests.redis_world import (
     KEY,
     LINE,

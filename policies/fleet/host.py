@@ -345,8 +345,8 @@ class Host:
         }
 
     def _hosts(self) -> list[Mapping[str, object]]:
-        """List who is of the fleet, by the store's last answer: the seconds since each was known to have had one."""
-        roll, met = self.contact.roll, self.contact.met
+        """List who is of the fleet, as the roll was read last: the seconds since each was known to have had an answer."""
+        roll, met = self.contact.roll, self.contact.roll_at
         if roll is None:
             return []
         return [

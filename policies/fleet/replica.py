@@ -23,6 +23,8 @@ class Contact:
 
     host: str
     roll: Roll | None = None
+    """As it was read or written last; who is of it and their parts are as they are now, when they were met is not."""
+    roll_at: float = NEVER
     server: str = ""
     met: float = NEVER
     agreed: float = NEVER
@@ -42,18 +44,23 @@ class Contact:
         """The roll was written by our question, which we sent at `sent`."""
         if roll.server != self.server:
             self.agreed = NEVER
-        self.roll, self.server, self.met = roll, roll.server, at
-        self.standing, self.standing_at = roll.standing(at=at), sent
+        self.roll, self.roll_at, self.server = roll, at, roll.server
         self.alone = offered(roll, self.host)
-        if self.standing.quorate:
+        self.renewed(roll.standing(at=at), at=at, sent=sent, now=now)
+
+    def renewed(self, standing: Standing, *, at: float, sent: float, now: float) -> None:
+        """Our entry was written, and nothing else of the roll than the times of entries has changed."""
+        self.met = at
+        self.standing, self.standing_at = standing, sent
+        if standing.quorate:
             self.agreed = at
-        if self.standing.quorate or self.alone_at == math.inf:
+        if standing.quorate or self.alone_at == math.inf:
             self.alone_at = now + ALONE_AFTER
 
-    def saw(self, roll: Roll | None, *, at: float, sent: float) -> None:
-        """The roll was read at `at`, for a question of `sent`: what books are written by, and nothing about us."""
-        if roll is not None and roll.server == self.server:
-            self.standing, self.standing_at = roll.standing(at=at), sent
+    def saw(self, server: str, standing: Standing, *, sent: float) -> None:
+        """How the roll stands was asked at `sent`: what books are written by, and nothing about us."""
+        if server == self.server:
+            self.standing, self.standing_at = standing, sent
 
     def is_fresh(self, *, now: float) -> bool:
         """Whether a book may be written by the roll as we have it."""

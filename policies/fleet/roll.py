@@ -54,7 +54,7 @@ class Roll:
     def standing(self, *, at: float) -> Standing:
         here = sum(at - member.met < SILENT_AFTER for member in self.members.values())
         cut_off = sum(member.alone for member in self.members.values() if at - member.agreed >= SILENT_AFTER)
-        return Standing(2 * here > len(self.members), min(1.0, cut_off))
+        return standing_of(here, len(self.members), cut_off)
 
     def without(self, host: str) -> Self:
         """Give the roll after a host has left for good."""
@@ -93,7 +93,8 @@ class Roll:
 def enrol(roll: Roll | None, asking: Asking, *, server: str, at: float) -> Roll:
     """Give the roll after a host asked, at `at` of the clock of `server`.
 
-    A store that lost its memory learns from those who come who else there was: those count as on their own.
+    A store that lost its memory learns from those who come who else there was: those count as on their own. Where none is
+    missing, `sidecar.fleet.roll_store` has Redis do the same to the one entry.
     """
     if roll is None or roll.server != server:
         roll = Roll(server, at + GRACE, _unheard(roll.members if roll else {}))
@@ -116,6 +117,11 @@ def offered(roll: Roll, host: str) -> float:
     """Tell which part of a budget a host may take on its own, from the answer that says so."""
     others = sum(member.alone for name, member in roll.members.items() if name != host)
     return max(0.0, min(REDUCED / len(roll.members), 1 - others))
+
+
+def standing_of(here: int, members: int, cut_off: float) -> Standing:
+    """`here` of so many members have proved lately that they are; `cut_off`: the parts of those that may be on their own."""
+    return Standing(2 * here > members, min(1.0, cut_off))
 
 
 def _unheard(members: Mapping[str, Member]) -> dict[str, Member]:

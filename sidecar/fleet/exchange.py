@@ -19,15 +19,15 @@ from policies.fleet.book import Book, Wish, attend
 from policies.fleet.host import Host
 from policies.fleet.roll import Roll, enrol
 from policies.fleet.row import Row
-from policies.fleet.terms import DUE_AFTER, ROUND
+from policies.fleet.terms import DUE_AFTER, NEVER, ROUND
 from policies.key import Key
 from sidecar.fleet.presences import Presences
 from sidecar.fleet.redis_store import Read, RedisStore, StoreSilent, Swap, goes_on
+from sidecar.fleet.roll_store import RollStore, Tally, outline
 
 _LOG = logging.getLogger("sidecar.fleet")
 _Text = TypeVar("_Text", Book, Roll)
 
-ROLL = "roll"
 BOOK = "book:"
 TRIES = 8
 """Swaps that another host may be quicker at, one after the other, before the next round tries again."""
@@ -39,6 +39,8 @@ LEAST_PAUSE = 0.1
 """Seconds between two rounds, however slow the store is."""
 READ_BY_ALL = 5_000.0
 """Books a second, about, over which hosts spread that all have to read everything at once."""
+ENTRIES_A_SECOND = 10.0
+"""Of the roll, that a host reads: in a large fleet who was met when is looked at less often than anew each round."""
 LOOK = 0.5 * ROUND
 """Seconds between two looks at all sub-queues ..."""
 TWIN_FOR = 30.0
@@ -62,8 +64,15 @@ class _Visit(NamedTuple):
 
 
 class Exchange:
-    def __init__(self, host: Host, store: RedisStore, *, clock: Callable[[], float] = time.time) -> None:
-        """`clock`: the one that the engine goes by."""
+    def __init__(
+        self,
+        host: Host,
+        store: RedisStore,
+        *,
+        roll: RollStore | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`roll`: where another than that of `store`; `clock`: the one that the engine goes by."""
         self.host = host
         self.wake_engine: Callable[[], None] = lambda: None
         """Has the engine's step taken: something that it goes by has changed."""
@@ -81,11 +90,14 @@ class Exchange:
         """... and those that we found by looking: the push was lost, or later than the look."""
         self.presences = Presences(store)
         self._store = store
+        self._roll = roll or RollStore(store)
         self._clock = clock
         self._wake = asyncio.Event()
         self._missed = True
         """Rows may have been pushed that we did not hear."""
-        self._enrolled = self._looked = -math.inf
+        self._enrolled = self._looked = self._roll_read = -math.inf
+        self._outline = ""
+        """Of the roll as we know it: while it stays so we are told no more than what it comes to. "": it is to be read."""
         self._wrote: set[float] = set()
         """What may stand in the roll as our last answer, of those that we wrote."""
         self._twin_seen = -math.inf
@@ -174,32 +186,77 @@ class Exchange:
         await self.presences.exchange(contact.roll.members if contact.roll else (), at=contact.met, now=now)
 
     async def _enrol(self) -> None:
-        contact = self.host.contact
+        """Prove that we are here: in our own entry, or in a roll that is written anew where the store has lost the old one."""
         sent = self.host.steady()
-        (read,) = await self._store.read([ROLL])
+        read = None if self._outline else await self._roll.read()
         for _ in range(TRIES):
-            if contact.server and read.server != contact.server:
-                self._missed = True
-            before = self._known(Roll.read, read.text)
-            self._look_for_a_twin(before, read.server)
-            roll = enrol(before, contact.asking(), server=read.server, at=read.at)
-            self._wrote.add(roll.members[self.host.name].met)
             again = self.host.steady()
-            (other,) = await self._store.swap([Swap(ROLL, read, roll.text())])
+            if read is None:
+                other, sent = await self._enter(self.host.contact.server), again
+            elif (roll := self._taken(read)) is not None and self._is_of(roll, read.server, read.at):
+                other, sent = await self._enter(read.server), again
+            else:
+                other = await self._rewrite(read, roll, sent)
             if other is None:
-                contact.answered(roll, at=read.at, sent=sent, now=self.host.steady())
                 self._enrolled = sent
-                self._wrote = {roll.members[self.host.name].met}
                 return
             read, sent = other, again
 
-    def _look_for_a_twin(self, roll: Roll | None, server: str) -> None:
+    def _taken(self, read: Read) -> Roll | None:
+        """Give the roll that was read."""
+        contact = self.host.contact
+        if contact.server and read.server != contact.server:
+            self._missed = True
+        roll = self._known(Roll.read, read.text)
+        mine = roll.members.get(self.host.name) if roll is not None else None
+        self._look_for_a_twin(mine.met if mine is not None else None, roll.server if roll is not None else "")
+        self._outline = outline(read.text)
+        return roll
+
+    def _is_of(self, roll: Roll, server: str, at: float) -> bool:
+        """Whether nobody comes to that roll or is forgotten, by our asking, but we."""
+        names = enrol(roll, self.host.contact.asking(), server=server, at=at).members.keys()
+        return roll.server == server and names == roll.members.keys() | {self.host.name}
+
+    async def _enter(self, server: str) -> Read | None:
+        """Write our own entry; what stands there if that could not be done."""
+        contact, sent = self.host.contact, self.host.steady()
+        asking = contact.asking()
+        members = len(asking.known)
+        self._wrote.add(asking.met if asking.server == server else NEVER)
+        whole = contact.server != server or sent - self._roll_read >= members / ENTRIES_A_SECOND
+        told = await self._roll.enter(server, self._outline, asking, whole=whole)
+        if isinstance(told, Read):
+            self._outline = ""
+            return told
+        self._look_for_a_twin(told.met, told.server)
+        self._wrote = {asking.met if asking.server == server else NEVER}
+        if not told.text:
+            contact.renewed(told.standing, at=told.at, sent=sent, now=self.host.steady())
+        elif (roll := self._known(Roll.read, told.text)) is not None:
+            contact.answered(roll, at=told.at, sent=sent, now=self.host.steady())
+            self._outline = outline(told.text) if self._is_of(roll, told.server, told.at) else ""
+            self._roll_read = sent
+        return None
+
+    async def _rewrite(self, read: Read, before: Roll | None, sent: float) -> Read | None:
+        """Write all of the roll, where it is as it was read; what stands there if it is not."""
+        contact = self.host.contact
+        roll = enrol(before, contact.asking(), server=read.server, at=read.at)
+        mine = roll.members[self.host.name].met
+        self._wrote.add(mine)
+        other = await self._roll.rewrite(read, before, roll, self.host.name)
+        if other is None:
+            contact.answered(roll, at=read.at, sent=sent, now=self.host.steady())
+            self._outline, self._roll_read, self._wrote = outline(roll.text()), sent, {mine}
+        return other
+
+    def _look_for_a_twin(self, met: float | None, server: str) -> None:
         """Say so where the roll has of us what we did not write: what is lent to two of one name is lent twice."""
-        if roll is None or server != self.host.contact.server:
+        if server != self.host.contact.server:
             self._wrote.clear()  # another store, which may have an older roll
             return
-        mine = roll.members.get(self.host.name)
-        if mine is None or not self._wrote or mine.met in self._wrote:
+        if met is None or not self._wrote or met in self._wrote:
             return
         if not self.has_twin():
             _LOG.error(
@@ -236,8 +293,11 @@ class Exchange:
         if contact.is_fresh(now=self.host.steady()):
             return
         sent = self.host.steady()
-        (read,) = await self._store.read([ROLL])
-        contact.saw(self._known(Roll.read, read.text), at=read.at, sent=sent)
+        told = await self._roll.look(contact.server, self.host.name)
+        if isinstance(told, Tally):
+            contact.saw(told.server, told.standing, sent=sent)
+        elif (roll := self._known(Roll.read, told.text)) is not None:
+            contact.saw(roll.server, roll.standing(at=told.at), sent=sent)
         if not contact.is_fresh(now=self.host.steady()):
             await self._enrol()
 
@@ -300,12 +360,12 @@ class Exchange:
         await self._change_roll(lambda roll, at: roll.forgetting(host, at=at))
 
     async def _change_roll(self, change: Callable[[Roll, float], Roll]) -> None:
-        (read,) = await self._store.read([ROLL])
+        read = await self._roll.read()
         for _ in range(TRIES):
             roll = self._known(Roll.read, read.text)
             if roll is None or (new := change(roll, read.at)) == roll:
                 return
-            (other,) = await self._store.swap([Swap(ROLL, read, new.text())])
+            other = await self._roll.rewrite(read, roll, new)
             if other is None:
                 return
             read = other

@@ -25,15 +25,15 @@ LISTENS = 5.0
 
 # One key a script, so that a Cluster can run it anywhere. `run_id` names a life of the server: it changes with each
 # restart, and a replica that takes over has its own.
-_STAND = """
+STAND = """
 local function stand()
   local time, life = redis.call('TIME'), string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   return {life, time[1], time[2], redis.call('GET', KEYS[1]) or ''}
 end
 """
-_READ = _STAND + "return stand()"
+_READ = STAND + "return stand()"
 _SWAP = (
-    _STAND
+    STAND
     + """
 local now = stand()
 if now[1] ~= ARGV[1] or now[4] ~= ARGV[2] then return now end
@@ -109,12 +109,12 @@ class RedisStore:
 
     async def read(self, names: Sequence[str]) -> list[Read]:
         """Read texts, in the order asked for. Raises StoreSilent."""
-        return [_read(found) for found in await self._run([(_READ, name, ()) for name in names])]
+        return [read_of(found) for found in await self._run([(_READ, name, ()) for name in names])]
 
     async def swap(self, swaps: Sequence[Swap]) -> list[Read | None]:
         """Swap texts; None where that was done, else what stands there meanwhile. Raises StoreSilent."""
         calls = [(_SWAP, swap.name, (swap.read.server, swap.read.text, swap.text, str(KEPT))) for swap in swaps]
-        return [_read(found) if found else None for found in await self._run(calls)]
+        return [read_of(found) if found else None for found in await self._run(calls)]
 
     async def texts(self, names: Sequence[str]) -> tuple[float, list[str]]:
         """Read texts as `read` does, cheaply for the server; and its time. Raises StoreSilent."""
@@ -214,7 +214,8 @@ async def close_all(clients: Sequence[Redis]) -> None:
             await client.aclose()
 
 
-def _read(found: Sequence[str]) -> Read:
+def read_of(found: Sequence[str]) -> Read:
+    """Take what a script gave of `stand()`."""
     life, seconds, micro, text = found
     return Read(life, int(seconds) + int(micro) / 1e6, text)
 
