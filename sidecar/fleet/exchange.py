@@ -31,6 +31,10 @@ _Text = TypeVar("_Text", Book, Roll)
 BOOK = "book:"
 TRIES = 8
 """Swaps that another host may be quicker at, one after the other, before the next round tries again."""
+CROWD = 20
+"""Hosts that hold mail of a key; where more do, each that others were quicker than comes again later, not at once ..."""
+VISITS_A_SECOND = 300.0
+"""... all of them spread over as long as so many visits take."""
 AT_ONCE = 16
 """Books that are asked for in one go: about a millisecond of reading and writing them."""
 TRY_AGAIN = 1.0
@@ -283,9 +287,12 @@ class Exchange:
             quicker = {visit.key: other for visit in visits if visit.changes and (other := next(others)) is not None}
             await self._swapped([visit for visit in visits if visit.key not in quicker], sent)
             waiting, sent = quicker, again
-            if not waiting:
-                return
-        self.host.urgent.update(waiting)
+            crowd = max((len(visit.book.lent()) for visit in visits if visit.key in quicker), default=0)
+            if not waiting or crowd > CROWD:
+                break
+        if waiting:
+            self.host.urgent.update(waiting)
+            asyncio.get_running_loop().call_later(random.uniform(0.0, crowd / VISITS_A_SECOND), self._wake.set)
 
     async def _refresh(self) -> None:
         """Have a roll to write books by: a slow store has let the one of this round grow old. Nobody else has to wait."""
