@@ -17,7 +17,7 @@ HOLDS: Final = 1_800.0
 """Seconds for which a host keeps what it was lent without hearing of the store; then it has less of it, by and by."""
 RENEWED: Final = 60.0
 """Seconds after which it asks anew for what it has, and gives back what it does not need."""
-APART: Final = HOLDS + 2 * RENEWED
+APART: Final = HOLDS + 5 * RENEWED
 """Seconds after which a host that has heard of no majority begins to take its equal part: those who hear, or heard a little
 longer, have left it that by then."""
 AWAY: Final = RENEWED

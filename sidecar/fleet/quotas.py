@@ -186,7 +186,7 @@ class SharedQuotas:
             self._away = dict.fromkeys(contact.roll.members, now + BACK)
         self._heard = now - apart
         for host, member in contact.roll.members.items():
-            if contact.met - member.agreed >= AWAY:
+            if contact.roll_at - member.agreed >= AWAY:
                 self._away[host] = now + BACK
         self._away = {host: until for host, until in self._away.items() if until > now}
 
