@@ -10,13 +10,15 @@ instance, as without it it would not count its lines.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -277,13 +279,30 @@ def side_by_side(path: Path, rounds: int) -> None:
     )
 
 
+_HOUR: Final = re.compile(rb"^\w{3} [ \d]\d \d\d(?=:)", re.MULTILINE)
+
+
+def later(block: bytes, hours: int) -> bytes:
+    """The same lines with BSD stamps so many hours later."""
+
+    @cache
+    def moved(hour: bytes) -> bytes:
+        at = datetime.strptime(f"2025 {hour.decode()}", "%Y %b %d %H").replace(tzinfo=UTC) + timedelta(hours=hours)
+        return at.strftime("%b %e %H").encode()
+
+    return _HOUR.sub(lambda found: moved(found[0]), block)
+
+
 def large(path: Path, gigabytes: float, directory: Path) -> None:
-    """The largest resident size on the log itself and on many copies of it, one behind the other."""
+    """The largest resident size on the log itself and on many copies of it, each later than the one before."""
     many = directory / "many.log"
     block = path.read_bytes()
+    hours = len(set(_HOUR.findall(block)))
     with many.open("wb") as file:
+        copies = 0
         while file.tell() < gigabytes * 1e9:
-            file.write(block)
+            file.write(later(block, copies * hours))
+            copies += 1
     for name in WORK:
         small, big = ours(name, path), ours(name, many)
         print(f"{name:30}{small.resident:6.0f} MB on {path.stat().st_size / 1e9:.2f} GB,"

@@ -9,7 +9,7 @@ import heapq
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from parsers.clock import wall_second
 from parsers.log import LogReader, text_of
@@ -52,6 +52,11 @@ _LONGEST: Final = 64
 """Characters of a queue id."""
 
 
+_Line = tuple[float, Source, int, Fact]
+_Who = tuple[Place, str, int]
+"""A message: its queue id, and its number, as queue ids come again."""
+
+
 class BulkLifecycle:
     """The messages of one log, of any number of hosts and instances."""
 
@@ -67,8 +72,8 @@ class BulkLifecycle:
         """By what stands behind the stamp in the header of a line."""
         self._sources: dict[tuple[str, str, str, str, int], Source] = {}
         self._places: dict[tuple[str, str], Place] = {}
-        self._expected: OrderedDict[str, list[tuple[float, Any]]] = OrderedDict()
-        """Queue ids named before their first line: until when, and by which lines, or what was said of them."""
+        self._expected: OrderedDict[str, list[tuple[float, _Line | None, _Who | None]]] = OrderedDict()
+        """Queue ids named before their first line: until when, and what was said of them or which message named them."""
         self._finished: list[MessageRecord | MessageLines] = []
         self._previous = b""
         """The last lines, where they were read here."""
@@ -285,16 +290,20 @@ class BulkLifecycle:
             return None
         self._number += 1
         message = place.open[queue_id] = MessageLines(place, queue_id, self._number)
-        for until, other in self._expected.get(queue_id, ()):
-            if isinstance(other, MessageLines):
-                if time <= until:
+        for until, said, of in self._expected.get(queue_id, ()):
+            if of is not None:
+                where, its_id, number = of
+                other: MessageLines | None = where.open.get(its_id)
+                if other is not None and other.number == number and time <= until:
                     _link(message, other)
-            elif other[1].host == place.host:
-                message.add(*other)
+            elif said is not None and said[1].host == place.host:
+                message.add(*said)
         return message
 
-    def _expect(self, queue_id: str, until: float, other: Any) -> None:
-        self._expected[queue_id] = [*self._expected.get(queue_id, ())[:_NAMED], (until, other)]
+    def _expect(self, queue_id: str, until: float, said: _Line | None, of: MessageLines | None = None) -> None:
+        # No message is kept by it: it would stay with all its lines long after it is through.
+        who = None if of is None else (of.place, of.queue_id, of.number)
+        self._expected[queue_id] = [*self._expected.get(queue_id, ())[:_NAMED], (until, said, who)]
         self._expected.move_to_end(queue_id)
         if len(self._expected) > _EXPECTED:
             self._expected.popitem(last=False)
@@ -306,7 +315,7 @@ class BulkLifecycle:
         """It may be what went on under its own queue id after this one."""
         for other in self._named(queue_id):
             _link(message, other)
-        self._expect(queue_id, time + self._window, message)
+        self._expect(queue_id, time + self._window, None, message)
 
     def _passed_on(self, message: MessageLines, time: float, said: str) -> None:
         """It may go on under the queue id that an answer names."""
@@ -314,12 +323,13 @@ class BulkLifecycle:
         if queue_id.isalnum() and len(queue_id) <= _LONGEST:
             for other in self._named(queue_id):
                 _link(message, other)
-            self._expect(queue_id, time + _HOP + self._window, message)
+            self._expect(queue_id, time + _HOP + self._window, None, message)
 
     def _came(self, message: MessageLines, source: Source, time: float, said: str) -> None:
         """An smtpd has begun it; what it had begun before may be over."""
         before, source.receiving = source.receiving, message
-        if before is not None and before.is_open() and not before.received():
+        message.receiver = source
+        if before is not None and not before.received():
             _link(before, message)
         self._has_left(message, source, time)
         if "orig_queue_id=" in said:
@@ -331,9 +341,7 @@ class BulkLifecycle:
         message = source.receiving
         if message is None or (text.startswith("disconnect ") and message.received()):
             return
-        if not message.is_open():
-            source.receiving = None
-        elif not message.activated:
+        if not message.activated:
             self._was_left(message, source, time, text)
 
     def _has_left(self, message: MessageLines, source: Source, begun: float) -> None:
@@ -416,7 +424,9 @@ class BulkLifecycle:
             self._close(member)
 
     def _close(self, message: MessageLines) -> None:
-        place, queue_id = message.place, message.queue_id
+        place, queue_id, receiver = message.place, message.queue_id, message.receiver
+        if receiver is not None and receiver.receiving is message:
+            receiver.receiving = None
         del place.open[queue_id]
         place.closed[queue_id] = message.last
         place.closed.move_to_end(queue_id)

@@ -4,6 +4,7 @@ It knows who wrote a line and which kinds there are; what a line says is read by
 """
 
 import math
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -43,6 +44,8 @@ WANTED: Final[frozenset[type[Fact]]] = frozenset({
 """The facts that lines of messages state."""
 
 
+_FOLDED: Final = 4 * 64
+"""Items of lines that are worth compressing."""
 _LEFT: Final = 4
 """Lines kept of clients that have left: a message's first line may be overtaken by them."""
 
@@ -148,7 +151,10 @@ class Source:
 class MessageLines:
     """The lines of one queue id in their order in the log."""
 
-    __slots__ = ("activated", "last", "lines", "linked", "named", "number", "orderly", "place", "queue_id", "refused")
+    __slots__ = (
+        "activated", "flat", "folded", "last", "lines", "linked", "named", "number", "orderly", "place", "queue_id", "receiver",
+        "refused",
+    )  # fmt: skip
 
     def __init__(self, place: Place, queue_id: str, number: int) -> None:
         """`place`: whose queue id it is. `number`: those that began later in the log have greater ones."""
@@ -159,6 +165,14 @@ class MessageLines:
         """Four items a line: time, `Source`, kind, and what stands behind the queue id, or the fact where it was READ. One
         flat list, as a tuple a line would double it.
         """
+        self.folded: list[bytes] = []
+        """What stands behind the queue id in the first lines, compressed: a message that is deferred for days has many, and
+        they are much alike.
+        """
+        self.flat = 0
+        """Where the lines begin that are not compressed."""
+        self.receiver: Source | None = None
+        """The smtpd that has begun it."""
         self.last = -math.inf
         """Time of its latest line."""
         self.orderly = True
@@ -181,8 +195,29 @@ class MessageLines:
             self.named = self.named or said.startswith("message-id=")
         elif kind == ACTIVATED:
             self.activated = self.activated or said.endswith(" (queue active)")
+            if len(self.lines) >= self.flat + _FOLDED:
+                self._fold()
         elif kind == READ and said.__class__ is Rejected:
             self.refused = True
+
+    def _fold(self) -> None:
+        lines, texts = self.lines, []
+        for place in range(self.flat, len(lines), 4):
+            if lines[place + 2] != READ:
+                texts.append(lines[place + 3])
+                lines[place + 3] = None
+        self.flat = len(lines)
+        self.folded.append(zlib.compress("\n".join(texts).encode("utf-8", "surrogateescape"), 1))
+
+    def unfold(self) -> None:
+        """All lines are wanted."""
+        if self.folded:
+            texts = iter([line for one in self.folded for line in _unfolded(one)])
+            lines = self.lines
+            for place in range(3, len(lines), 4):
+                if lines[place] is None:
+                    lines[place] = next(texts)
+            self.folded, self.flat = [], 0
 
     def is_open(self) -> bool:
         """Whether more lines are taken for it."""
@@ -205,9 +240,14 @@ class MessageLines:
 
     def facts(self) -> Iterator[Fact]:
         """What the lines say; those that say nothing are left out."""
+        self.unfold()
         lead = f"{self.queue_id}: "
         items = iter(self.lines)
         for time, source, kind, said in zip(items, items, items, items, strict=True):
             fact = said if kind == READ else source.shapes.read(source.record(time, lead + said))
             if fact is not None:
                 yield fact
+
+
+def _unfolded(some: bytes) -> list[str]:
+    return zlib.decompress(some).decode("utf-8", "surrogateescape").split("\n")

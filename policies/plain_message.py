@@ -53,6 +53,7 @@ _Attempt = tuple[str, str, str, str, str, str, str]
 
 def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  # noqa: PLR0915  # one life, from its first line to its last
     """The record, or None where the life was not plain. `window`: seconds by which lines may be out of order."""
+    lines.unfold()
     items = lines.lines if lines.orderly else _in_order(lines.lines, window)
     place, queue_id = lines.place, lines.queue_id
     hop = _make(Hop, (place.host, place.instance, queue_id))

@@ -172,6 +172,7 @@ def packed(some: Some) -> bytes:
     records: list[MessageRecord] = []
     for one in some:
         if isinstance(one, MessageLines):
+            one.unfold()
             items = one.lines
             items[1::4] = [numbers.setdefault(source, len(numbers)) for source in items[1::4]]
             lots.append((one.queue_id, items))

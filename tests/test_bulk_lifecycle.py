@@ -1,11 +1,13 @@
 """A whole log's messages read in bulk are those of the lifecycle, line by line: on its cases, shuffled, doubled, damaged."""
 
+import gc
 import random
 import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from benchmarks.mail_log import Style, write_log
 from parsers.log import LogReader
 from policies.bulk_lifecycle import BulkLifecycle
 from policies.lifecycle import Lifecycle
-from policies.message_lines import WANTED
+from policies.message_lines import WANTED, MessageLines
 from policies.message_record import MessageRecord
 from tests.test_lifecycle import EVERYTHING, NOON, PATHS, bsd, log_of, shuffled
 
@@ -94,6 +96,42 @@ def test_bulk_of_a_busy_log(style: Style) -> None:
     log = StringIO()
     write_log(log, 8_000, style=style)
     expect_same(encoded(log.getvalue().splitlines()), 500)
+
+
+def test_bulk_of_messages_that_are_deferred_for_days() -> None:
+    """Their many lines are kept small, and lose nothing by it."""
+    begin = "2025-06-{:02}T{:02}:{:02}:00.000000+00:00 mx1 postfix/{}[7]: {}: "
+    lines = []
+    for queue_id in ("4bBNC10001zLNG", "3F2A81C0B7"):
+        lines.append(begin.format(1, 11, 59, "smtpd", queue_id) + "client=a.example[192.0.2.1]")
+        lines.append(begin.format(1, 11, 59, "cleanup", queue_id) + "message-id=<1@a.example>")
+    for attempt in range(300):
+        for queue_id in ("4bBNC10001zLNG", "3F2A81C0B7"):
+            say = partial(begin.format, 1 + attempt // 60, 12, attempt % 60)
+            lines.append(say("qmgr", queue_id) + "from=<a@a.example>, size=9, nrcpt=2 (queue active)")
+            lines += [
+                f"{say('smtp', queue_id)}to=<{user}\udcff@b.example>, relay=none, delay={attempt}, delays={attempt}/0/0/0,"
+                f" dsn=4.4.1, status=deferred (connect to b.example[192.0.2.{attempt % 9}]:25: timed out)"
+                for user in ("one", "two")
+            ]
+            if attempt == 150:
+                lines.append(say("bounce", queue_id) + "sender delay notification: 4bBNC10001zLNH")
+    lines.append(begin.format(6, 12, 0, "qmgr", "3F2A81C0B7") + "removed")
+    expect_same([line.encode("utf-8", "surrogateescape") for line in lines], 50)
+
+
+def test_what_is_through_is_not_kept() -> None:
+    """Messages that named a next queue id, or were the last that an smtpd began, are gone with all their lines."""
+    log = StringIO()
+    write_log(log, 6_000)
+    reader = LogReader(zone=UTC, reference=NOON + 3600, only=WANTED)
+    lifecycle = BulkLifecycle(reader)
+    lifecycle.read(log.getvalue().encode())
+    through = len(lifecycle.finished())
+    gc.collect()
+    kept = sum(isinstance(one, MessageLines) for one in gc.get_objects())
+    assert through > 300
+    assert kept <= lifecycle.open_messages + 10
 
 
 def damaged(lines: Sequence[bytes], dice: random.Random) -> list[bytes]:
