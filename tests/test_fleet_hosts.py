@@ -203,3 +203,15 @@ def test_what_is_about_one_host_s_address_stays_there() -> None:
     row = Row(key, State.PAUSED, 1.0, 1, 1, 0.0, 600.0, "google/rate-ip", "line", "stranger")
     fleet.hosts[1].heard(row, at=0.0, now=fleet.now)
     assert fleet.states(key) == ["paused", "closed"]
+
+
+def test_what_was_said_and_not_answered_is_said_again_soon() -> None:
+    fleet, _ = burst(2, 100)
+    fleet.store.answers = False
+    fleet.run(5)
+    host = fleet.hosts[0]
+    assert host.look([BURST]) == [BURST]
+    host.wish(BURST)  # goes on its way, and no answer comes
+    assert host.look([BURST]) == []
+    fleet.run(2)
+    assert host.look([BURST]) == [BURST]

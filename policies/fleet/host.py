@@ -99,6 +99,8 @@ class Part:
 
     def ask_again(self, *, now: float) -> float:
         """Give the time at which to look at the book again, by our steady clock."""
+        if not self.is_settled():  # we said so, and do not know whether it was heard
+            return self.asked + DUE_AFTER
         row = self.replica.row
         waits = row.state is State.PAUSED and now < self.replica.pause_ends
         wanted = bool(self.need) or self.replica.has_share or self.replica.token(now=now) is not None
