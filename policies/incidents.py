@@ -253,6 +253,11 @@ class Incidents:
         self._put(incident._replace(messages=(*incident.messages, now)))
         return note
 
+    def note(self, number: int, kind: NoteKind, *, now: float) -> Note | None:
+        """Give what there is to say of it now, and count it as nothing said; None where it is not known any more."""
+        incident = self._known.get(number)
+        return None if incident is None else _note(incident, kind, now=now)
+
     def forget(self, *, now: float) -> None:
         """Drop from memory what ended long ago."""
         old = [each.id for each in self.all() if not each.live and now - each.ended_at > REOPEN]

@@ -66,6 +66,8 @@ class Note(NamedTuple):
     """Who acknowledged or closed it, "" where nobody did."""
     instead_of: str = ""
     """Why it comes over this channel and not over another."""
+    hosts: tuple[str, ...] = ()
+    """Of a fleet, one line for each that sees it or saw it; empty where it is one host's own."""
 
     @property
     def is_open(self) -> bool:
@@ -111,6 +113,7 @@ def paragraphs(note: Note) -> list[tuple[str, tuple[str, ...]]]:
     found = [
         ("What", note.alerts),
         ("Where", note.scope if len(note.scope) > 1 else ()),
+        ("Hosts", note.hosts),
         ("When", tuple(times) if note.opened_at else ()),
         ("Who", (note.by_whom,) if note.by_whom else ()),
         ("Who waits", note.victims),

@@ -5,7 +5,7 @@ The only SQL about them. Any thread may call: calls wait for each other.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -37,6 +37,8 @@ class Posted(NamedTuple):
     done_at: float
     handed: bool
     why: str
+    page: str = ""
+    """Where the fleet says it once for all hosts: the dedup key of its incident."""
 
 
 class ChannelState(NamedTuple):
@@ -138,10 +140,19 @@ class IncidentStore:
 
     # The outbox.
 
-    def _post(self, note: Note, channels: Iterable[str], *, now: float, number: int = 0, next_at: float = 0.0) -> None:
+    def _post(
+        self,
+        note: Note,
+        channels: Iterable[str],
+        *,
+        now: float,
+        number: int = 0,
+        next_at: float = 0.0,
+        page: str = "",
+    ) -> None:
         number = number or 1 + int(self.database.rows("SELECT coalesce(max(note), 0) FROM outbox")[0][0])
         rows = [
-            (number, channel, note.incident, note.kind, incident_rows.note_text(note), now, next_at)
+            (number, channel, note.incident, note.kind, incident_rows.note_text(note), now, next_at, page)
             for channel in channels
         ]
         self.database.connection.executemany(_POST, rows)
@@ -174,9 +185,10 @@ class IncidentStore:
                 ]
             )
 
-    def sending(self, id_: int) -> None:
-        """Raises StoreUnavailable: then it must not be sent."""
-        self._write("UPDATE outbox SET state = 'sending', attempts = attempts + 1 WHERE id = ?", (id_,))
+    def sending(self, id_: int) -> bool:
+        """Whether it still waits to be sent. Raises StoreUnavailable: then it must not be sent either."""
+        with self.lock, self.database.transaction():
+            return self.database.connection.execute(_SENDING, (id_,)).rowcount > 0
 
     def done(self, id_: int, state: str, *, why: str = "", now: float) -> None:
         """Raises StoreUnavailable."""
@@ -211,13 +223,51 @@ class IncidentStore:
     def hand_on(self, posted: Posted, channel: str, note: Note, *, now: float) -> None:
         """Have another channel say the same. Raises StoreUnavailable."""
         with self.lock, self.database.transaction():
-            self._post(note, [channel], now=now, number=posted.note_number)
+            self._post(note, [channel], now=now, number=posted.note_number, page=posted.page)
             self.database.connection.execute("UPDATE outbox SET handed = 1 WHERE id = ?", (posted.id,))
 
     def post_later(self, note: Note, channel: str, *, now: float, at: float) -> None:
         """Raises StoreUnavailable."""
         with self.lock, self.database.transaction():
             self._post(note, [channel], now=now, next_at=at)
+
+    # What the fleet says once.
+
+    def post_page(self, note: Note, channel: str, *, page: str, now: float) -> int:
+        """Have a channel say what the fleet says once; its id. Raises StoreUnavailable."""
+        with self.lock, self.database.transaction():
+            self._post(note, [channel], now=now, page=page)
+            return int(self.database.rows("SELECT max(id) FROM outbox")[0][0])
+
+    def unsettled(self) -> list[Posted]:
+        """List notes of the fleet of which it does not know what became of them."""
+        with self.lock:
+            return [_posted(row) for row in self.database.rows(f"{_POSTED} WHERE page != '' AND page_known = 0")]
+
+    def settled(self, ids: Iterable[int]) -> None:
+        """Raises StoreUnavailable."""
+        with self.lock, self.database.transaction():
+            self.database.connection.executemany(
+                "UPDATE outbox SET page_known = 1 WHERE id = ?", [(id_,) for id_ in ids]
+            )
+
+    def withdraw(self, id_: int, *, why: str, now: float) -> None:
+        """Drop a note unless it is being sent, or was. Raises StoreUnavailable."""
+        self._write(
+            "UPDATE outbox SET state = 'dropped', why = ?, done_at = ? WHERE id = ? AND state = 'queued'",
+            (why, now, id_),
+        )
+
+    def pages(self) -> dict[str, str]:
+        """By dedup key, this host's copies of what the fleet has."""
+        with self.lock:
+            return dict(self.database.rows("SELECT key, body FROM fleet_page"))
+
+    def put_pages(self, texts: Mapping[str, str], gone: Iterable[str] = ()) -> None:
+        """Raises StoreUnavailable."""
+        with self.lock, self.database.transaction():
+            self.database.connection.executemany("INSERT OR REPLACE INTO fleet_page VALUES (?, ?)", texts.items())
+            self.database.connection.executemany("DELETE FROM fleet_page WHERE key = ?", [(key,) for key in gone])
 
     def thread(self, channel: str, incident: int) -> str:
         with self.lock:
@@ -250,7 +300,7 @@ def _incident_row(incident: Incident) -> tuple[object, ...]:
 
 
 def _posted(row: tuple[Any, ...]) -> Posted:
-    id_, number, channel, incident, kind, body, state, attempts, made_at, next_at, done_at, handed, why = row
+    id_, number, channel, incident, kind, body, state, attempts, made_at, next_at, done_at, handed, why, page = row
     return Posted(
         id_,
         number,
@@ -265,6 +315,7 @@ def _posted(row: tuple[Any, ...]) -> Posted:
         done_at,
         bool(handed),
         why,
+        page,
     )
 
 
@@ -277,10 +328,14 @@ _PUT_INCIDENT = (
     "INSERT OR REPLACE INTO incident (id, phase, severity, opened_at, ended_at, body) VALUES (?, ?, ?, ?, ?, ?)"
 )
 _POST = (
-    "INSERT INTO outbox (note, channel, incident, kind, body, state, attempts, made_at, next_at, done_at, handed, why)"
-    " VALUES (?, ?, ?, ?, ?, 'queued', 0, ?, ?, 0, 0, '')"
+    "INSERT INTO outbox (note, channel, incident, kind, body, state, attempts, made_at, next_at, done_at, handed, why, page)"
+    " VALUES (?, ?, ?, ?, ?, 'queued', 0, ?, ?, 0, 0, '', ?)"
 )
-_POSTED = "SELECT id, note, channel, incident, kind, body, state, attempts, made_at, next_at, done_at, handed, why FROM outbox"
+_POSTED = (
+    "SELECT id, note, channel, incident, kind, body, state, attempts, made_at, next_at, done_at, handed, why, page"
+    " FROM outbox"
+)
+_SENDING = "UPDATE outbox SET state = 'sending', attempts = attempts + 1 WHERE id = ? AND state = 'queued'"
 _DUE = "WHERE state = 'queued' AND channel = ?1 ORDER BY (kind = 'unsure' AND next_at > ?2), id LIMIT 1"
 _PRUNE = (
     "DELETE FROM incident WHERE ended_at > 0 AND ended_at < ?",

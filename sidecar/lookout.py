@@ -11,7 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from parsers.expression import ExpressionError
 from parsers.feeds.asking import Trouble
@@ -21,6 +21,7 @@ from policies import conditions, digest, reported, timeliness
 from policies.channels.receipt import Result
 from policies.conditions import CONDITIONS, Alert, Condition, Turn
 from policies.figures import Figure, Kind, told
+from policies.fleet.page import of_fleet
 from policies.incidents import REOPEN, Incident, Incidents
 from policies.mx_hosts import Answered, MxHost
 from policies.note import Note, NoteKind, headline
@@ -40,6 +41,9 @@ from sidecar.log_tally import LogTally
 from sidecar.outbox import Outbox
 from sidecar.report_figures import Reported, ReportFigures
 from sidecar.threads import in_thread
+
+if TYPE_CHECKING:
+    from sidecar.fleet.pages import SharedPages
 
 EVERY: Final = 15.0
 LAG_MAX: Final = 120.0
@@ -104,9 +108,10 @@ class Lookout:
         addresses: Callable[[], Sequence[str]] = tuple,
         seen: Callable[["Lookout"], None] = lambda _: None,
         told: Callable[[str, Result], None] = lambda _, __: None,
+        pages: "SharedPages | None" = None,
     ) -> None:
         """`addresses`: those that our mail leaves from. `seen` hears of each look that ended, `told` what became of each
-        message. Raises ConfigError, StoreError.
+        message; `pages` tells what all hosts of a fleet see. Raises ConfigError, StoreError.
         """
         self._addresses = addresses
         self._config = config
@@ -133,7 +138,8 @@ class Lookout:
         self._quiet = frozenset(f"listed.{spec.id}" for spec in blocklists.packaged() if spec.quiet)
         self._polled_upto: float | None = None
         self._at: defaultdict[str, float] = defaultdict(float)
-        self.outbox = Outbox(store, channels, incidents=self.incidents, unsure=self._unsure, told=told)
+        self.pages = pages
+        self.outbox = Outbox(store, channels, incidents=self.incidents, unsure=self._unsure, told=told, fleet=pages)
         self._channels = [channel.name for channel in channels]
         self._host = config.alerts.host or socket.gethostname()
         self._digest_at = digest_at(config)
@@ -143,6 +149,8 @@ class Lookout:
         """Look for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.outbox.run())
+            if self.pages is not None:
+                tasks.create_task(self.pages.run(self))
             while True:
                 await self.look()
                 await asyncio.sleep(max(1.0, EVERY / self._config.subqueues.scale))
@@ -191,7 +199,9 @@ class Lookout:
                 self._sum_up(now=now)
             self._store_changes(now=now)
             self._incidents.forget(now=now)
-        self.outbox.wake_from_thread()
+        self.wake_outbox()
+        if self.pages is not None:
+            self.pages.happened()
 
     def _drop_unknown(self, *, now: float) -> None:
         """Alerts of conditions that the site wants no more are over: there will be no look that says so."""
@@ -271,6 +281,9 @@ class Lookout:
 
     def _channels_for(self, note: Note) -> list[str]:
         wanting = self.outbox.wanting(note)
+        incident = self._incidents.get(note.incident)
+        if self.pages is not None and incident is not None:
+            wanting = [name for name in wanting if not self.pages.speaks_for(incident, name)]
         if note.kind is NoteKind.AGAIN:  # a pager that takes nothing need not hear it twice
             return [name for name in wanting if not self._store.waiting(name)]
         return wanting
@@ -293,6 +306,29 @@ class Lookout:
                 return None
             self._store_changes(now=now)
             return self._dressed(note)
+
+    # For the fleet.
+
+    def page_note(self, number: int, kind: NoteKind) -> Note | None:
+        """Give what there is to say of an incident; None where it is not known any more."""
+        with self._turn:
+            note = self._incidents.note(number, kind, now=self._clock())
+        return None if note is None else self._dressed(note)
+
+    def follow(self, number: int, *, closed: bool, who: str) -> None:
+        """Somebody on another host took an incident on, or closed it. Raises ValueError where it is over."""
+        with self._turn:
+            now = self._clock()
+            (self._incidents.close if closed else self._incidents.ack)(number, who=who, now=now)
+            self._store_changes(now=now)
+
+    def happened(self, number: int, what: str) -> None:
+        """Write it in the history of an incident."""
+        with contextlib.suppress(StoreUnavailable):  # people lose a line of what another host knows as well
+            self._store.looked(Looked(events=[(number, self._clock(), what)]), now=self._clock())
+
+    def wake_outbox(self) -> None:
+        self.outbox.wake_from_thread()
 
     # By hand.
 
@@ -318,6 +354,8 @@ class Lookout:
             now = self._clock()
             incident = do(number, who=who[:100], now=now)
             self._store_changes(now=now)
+        if self.pages is not None and of_fleet(incident):
+            self.pages.by_hand(incident.dedup_key, closed=not incident.live, who=who[:100])
         self.outbox.wake_from_thread()
         return {"incident": incident.id, "phase": str(incident.phase), "acked_by": incident.acked_by}
 

@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from parsers.feeds.dnsbl import Severity
 from policies.channels.receipt import Receipt, Result
@@ -39,6 +39,19 @@ REPEAT_ENDED: Final = 300.0
 _REPEAT: Final = Note(NoteKind.AGAIN, 0, "", Severity.INFO, "", "", 0.0, 0.0, 0.0)
 
 
+class Fleet(Protocol):
+    """Which hosts may say what all of them see."""
+
+    def may_send(self, posted: Posted) -> bool:
+        """Whether no other host has begun to say it."""
+
+    def has_heard(self, posted: Posted, channel: str) -> bool:
+        """Whether people know it by that channel, from whichever host."""
+
+    def happened(self) -> None:
+        """Something became of a note."""
+
+
 class Outbox:
     def __init__(
         self,
@@ -49,14 +62,18 @@ class Outbox:
         unsure: Callable[[int], Note | None],
         told: Callable[[str, Result], None] = lambda _, __: None,
         backoff: float = BACKOFF_FIRST,
+        fleet: Fleet | None = None,
     ) -> None:
-        """`incidents`: those of now; `unsure`: whether an incident is still worth a word; `told` counts what was sent."""
+        """`incidents`: those of now; `unsure`: whether an incident is still worth a word; `told` counts what was sent;
+        `fleet`: of what is said once for all hosts.
+        """
         self._store = store
         self._channels = {channel.name: channel for channel in channels}
         self._incidents = incidents
         self._unsure = unsure
         self._told = told
         self._backoff = backoff
+        self._fleet = fleet
         self._wake = {channel.name: asyncio.Event() for channel in channels}
         self._repeated: dict[str, float] = {}
         self._fails_since: dict[str, float] = {}
@@ -142,7 +159,11 @@ class Outbox:
                 self._store.done(posted.id, "dropped", why="it is no longer news", now=now)
                 return None
             note = still
-        self._store.sending(posted.id)
+        if self._fleet is not None and not self._fleet.may_send(posted):
+            self._store.withdraw(posted.id, why="another host of the fleet says it", now=now)
+            return None
+        if not self._store.sending(posted.id):
+            return None
         delivery = Delivery(
             f"sidecar-{posted.note_number}-{channel.name}-{posted.made_at:.0f}",
             self._store.thread(channel.name, posted.incident),
@@ -151,6 +172,8 @@ class Outbox:
         taken = channel.send(note, delivery)
         self._told(channel.name, taken.receipt.result)
         self._record(channel, posted, taken)
+        if self._fleet is not None:
+            self._fleet.happened()
         return None
 
     def _record(self, channel: Channel, posted: Posted, taken: Taken) -> None:
@@ -247,6 +270,8 @@ class Outbox:
         if posted.kind is NoteKind.UNSURE:
             return False
         has = {each.channel for each in self._store.posted(number=posted.note_number)}
+        if self._fleet is not None:
+            has |= {name for name in self._channels if self._fleet.has_heard(posted, name)}
         for other in stand_ins(self._channels.values(), channel, posted.note):
             able = posted.kind in other.kind.told and not self._store.channel(other.name).broken_since
             if other.name not in has and able:

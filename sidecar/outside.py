@@ -31,6 +31,7 @@ from sidecar.delisting_store import DelistingStore
 from sidecar.fail_fast import FailFastWatch
 from sidecar.feeds import FEEDS
 from sidecar.feeds_command import asking
+from sidecar.fleet import joining
 from sidecar.history_mail import ScheduledReport
 from sidecar.history_sender import HistorySender
 from sidecar.hygiene import judges_hosts
@@ -281,7 +282,10 @@ def _alerts(config: Config, core: Core, own: OutsideFigures) -> tuple[Lookout, I
     def addresses() -> Sequence[str]:
         return find(config).addresses
 
-    return Lookout(config, store, listed, ask_core=core.ask, addresses=addresses, seen=seen, told=told), store
+    pages = joining.pages(config, store, listed)
+    return Lookout(
+        config, store, listed, ask_core=core.ask, addresses=addresses, seen=seen, told=told, pages=pages
+    ), store
 
 
 def _report(config: Config, alerts: tuple[Lookout, IncidentStore] | None) -> ScheduledReport | None:

@@ -13,6 +13,8 @@ class Memory:
         self.life = 1
         self.at = 1.7e9
         self.cut_off: set[str] = set()
+        self.loses_answers_to: set[str] = set()
+        """Whose next swap is done, and the answer to it lost."""
 
 
 class Way:
@@ -39,6 +41,9 @@ class Way:
             if done:
                 self.memory.texts[swap.name] = swap.text
             answers.append(None if done else now)
+        if self.host in self.memory.loses_answers_to:
+            self.memory.loses_answers_to.remove(self.host)
+            raise StoreSilent("the answer was lost")
         return answers
 
     async def texts(self, names: Sequence[str]) -> tuple[float, list[str]]:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,12 +25,15 @@ from sidecar.store import Store
 from sidecar.suppression import Suppression
 
 if TYPE_CHECKING:
+    from sidecar.channels import Channel
     from sidecar.core_parts import Lag, Parts
     from sidecar.fleet.exchange import Exchange
+    from sidecar.fleet.pages import SharedPages
     from sidecar.fleet.quotas import SharedQuotas
     from sidecar.fleet.redis_store import RedisStore
     from sidecar.fleet.suppressions import SharedSuppressions
     from sidecar.fleet.warm_ups import SharedWarmUps
+    from sidecar.incident_store import IncidentStore
 
 _LOG = logging.getLogger("sidecar.fleet")
 AGAIN_AFTER = 5.0
@@ -103,6 +106,15 @@ def warm_ups(
         tell=engine.telling.tell,
         thread=thread,
     )
+
+
+def pages(config: Config, rows: "IncidentStore", channels: "Sequence[Channel]") -> "SharedPages | None":
+    """Have what several hosts see be told once, where there is a fleet; nothing is asked yet. Raises ConfigError, StoreError."""
+    if not config.store.redis:
+        return None
+    from sidecar.fleet.pages import SharedPages  # noqa: PLC0415  # only a fleet pays for the client
+
+    return SharedPages(name(config), _store(config), rows, channels)
 
 
 def name(config: Config) -> str:

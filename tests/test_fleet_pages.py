@@ -1,0 +1,477 @@
+"""One page for the fleet: people hear of everything, from one host, and of its end when it is over on all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from parsers.feeds.dnsbl import Severity
+from policies.figures import Kind
+from policies.fleet.page import CLAIM, SEEN_FOR, Hand, Page, Sight, Told, merged, of_fleet
+from policies.fleet.terms import GRACE
+from policies.incidents import MESSAGES_A_DAY, Incident, Member, Phase
+from policies.note import MESSAGES, Note, NoteKind
+from sidecar.channels import Channel
+from sidecar.config import ChannelConfig, ChannelKind
+from sidecar.fleet import pages
+from sidecar.fleet.pages import ALONE_AFTER, PASS_ON, SharedPages
+from sidecar.incident_store import ChannelState, Posted
+from tests.alert_world import note
+from tests.fleet_memory import Memory, Way
+
+KEY = "pf-rep:log:google:deferrals"
+CHAT = Channel(ChannelConfig("chat", ChannelKind.SLACK, url_file="/nowhere"), "mx")
+OVER = {NoteKind.RESOLVED}
+
+
+async def _here(call: Any) -> Any:
+    return call()
+
+
+class Rows:
+    """What `IncidentStore` keeps of it; it outlives its process."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Posted] = {}
+        self.known: set[int] = set()
+        self.texts: dict[str, str] = {}
+
+    def pages(self) -> dict[str, str]:
+        return dict(self.texts)
+
+    def put_pages(self, texts: dict[str, str], gone: Sequence[str] = ()) -> None:
+        self.texts.update(texts)
+        for key in gone:
+            self.texts.pop(key, None)
+
+    def unsettled(self) -> list[Posted]:
+        return [row for number, row in self.rows.items() if number not in self.known]
+
+    def settled(self, ids: Sequence[int]) -> None:
+        self.known.update(ids)
+
+    def withdraw(self, id_: int, *, why: str, now: float) -> None:
+        if self.rows[id_].state == "queued":
+            self.rows[id_] = self.rows[id_]._replace(state="dropped", why=why, done_at=now)
+
+    def post_page(self, note: Note, channel: str, *, page: str, now: float) -> int:
+        number = len(self.rows) + 1
+        self.rows[number] = Posted(number, number, channel, note.incident, note.kind, note, "queued", 0, now, 0.0, 0.0,
+                                   handed=False, why="", page=page)  # fmt: skip
+        return number
+
+    def channel(self, _: str) -> ChannelState:
+        return ChannelState()
+
+    def thread(self, _: str, __: int) -> str:
+        return ""
+
+    def put_thread(self, *_: object) -> None:
+        raise AssertionError("there is no thread")
+
+
+@dataclass
+class Mx:
+    """One host, its incident, and its way to the store and to people."""
+
+    memory: Memory
+    people: "People"
+    name: str
+    rows: Rows = field(default_factory=Rows)
+    severity: Severity | None = None
+    number: int = 0
+    running: bool = True
+    reaches_people: bool = True
+    acked_by: str = ""
+    heard: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        way: Any = Way(self.memory, self.name)
+        rows: Any = self.rows
+        at = lambda: self.memory.at  # noqa: E731  # one clock for all: skew is the store's business
+        self.shared = SharedPages(self.name, way, rows, [CHAT], steady=at, clock=at)
+
+    # As a desk.
+
+    def incidents(self) -> list[Incident]:
+        if not self.number:
+            return []
+        severity = self.severity or Severity.ERROR
+        member = Member(
+            KEY, "deferrals", "google", Kind.PROVIDER, severity, True, 0.0, 0.0, 0.0, "google defers"
+        )  # it fires
+        phase = Phase.OPEN if self.severity else Phase.RESOLVED
+        return [
+            Incident(self.number, KEY, phase, "google defers", "throttling", severity, "", "", 0.0, self.memory.at,
+                     members=(member,), acked_by=self.acked_by)
+        ]  # fmt: skip
+
+    def page_note(self, number: int, kind: NoteKind) -> Note:
+        return note(kind, number, self.severity or Severity.ERROR)
+
+    def follow(self, _: int, *, closed: bool, who: str) -> None:
+        if closed:
+            self.severity = None
+        else:
+            self.acked_by = who
+
+    def happened(self, _: int, what: str) -> None:
+        self.heard.append(what)
+
+    def wake_outbox(self) -> None:
+        """It is asked at each tick."""
+
+    # What goes on.
+
+    def sees(self, severity: Severity = Severity.ERROR) -> None:
+        self.number += self.severity is None
+        self.severity, self.acked_by = severity, ""
+
+    def round(self) -> None:
+        with pytest.raises(StopIteration):  # nothing of it waits for anything here
+            self.shared.round(self).send(None)
+
+    def send(self) -> None:
+        """What the outbox does."""
+        for number, row in self.rows.rows.items():
+            if row.state != "queued" or not self.reaches_people:
+                continue
+            if not self.shared.may_send(row):
+                self.rows.withdraw(number, why="", now=self.memory.at)
+                continue
+            self.people.told.append((self.memory.at, self.name, row.kind, row.note))
+            self.rows.rows[number] = row._replace(state="sent")
+
+    def restart(self) -> None:
+        self.running = True
+        self.start()
+
+
+class People:
+    def __init__(self) -> None:
+        self.told: list[tuple[float, str, NoteKind, Note]] = []
+
+    @property
+    def messages(self) -> list[NoteKind]:
+        return [kind for _, _, kind, _ in self.told if kind in MESSAGES]
+
+    @property
+    def believe_that_it_goes_on(self) -> bool:
+        return bool(self.messages) and self.messages[-1] not in OVER
+
+
+class Fleet:
+    def __init__(self, count: int = 3) -> None:
+        self.memory, self.people = Memory(), People()
+        self.hosts = [Mx(self.memory, self.people, f"mx{number}") for number in range(count)]
+
+    def passes(self, seconds: float, step: float = 2.0) -> None:
+        ends = self.memory.at + seconds
+        while self.memory.at < ends:
+            self.memory.at += step
+            for host in self.hosts:
+                if host.running:
+                    host.round()
+                    host.send()
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "in_thread", _here)
+
+
+@pytest.fixture(name="fleet")
+def _fleet() -> Fleet:
+    fleet = Fleet()
+    fleet.passes(GRACE + 2.0)
+    return fleet
+
+
+def test_what_all_see_is_told_once_and_over_when_it_is_so_on_all(fleet: Fleet) -> None:
+    for host in fleet.hosts:
+        host.sees()
+    fleet.passes(4.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+    for host in fleet.hosts[:2]:
+        host.severity = None
+        fleet.passes(60.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+    fleet.hosts[2].severity = None
+    fleet.passes(4.0)
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED]
+    assert [line.partition(",")[0] for line in fleet.people.told[-1][3].hosts] == [
+        "mx0: over",
+        "mx1: over",
+        "mx2: over",
+    ]
+    said_it = {name for _, name, kind, _ in fleet.people.told if kind is NoteKind.OPENED}
+    assert all(any("told over chat" in each for each in host.heard) for host in fleet.hosts if host.name not in said_it)
+
+
+def test_worse_is_told_by_who_sees_it_and_more_hosts_after_a_while(fleet: Fleet) -> None:
+    fleet.hosts[0].sees(Severity.WARNING)
+    fleet.passes(4.0)
+    fleet.hosts[1].sees(Severity.CRITICAL)
+    fleet.passes(4.0)
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.WORSE]
+    quiet = Fleet(2)
+    quiet.passes(GRACE + 2.0)
+    quiet.hosts[0].sees()
+    quiet.passes(4.0)
+    quiet.hosts[1].sees()
+    quiet.passes(700.0)
+    assert quiet.people.messages == [NoteKind.OPENED, NoteKind.WIDER]
+    assert len(quiet.people.told[-1][3].hosts) == 2
+
+
+def test_a_host_that_dies_before_it_spoke_is_spoken_for(fleet: Fleet) -> None:
+    for host in fleet.hosts:
+        host.sees()
+        host.reaches_people = False
+    fleet.passes(2.0)
+    (holder,) = (host for host in fleet.hosts if host.rows.rows)
+    holder.running = False
+    for host in fleet.hosts:
+        host.reaches_people = True
+    fleet.passes(CLAIM - 4.0)
+    assert fleet.people.messages == []
+    fleet.passes(8.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+    holder.running = True  # it was only stopped, and comes back with what it had to say
+    holder.send()
+    fleet.passes(60.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+
+
+def test_a_host_that_cannot_reach_people_leaves_it_to_another(fleet: Fleet) -> None:
+    fleet.hosts[0].sees()
+    fleet.hosts[0].reaches_people = False
+    fleet.passes(4.0)
+    fleet.hosts[1].sees()
+    fleet.passes(PASS_ON + 4.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+    assert fleet.people.told[0][1] == "mx1"
+
+
+def test_a_store_that_is_away_makes_each_speak_for_itself_and_no_storm_follows(fleet: Fleet) -> None:
+    fleet.memory.cut_off = {host.name for host in fleet.hosts}
+    for host in fleet.hosts:
+        host.sees()
+    fleet.passes(ALONE_AFTER - 2.0)
+    assert fleet.people.messages == []
+    fleet.passes(6.0)
+    assert fleet.people.messages == [NoteKind.OPENED] * 3
+    fleet.memory.cut_off = set()
+    fleet.memory.texts, fleet.memory.life = {}, 2
+    fleet.passes(300.0)
+    assert fleet.people.messages == [NoteKind.OPENED] * 3
+    for host in fleet.hosts:
+        host.severity = None
+    fleet.passes(10.0)
+    assert fleet.people.messages == [NoteKind.OPENED] * 3 + [NoteKind.RESOLVED]
+
+
+def test_a_store_that_forgot_everything_is_told_and_nobody_is_paged_again(fleet: Fleet) -> None:
+    fleet.hosts[0].sees()
+    fleet.passes(4.0)
+    fleet.memory.texts, fleet.memory.life = {}, 2
+    fleet.hosts[1].sees()
+    fleet.hosts[2].sees()
+    fleet.passes(60.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+
+
+def test_a_host_that_is_gone_does_not_keep_it_open_for_ever(fleet: Fleet) -> None:
+    fleet.hosts[0].sees()
+    fleet.hosts[1].sees()
+    fleet.passes(4.0)
+    fleet.hosts[0].running = False
+    fleet.hosts[1].severity = None
+    fleet.passes(SEEN_FOR - 70.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+    fleet.passes(80.0)
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED]
+    assert any("mx0: error, not heard of for" in line for line in fleet.people.told[-1][3].hosts)
+    fleet.hosts[0].running = True  # and it still sees it
+    fleet.passes(10.0)
+    assert fleet.people.messages[-1] is NoteKind.REOPENED
+
+
+def test_who_takes_it_on_or_closes_it_does_so_for_all(fleet: Fleet) -> None:
+    for host in fleet.hosts:
+        host.sees()
+    fleet.passes(4.0)
+    fleet.hosts[0].acked_by = "root"
+    fleet.hosts[0].shared.by_hand(KEY, closed=False, who="root")
+    fleet.passes(6.0)
+    assert [host.acked_by for host in fleet.hosts] == ["root", "root on mx0", "root on mx0"]
+    fleet.hosts[1].severity = None
+    fleet.hosts[1].shared.by_hand(KEY, closed=True, who="ann")
+    fleet.passes(6.0)
+    assert [host.severity for host in fleet.hosts] == [None, None, None]
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED]
+    assert fleet.people.told[-1][3].by_whom == "closed by ann on mx1"
+    fleet.hosts[2].sees()  # it fires anew
+    fleet.passes(6.0)
+    assert fleet.people.messages[-1] is NoteKind.REOPENED
+    assert fleet.hosts[2].severity is not None
+
+
+def test_hosts_that_take_turns_send_no_more_than_one_would(fleet: Fleet) -> None:
+    for _ in range(20):
+        for host in fleet.hosts:
+            host.sees()
+            fleet.passes(30.0)
+            host.severity = None
+            fleet.passes(30.0)
+    assert len(fleet.people.messages) <= MESSAGES_A_DAY + 1
+    fleet.memory.at += 86_400.0
+    fleet.passes(10.0)
+    assert fleet.people.messages[-1] is NoteKind.RESOLVED
+
+
+def test_what_is_about_one_host_is_that_host_s() -> None:
+    member = Member("pf-rep:core:mx1:away", "away", "mx1", Kind.HOST, Severity.ERROR, True, 0, 0, 0, "")  # it fires
+    incident = Incident(1, member.key, Phase.OPEN, "", "", Severity.ERROR, "", "", 0.0, 0.0, members=(member,))
+    assert not of_fleet(incident)
+    assert of_fleet(incident._replace(members=(member._replace(kind=Kind.PROVIDER),)))
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "1", '{"told": 1}', '{"told": {"a": 1}}', '{"sights": {"a": {"at": "x"}}}', "{"]
+)
+def test_a_text_that_is_no_page_is_told_so(text: str) -> None:
+    with pytest.raises(ValueError, match=r"page|JSON|Expecting"):
+        Page.read(text)
+
+
+def test_copies_come_together_in_any_order() -> None:
+    one = Page("a", "b", 1.0, {"mx0": Sight(5.0, "error", 1.0, 1)}, {"chat": Told(6.0, "error", 1, 1, (6.0,))}, token=3)
+    other = Page("a", "b", 2.0, {"mx0": Sight(7.0)}, {"chat": Told(4.0, "", 0, 0, (4.0,)), "p": Told(1.0)}, token=4,
+                 acked=Hand(3.0, "root"))  # fmt: skip
+    both = merged(one, other)
+    assert both == merged(other, one) == merged(both, one) == merged(both, other)
+    assert both.told["chat"].messages == (6.0,)
+    assert Page.read(both.text()) == both
+    newer = both.text().replace('"token"', '"of_a_later_version":[1],"token"')
+    assert Page.read(newer) == both
+
+
+class Story(RuleBasedStateMachine):
+    """Hosts see and do not, die and come back; the store is away, forgets, loses answers; people are out of reach."""
+
+    hosts = st.integers(0, 2)
+
+    @initialize()
+    def begins(self) -> None:
+        self.patched = pytest.MonkeyPatch()
+        self.patched.setattr(pages, "in_thread", _here)
+        self.fleet = Fleet()
+        self.fleet.passes(GRACE + 2.0)
+        self.forgiven = 0
+        """Messages that a fault may have doubled."""
+
+    def teardown(self) -> None:
+        if not hasattr(self, "fleet"):
+            return
+        fleet = self.fleet
+        fleet.memory.cut_off = set()
+        fleet.memory.loses_answers_to = set()
+        for host in fleet.hosts:
+            host.reaches_people = True
+            if not host.running:
+                host.restart()
+        fleet.passes(SEEN_FOR + 3 * PASS_ON, step=5.0)
+        for _ in range(300):  # the end waits for a day on which there is a message left
+            if fleet.people.believe_that_it_goes_on is self.is_seen:
+                break
+            fleet.passes(300.0, step=300.0)
+        assert fleet.people.believe_that_it_goes_on is self.is_seen
+        self.patched.undo()
+
+    @property
+    def is_seen(self) -> bool:
+        return any(host.severity for host in self.fleet.hosts)
+
+    @rule(host=hosts, severity=st.sampled_from([Severity.CRITICAL, Severity.ERROR, Severity.WARNING]))
+    def sees(self, host: int, severity: Severity) -> None:
+        self.fleet.hosts[host].sees(severity)
+
+    @rule(host=hosts)
+    def sees_no_more(self, host: int) -> None:
+        self.fleet.hosts[host].severity = None
+
+    @rule(seconds=st.sampled_from([2.0, 10.0, 40.0, 130.0]))
+    def passes(self, seconds: float) -> None:
+        self.fleet.passes(seconds)
+
+    @rule(host=hosts)
+    def is_stopped(self, host: int) -> None:
+        """Whatever it was about to say it says when it goes on, if it may."""
+        self.fleet.hosts[host].running = False
+
+    @rule(host=hosts)
+    def goes_on(self, host: int) -> None:
+        self.fleet.hosts[host].running = True
+        self.fleet.hosts[host].send()
+
+    @rule(host=hosts)
+    def is_started_anew(self, host: int) -> None:
+        """After kill -9, at the worst of times: what was sent is not known in the fleet."""
+        mx = self.fleet.hosts[host]
+        if mx.running:
+            mx.send()
+        mx.restart()
+
+    @rule(host=hosts, reaches=st.booleans())
+    def people_are_out_of_reach(self, host: int, reaches: bool) -> None:  # noqa: FBT001  # a rule's argument
+        self.fleet.hosts[host].reaches_people = reaches
+
+    @rule(host=hosts)
+    def loses_an_answer(self, host: int) -> None:
+        self.fleet.memory.loses_answers_to.add(f"mx{host}")
+
+    @rule(hosts=st.sets(hosts, max_size=3))
+    def is_cut_off(self, hosts: set[int]) -> None:
+        self.fleet.memory.cut_off = {f"mx{host}" for host in hosts}
+        self.forgiven += 3 * bool(hosts)
+
+    @rule()
+    def forgets(self) -> None:
+        self.fleet.memory.texts, self.fleet.memory.life = {}, self.fleet.memory.life + 1
+        self.forgiven += 3
+
+    @invariant()
+    def nothing_is_said_twice_while_the_store_answers(self) -> None:
+        if not hasattr(self, "fleet"):
+            return
+        same = sum(
+            one is other or {one, other} <= {NoteKind.OPENED, NoteKind.REOPENED}
+            for one, other in zip(self.fleet.people.messages, self.fleet.people.messages[1:], strict=False)
+            if NoteKind.WIDER not in {one, other} and NoteKind.WORSE not in {one, other}
+        )
+        if not self.forgiven:
+            assert same == 0, self.fleet.people.told
+
+    @precondition(lambda self: not self.fleet.memory.cut_off)
+    @rule()
+    def is_told_in_time(self) -> None:
+        """Whoever sees it, can say it and is not disturbed: people know within the stated time."""
+        able = [host for host in self.fleet.hosts if host.severity and host.running and host.reaches_people]
+        self.fleet.memory.loses_answers_to = set()
+        if able:
+            self.fleet.passes(CLAIM + PASS_ON + 2 * GRACE)
+            assert self.fleet.people.believe_that_it_goes_on
+
+
+Story.TestCase.settings = settings(
+    max_examples=20, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestStory = Story.TestCase

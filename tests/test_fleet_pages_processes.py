@@ -1,0 +1,155 @@
+"""Two outside processes, a Redis, a Slack and a PagerDuty: an incident that both see is one message and one page."""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from policies.conditions import CONDITIONS
+from sidecar.control import CoreUnreachable, Handler, ask_core, serve_control
+from sidecar.database import Database
+from sidecar.incident_store import IncidentStore
+from sidecar.statements import SCHEMA
+from tests.alert_world import KEY, PagerDuty, Slack, note
+from tests.lookout_world import ATTEMPT
+from tests.outside_world import http_server
+from tests.redis_world import free_port, running_server, until
+
+ROOT = Path(__file__).parents[1]
+CORE: dict[str, Handler] = {"health": lambda _: {"log_lag_s": 0.1}, "queue": lambda _: {}, "noticed": lambda _: {}}
+
+
+class Outside:
+    """One host: its directory, its process."""
+
+    def __init__(self, directory: Path, redis: str, slack: str, pagerduty: str) -> None:
+        directory.mkdir()
+        self.directory = directory
+        (directory / "key").write_text(KEY)
+        (directory / "url").write_text(f"{slack}/services/T0/B0/x")
+        self.config = directory / "sidecar.toml"
+        self.config.write_text(
+            f'runtime_directory = "{directory}"\n[store]\npath = "{directory}"\nredis = "{redis}"\n'
+            f'[fleet]\nhost = "{directory.name}"\n[web]\nlisten = "127.0.0.1:{free_port()}"\n'
+            '[dns]\nresolvers = ["127.0.0.1:1"]\n'
+            "[subqueues]\nscale = 60\n"  # looks each second, and ten seconds of calm
+            '[[condition]]\nname = "bad"\nwhen = "measure = deferrals.15m and kind = provider and share > 20%"\n'
+            'severity = "critical"\n'
+            f'[[channel]]\nname = "chat"\nkind = "slack"\nseverities = ["critical"]\nurl_file = "{directory}/url"\n'
+            f'[[channel]]\nname = "pager"\nkind = "pagerduty"\nseverities = ["critical"]\nrouting_key_file = "{directory}/key"\nurl = "{pagerduty}"\n'
+            f"[alerts]\nwithout = {[each.name for each in CONDITIONS]}\n"
+        )
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+        command = [sys.executable, "-m", "sidecar", "--config", str(self.config), "outside"]
+        with (self.directory / "said").open("wb") as said:
+            process = subprocess.Popen(command, stderr=said, cwd=ROOT)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+            process.wait(timeout=60)
+
+    def is_there(self) -> bool:
+        try:
+            ask_core(self.directory / "outside", {"command": "none such"})
+        except CoreUnreachable:
+            return False
+        except Exception:  # noqa: BLE001  # it refused: so it is there
+            return True
+        return True
+
+    def attempts(self, number: int, status: str, provider: str) -> None:
+        """Core has written down what the log says of them."""
+        row = (time.time(), "a.example", provider, "4.7.28", status, "google/rate", "", "")
+        core = Database.open(self.directory / "core.db", SCHEMA)
+        with core.transaction():
+            core.connection.executemany(ATTEMPT, [row] * number)
+        core.close()
+
+    def incidents(self) -> list[tuple[int, str, str]]:
+        store = IncidentStore.open_read_only(self.directory / "outside.db")
+        found = [(each.id, str(each.phase), each.acked_by) for each in store.incidents(since=0.0)]
+        store.close()
+        return found
+
+
+def test_two_hosts_page_once_and_each_for_itself_without_the_store(tmp_path: Path) -> None:
+    slack, pager = Slack(), PagerDuty()
+
+    def headlines() -> list[str]:
+        return [body["text"] for body in slack.taken]
+
+    async def story(first: Outside, second: Outside, redis: Path) -> None:
+        for host in (first, second):
+            host.attempts(1, "sent", "google")
+        # Of core no more is wanted than that it keeps up with its log.
+        cores = [await serve_control(host.directory / "control", CORE) for host in (first, second)]
+        async with running_server(redis) as server, cores[0], cores[1]:
+            with first.running(), second.running():
+                await until(lambda: first.is_there() and second.is_there(), within=60.0)
+                for host in (first, second):
+                    host.attempts(300, "deferred", "google")
+                await until(lambda: bool(slack.taken and pager.events), within=60.0)
+                await until(lambda: all(host.incidents() for host in (first, second)), within=30.0)
+                (number, *_) = first.incidents()[0]
+                ask_core(first.directory / "outside", {"command": "incident-ack", "incident": number, "who": "ann"})
+                await until(lambda: second.incidents()[0][2] == "ann on mx1", within=30.0)
+                await until(lambda: list(pager.open.values()) == ["acknowledged"], within=30.0)
+                for host in (first, second):
+                    host.attempts(3_000, "sent", "google")
+                await until(lambda: not pager.open and len(slack.taken) == 2, within=90.0)
+                assert pager.pages == 1
+                assert [each.partition("]")[0] for each in headlines()] == ["[FIRING", "[RESOLVED"]
+                last = str(slack.taken[-1]["blocks"])
+                assert "mx1: over" in last
+                assert "mx2: over" in last
+                server.kill()
+                for host in (first, second):
+                    host.attempts(300, "deferred", "yahoo")
+                await until(lambda: len(slack.taken) == 4 and pager.pages == 2, within=90.0)
+                await server.start()
+                third = time.monotonic() + 15.0  # they agree again: nobody speaks a second time
+                await until(lambda: time.monotonic() > third, within=30.0)
+                assert len(slack.taken) == 4
+
+    with http_server(slack) as chat, http_server(pager) as duty:
+        redis = tmp_path / "redis"
+        redis.mkdir()
+        url = f"unix://{redis}/redis.sock"
+        hosts = [Outside(tmp_path / name, url, chat.url, duty.url) for name in ("mx1", "mx2")]
+        try:
+            asyncio.run(story(hosts[0], hosts[1], redis))
+        except BaseException:
+            for host in hosts:
+                sys.stderr.write((host.directory / "said").read_text())
+            sys.stderr.write(f"{headlines()} {pager.pages} {pager.open}\n")
+            raise
+
+
+@pytest.mark.parametrize("state", ["sent", "sending", "dropped"])
+def test_only_what_waits_is_withdrawn_or_sent(tmp_path: Path, state: str) -> None:
+    store = IncidentStore.open(tmp_path / "outside.db")
+    row = store.post_page(note(), "chat", page="key", now=1.0)
+    assert [each.page for each in store.unsettled()] == ["key"]
+    if state == "sending":
+        assert store.sending(row)
+    else:
+        store.done(row, state, now=1.0)
+    store.withdraw(row, why="", now=2.0)
+    assert [each.state for each in store.posted()] == [state]
+    assert not store.sending(row)
+    store.settled([row])
+    assert store.unsettled() == []
+    store.put_pages({"a": "1", "b": "2"})
+    store.put_pages({"a": "3"}, ["b"])
+    assert store.pages() == {"a": "3"}
+    store.close()
