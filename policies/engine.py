@@ -28,7 +28,7 @@ from policies.outcomes import Outcomes
 from policies.parked import OpenSubQueue
 from policies.recipients import RecipientProviders
 from policies.redirects import Redirects
-from policies.releasing import Releasing
+from policies.releasing import TICK, Releasing
 from policies.repairs import Repairs
 from policies.rule import Strategy
 from policies.senders import SenderHabits
@@ -472,6 +472,10 @@ class Engine:
     def adopt_again(self, adopt: Adopt) -> None:
         """The helper did not take promises into its record: it is told again."""
         self._to_adopt.setdefault(adopt.instance, {}).update(adopt.keys)
+
+    def releases_at(self, phase: float) -> None:
+        """Release at this part of each second, 0 to 1, and not whenever there is something: other hosts have other parts."""
+        self._releasing.phase = phase * TICK
 
     def reloaded(self, instance: str, *, began: float) -> None:
         """The queue manager of before `began` is gone: nothing that we held then is in core."""

@@ -25,6 +25,8 @@ _DEEPEST = 0.5
 _FELL = 0.85
 """A limit that is found below so much of what was believed has fallen."""
 _MOST_MISSES = 6
+_SOFT = 2
+"""So many that were accepted after the first refusal are no chance: the provider has not shut the key out."""
 _APART = 0.5
 """Seconds. Attempts that began within so long of each other were let out together."""
 
@@ -36,6 +38,24 @@ def finite(value: float) -> float | None:
 
 def or_infinite(value: float | None) -> float:
     return math.inf if value is None else value
+
+
+class Aftermath(NamedTuple):
+    """What other hosts of a fleet had of an `Overrun`: no two clocks are compared, so it says how long, and not when."""
+
+    accepted: int = 0
+    refused: int = 0
+    """Without the first one."""
+    seconds: float = 0.0
+
+    def plus(self, other: "Aftermath") -> "Aftermath":
+        """Of both: they were at it at the same time."""
+        return Aftermath(self.accepted + other.accepted, self.refused + other.refused, max(self.seconds, other.seconds))
+
+    @property
+    def soft(self) -> bool:
+        """As `Overrun.soft`, by what no refusal that is heard of later takes back."""
+        return self.accepted >= _SOFT
 
 
 @dataclass(slots=True)
@@ -50,7 +70,7 @@ class Overrun:
     @property
     def soft(self) -> bool:
         """Refused and accepted by turns, as a bucket does; a window or a shut-out refuses all."""
-        return self.accepted >= 2 or (self.accepted == 1 and self.refused <= 2)
+        return self.accepted >= _SOFT or (self.accepted == 1 and self.refused <= 2)
 
     @property
     def together(self) -> bool:
@@ -58,9 +78,19 @@ class Overrun:
         return not self.accepted and self.refused > 1 and self.last - self.since < _APART
 
     @property
+    def aftermath(self) -> Aftermath:
+        """The same, for other hosts."""
+        return Aftermath(self.accepted, self.refused - 1, self.last - self.since)
+
+    def with_others(self, others: Aftermath) -> "Overrun":
+        """Give that of all hosts, of which this is ours."""
+        last = max(self.last, self.since + others.seconds)
+        return Overrun(self.since, last, self.accepted + others.accepted, self.refused + others.refused)
+
+    @property
     def rate(self) -> float | None:
         """Messages/s that were still accepted, where there were enough to tell."""
-        return self.accepted / (self.last - self.since) if self.accepted >= 4 and self.last > self.since else None
+        return self.accepted / max(_APART, self.last - self.since) if self.accepted >= 4 else None
 
     @property
     def share(self) -> float:

@@ -119,7 +119,8 @@ class Orders:
             sub = self.open(row.key, rule=row.rule, line=row.line, by_whom=by_whom, now=now)
         if not isinstance(sub.machine, SubQueue):
             return
-        sub.machine.follow(row.state, pace=row.ceiling, pause=row.until - row.since, left=left, now=now)
+        pause = row.until - row.since
+        sub.machine.follow(row.state, pace=row.ceiling, exploring=row.exploring, pause=pause, left=left, now=now)
         self._changed(sub, rule=row.rule, line=row.line, by_whom=by_whom, now=now)
 
     def close(self, key: Key, *, by_whom: str, now: float) -> bool:

@@ -23,6 +23,10 @@ from policies.verdict import IdentityType, Reaction, Scope, Verdict
 
 _LATELY = 300.0
 """Seconds before an opening whose deliveries tell what the provider takes; a lab divides them."""
+_READ_LATE = 0.1
+"""Seconds between a line and our reading of it ..."""
+_ROUNDED = 0.1
+"""... and the part of a delay that Postfix, which logs two digits, may have rounded away."""
 _MARGIN = 1.0
 """Seconds by which the beginning of an attempt, computed from its delays, may be too late."""
 
@@ -315,8 +319,11 @@ _ACCEPTED, _REFUSED = 160, 500
 
 def _began(sub: OpenSubQueue, fact: DeliveryAttempt, message: Message, *, now: float) -> float:
     """Tell when the attempt began: not before we let the message out, where we did in this episode."""
-    began = now - fact.delays.connection_setup - fact.delays.transmission - _MARGIN
-    return max(began, message.let_out) if message.let_out >= sub.opened_at else began
+    took = fact.delays.connection_setup + fact.delays.transmission
+    if message.let_out >= sub.opened_at:
+        return max(now - took - _MARGIN, message.let_out)
+    # Under way when it opened: what of that was taken after the first refusal began tells the limit, if it is seen.
+    return now - took - _READ_LATE - _ROUNDED * took
 
 
 def _row(

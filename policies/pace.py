@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
 from policies.chance import Chance
-from policies.limit import FLOOR, Episode, Limit, Overrun, finite, or_infinite
+from policies.limit import FLOOR, Aftermath, Episode, Limit, Overrun, finite, or_infinite
 from policies.trail import Trail
 
 
@@ -127,6 +127,8 @@ class Pace:
         self._trail: Trail | None = None
         """Of the ramp that is or was the last; None: there was none yet in this opening."""
         self._over: Overrun | None = None
+        self._others = Aftermath()
+        """What other hosts of a fleet had of it; not stored."""
         self._shut = math.inf
         """When the pause began; infinite while mail leaves."""
         self._before = 0.0
@@ -146,7 +148,22 @@ class Pace:
     @property
     def soft(self) -> bool:
         """The provider went on accepting some after it began to refuse, in a ramp: it has not shut the key out."""
-        return self._trail is not None and self._over is not None and self._over.soft
+        over = self._whole_overrun
+        return self._trail is not None and over is not None and over.soft
+
+    @property
+    def exploring(self) -> bool:
+        """Whether more is being tried than is known to be safe."""
+        return self._plan.exploring
+
+    @property
+    def aftermath(self) -> Aftermath:
+        """What became of what was under way here when the first refusal came."""
+        return self._over.aftermath if self._over is not None else Aftermath()
+
+    @property
+    def _whole_overrun(self) -> Overrun | None:
+        return self._over.with_others(self._others) if self._over is not None else None
 
     @property
     def by_chance(self) -> bool:
@@ -201,8 +218,13 @@ class Pace:
         if self._over is None:
             self._over = Overrun(began, began)
 
-    def led(self, rate: float, *, now: float) -> None:
+    def had_aftermath(self, others: Aftermath) -> None:
+        """What became of all that other hosts had under way when the first refusal came, as far as we know by now."""
+        self._others = others
+
+    def led(self, rate: float, *, exploring: bool, now: float) -> None:
         """Another host sets the pace; should that become ours to do, the next step is one step from now."""
+        self._plan.exploring = exploring
         if self._trail is not None and rate != self.rate:
             self._trail.mark(now)
             self._paces = [*self._paces[-7:], [now, rate]]
@@ -222,7 +244,7 @@ class Pace:
 
     def resume(self, *, now: float, failed: float) -> None:
         """A probe went well. `failed`: seconds after the refusal at which the last probe failed; 0: none did."""
-        over = self._over
+        over = self._whole_overrun
         after = now - over.since if over is not None else 0.0
         if self._trail is None:
             self._begin(over, after=after, failed=failed, now=now)
@@ -231,7 +253,7 @@ class Pace:
         self._before = after or self._before
         self.rate = self._plan.start
         self._plan.exploring, self._plan.lent, self._plan.idle_since = False, False, None
-        self._over = None
+        self._over, self._others = None, Aftermath()
         self._shut = math.inf
         self._trail = Trail(now)
         self._trail.add(now)
@@ -243,6 +265,7 @@ class Pace:
         """What was learned of the limit is kept for the next opening."""
         self.limit.rest()
         self._trail = self._over = None
+        self._others = Aftermath()
         self._shut = math.inf
         self._chance = Chance()
         self._paces = []

@@ -16,6 +16,8 @@ from policies.telling import Telling
 
 TICK = 1.0
 """Seconds between two releases: each ends in a kick, and a kick scans the deferred queue."""
+_LATE = 0.25
+"""Seconds by which a release may be late, and the next one is not."""
 MIN_HOLD = 2.0
 """Seconds a message stays on hold at least, so that a `(queue active)` line written meanwhile is read first."""
 RESOLVED_FOR = 31.0
@@ -51,6 +53,8 @@ class Releasing:
         self._books = books
         self._telling = telling
         self.settings = settings
+        self.phase: float | None = None
+        """Where in a TICK we release; None: whenever there is something. Hosts of a fleet take turns by it."""
         self._tick_at = 0.0
         self._rounds_at = 0.0
         self._ready: dict[Key, OpenSubQueue] = {}
@@ -79,10 +83,17 @@ class Releasing:
         for message in self._bulk(now=now):
             self._choose(message, bulk, now=now)
             self._under_way[message] = now
-        self._tick_at = now + TICK
+        self._tick_at = self._next_tick(now)
         releases = [command for instance, messages in chosen.items() for command in self._leaving(instance, messages)]
         releases += [_release(instance, messages, TICK) for instance, messages in bulk.items()]
         return releases + self._now_and_then(now=now)
+
+    def _next_tick(self, now: float) -> float:
+        soonest = now + TICK
+        if self.phase is None:
+            return soonest
+        late = (soonest - self.phase) % TICK
+        return soonest - late if late <= _LATE else soonest - late + TICK
 
     def _choose(self, message: Message, chosen: dict[str, list[Message]], *, now: float) -> None:
         if self._clear(message, now=now):

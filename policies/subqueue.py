@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol, Self
 
-from policies.limit import finite, or_infinite
+from policies.limit import Aftermath, finite, or_infinite
 from policies.pace import Pace, Pacing
 
 __all__ = ["Fleet", "Pacing", "State", "SubQueue"]
@@ -101,8 +101,27 @@ class SubQueue:
         return self._pacing.full_pace if self.state is _CLOSED else self._pace.rate
 
     @property
+    def exploring(self) -> bool:
+        """Whether the pace is above what is known to be safe: a refusal is the price of that."""
+        return self._pace.exploring
+
+    @property
     def pause_ends(self) -> float:
         return self._until
+
+    def pauses_longer_than(self, pause: float) -> bool:
+        """Whether this pause takes more than a fleet's of so many seconds, and that is enough by all that we know."""
+        return self._pausing > max(pause, self._shortest)
+
+    @property
+    def short_pause(self) -> float:
+        """Seconds that this pause may come down to where the provider goes on accepting some; 0: it may not."""
+        return self._shortest if self._may_shorten else 0.0
+
+    @property
+    def aftermath(self) -> Aftermath:
+        """What became of what was under way when the first refusal came, until mail leaves again."""
+        return self._pace.aftermath
 
     @property
     def _rate(self) -> float:
@@ -264,10 +283,10 @@ class SubQueue:
 
     # What other hosts of a fleet make known.
 
-    def follow(self, state: State, *, pace: float, pause: float, left: float, now: float) -> None:
+    def follow(self, state: State, *, pace: float, exploring: bool, pause: float, left: float, now: float) -> None:
         """Enter the state that another host told of. `pause`: the seconds that it pauses for, of which `left` are left.
 
-        `pace` is that of all hosts together, messages/s.
+        `pace` is that of all hosts together, messages/s; `exploring`: it is more than is known to be safe.
         """
         now = self._clock(now)
         match state:
@@ -279,7 +298,7 @@ class SubQueue:
             case State.RAMPING:
                 if self.state is not _RAMPING:
                     self._ramp(now)
-                self._pace.led(pace, now=now)
+                self._pace.led(pace, exploring=exploring, now=now)
             case State.CLOSED:
                 self._close(now)
 
@@ -291,10 +310,16 @@ class SubQueue:
         """All hosts of a fleet, this one too, had so many accepted in the `during` seconds before the first refusal."""
         self._pace.limit.opened_by_all(count, during)
 
+    def had_aftermath(self, others: Aftermath) -> None:
+        """What became of what other hosts had under way when the first refusal came."""
+        self._pace.had_aftermath(others)
+
     def _paused_elsewhere(self, pause: float, left: float, now: float) -> None:
         self._pace.refused_elsewhere(now=now)
         if self.state is _PAUSED:
             self._until = max(self._until, now + left)
+            if pause < self._pausing:  # that much was enough, for all: not more is to be feared next time
+                self._length = self._pausing = max(pause, self._shortest)
             return
         if self.state is _PROBING:
             self._longest_failed = max(self._longest_failed, self._pausing)
@@ -332,7 +357,7 @@ class SubQueue:
             if self.fleet is None or self.fleet.leads():
                 self._pace.advance(now=now, held=held)
             else:
-                self._pace.led(self._pace.rate, now=now)
+                self._pace.led(self._pace.rate, exploring=self._pace.exploring, now=now)
             if held or self._pace.rate < self._pacing.full_pace:
                 self._busy_at = now
             elif now >= self._busy_at + self._pacing.close_after:

@@ -129,9 +129,19 @@ class SlowFleet:
     """`count` hosts; to be made and used within a `leap`."""
 
     def __init__(
-        self, count: int, judge: Judge, shelf: Shelf, *, scale: float = 1.0, ahead: Sequence[float] = ()
+        self,
+        count: int,
+        judge: Judge,
+        shelf: Shelf,
+        *,
+        scale: float = 1.0,
+        ahead: Sequence[float] = (),
+        transaction: float = 0.3,
     ) -> None:
-        """`ahead`: by how many seconds each host's clock is; none is, where nothing is said."""
+        """`ahead`: by how many seconds each host's clock is; none is, where nothing is said.
+
+        `transaction`: seconds that an attempt takes; on one host a little more, on another a little less.
+        """
         self.loop = asyncio.get_running_loop()
         self.worlds: list[World] = []
         self.hosts: list[Host] = []
@@ -139,6 +149,7 @@ class SlowFleet:
         self._tasks: list[asyncio.Task[None]] = []
         for number in range(count):
             self._add(number, judge, shelf, scale=scale, ahead=ahead[number] if ahead else 0.0)
+            self.worlds[-1].transaction = transaction * shelf.random.uniform(0.8, 1.2)
 
     def _add(self, number: int, judge: Judge, shelf: Shelf, *, scale: float, ahead: float) -> None:
         world = World(lambda domain, provider, now: judge(domain, provider, now - ahead), scale=scale)

@@ -4,7 +4,7 @@ import bisect
 
 import pytest
 
-from policies.commands import Change
+from policies.commands import Change, Release
 from policies.fleet.row import Row
 from policies.fleet.terms import ALONE_AFTER, LEASE
 from policies.subqueue import State
@@ -111,6 +111,23 @@ def test_a_host_that_sends_nothing_yet_holds_what_another_was_refused() -> None:
     (opened,) = told(fleet.worlds[1], "opened")
     assert opened.by_whom == "host host-0"
     assert opened.line
+
+
+def test_hosts_of_a_fleet_release_each_at_a_time_of_its_own() -> None:
+    fleet, _ = burst(3, 200)
+    phases: list[set[float]] = [set() for _ in fleet.worlds]
+    seen = [0] * len(fleet.worlds)
+
+    def look() -> None:
+        for number, world in enumerate(fleet.worlds):
+            released = [command for command in world.commands[seen[number] :] if isinstance(command, Release)]
+            seen[number] = len(world.commands)
+            if released and set(fleet.states(BURST)) == {"ramping"}:
+                phases[number].add(round(world.now % 1, 2))
+
+    fleet.run(700, step=0.125, each=look)
+    assert all(max(times) - min(times) <= 0.26 for times in phases), phases
+    assert len({min(times) for times in phases}) == len(phases), phases
 
 
 def test_one_probe_at_a_time_leaves_the_whole_fleet() -> None:

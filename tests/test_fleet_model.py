@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from policies.fleet.book import Book, Word, attend
+from policies.fleet.book import Book, Had, Word, attend
 from policies.fleet.replica import Contact, Replica
 from policies.fleet.roll import Asking, Roll, enrol
 from policies.fleet.row import Row
 from policies.fleet.terms import ALONE_AFTER, GRACE, LEASE, ROUND
 from policies.key import Key
+from policies.limit import Aftermath
 from policies.subqueue import State
 
 KEY = Key("dkim-domain", "example.com", "google")
@@ -60,6 +61,7 @@ class Host:
     probe: int | None = None
     """Our token when we let it out; 0: none, we were alone."""
     word: Word | None = None
+    had: Had | None = None
     questions: list[Question] = field(default_factory=list)
 
 
@@ -101,7 +103,7 @@ class Fleet(RuleBasedStateMachine):
         else:
             if not host.contact.is_fresh(now=sent) or host.contact.server != store.name:
                 return
-            wish = host.replica.wish(host.name, need=host.need, word=host.word)
+            wish = host.replica.wish(host.name, need=host.need, word=host.word)._replace(had=host.had)
             wanted = attend(store.book, wish, host.contact.standing, server=store.name, at=at)
             read = store.book
         host.questions.append(Question(store, store.name, about, read, wanted, at, sent))
@@ -240,11 +242,18 @@ class Fleet(RuleBasedStateMachine):
     def held(self, number: int, need: int) -> None:
         self.of(number).need = need
 
-    @rule(number=st.integers(0, 4))
-    def refusal(self, number: int) -> None:
+    @rule(number=st.integers(0, 4), short=st.sampled_from([0.0, 1.0, PAUSE / 2]))
+    def refusal(self, number: int, short: float) -> None:
         host = self.of(number)
         if host.alive:
-            host.replica.refused(host.replica.row.era, PAUSE, rule="r", line="l", now=self.now + host.clock)
+            now = self.now + host.clock
+            host.replica.refused(host.replica.row.era, PAUSE, short=short, rule="r", line="l", now=now)
+
+    @rule(number=st.integers(0, 4), accepted=st.integers(0, 3))
+    def goes_on(self, number: int, accepted: int) -> None:
+        """Some of what was under way at the refusal is accepted."""
+        host = self.of(number)
+        host.had = Had(host.replica.row.era, Aftermath(accepted, 0, 1.0))
 
     @rule(number=st.integers(0, 4), well=st.booleans())
     def probes(self, number: int, *, well: bool) -> None:

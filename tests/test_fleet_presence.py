@@ -13,7 +13,7 @@ import pytest
 from policies.fleet.book import Book
 from policies.fleet.presence import Presence
 from policies.fleet.roll import Roll
-from policies.fleet.row import Row
+from policies.fleet.row import VERSION, Row
 from policies.subqueue import State
 from sidecar.core_status import Fleet
 from sidecar.fleet.exchange import BOOK
@@ -124,7 +124,9 @@ def test_a_book_of_a_newer_version_is_followed_and_kept_readable(tmp_path: Path)
     async def scene() -> None:
         async with running_server(tmp_path) as server, at(server.url) as store:
             (read,) = await store.read([f"{BOOK}{KEY}"])
-            row = Row(KEY, State.PAUSED, 2.0, 1, 3, read.at, read.at + 600.0, "rule", "line", "newer", version=2)
+            row = Row(
+                KEY, State.PAUSED, 2.0, 1, 3, read.at, read.at + 600.0, "rule", "line", "newer", version=VERSION + 1
+            )
             book = json.loads(Book(read.server, read.at + 1.0, row, token=3).text())
             await store.put(f"{BOOK}{KEY}", json.dumps({**book, "row": {**book["row"], **FUTURE}, **FUTURE}))
             async with sidecars(server.url, 1) as (older,):
@@ -140,7 +142,7 @@ def test_a_book_of_a_newer_version_is_followed_and_kept_readable(tmp_path: Path)
 async def _closed_by_this_version(store: RedisStore) -> bool:
     (read,) = await store.read([f"{BOOK}{KEY}"])
     row = Book.read(read.text).row
-    return row.state is State.CLOSED and row.version == 1
+    return row.state is State.CLOSED and row.version == VERSION
 
 
 def test_a_rolling_upgrade_leaves_everything_as_it_was(tmp_path: Path) -> None:

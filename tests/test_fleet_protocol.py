@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from policies.fleet.book import Book, Lead, Share, Wish, Word, attend
+from policies.fleet.book import Book, Had, Lead, Share, Wish, Word, attend
 from policies.fleet.replica import Contact, Replica
 from policies.fleet.roll import Asking, Member, Roll, Standing, enrol
 from policies.fleet.row import Row
 from policies.fleet.terms import ALONE_AFTER, LEASE, NEVER, REDUCED
 from policies.key import Key
+from policies.limit import Aftermath
 from policies.subqueue import State
 
 ROW = Row(
@@ -43,6 +44,8 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
         ({"serial": -1}, "serial -1; wanted a whole number from 0 up"),
         ({"era": True}, "era True; wanted a whole number"),
         ({"host": 3}, "host 3; wanted a text"),
+        ({"short": "soon"}, "short 'soon'; wanted a number"),
+        ({"exploring": 1}, "exploring 1; wanted true or false"),
         ({"key": "nobody"}, "'nobody' is no sub-queue key"),
         ({"state": "resting"}, "'resting' is not a valid State"),
     ],
@@ -59,7 +62,8 @@ def test_what_is_no_row_is_refused(text: str) -> None:
 
 
 def test_a_book_and_a_roll_are_read_as_they_were_written() -> None:
-    book = Book("s", 3.0, ROW, 9, Lead("one", 9, 4.0), {"two": Share(1.5, 3, 8.0)})
+    had = {"two": Had(1, Aftermath(2, 1, 0.5))}
+    book = Book("s", 3.0, ROW, 9, Lead("one", 9, 4.0), {"two": Share(1.5, 3, 8.0)}, had)
     assert Book.read(book.text()) == book
     roll = Roll("s", 1.0, {"one": Member(NEVER, 2.0, 0.5)})
     assert Roll.read(roll.text()) == roll
@@ -86,6 +90,49 @@ def test_a_refusal_pauses_for_all_and_ends_the_lead() -> None:
     assert (book.row.era, book.lead) == (2, None)
     late = come(book, "one", 41.0, refused_in=1, pause=30.0)
     assert late.row == book.row  # began before the pause
+
+
+def test_what_an_older_version_wrote_lacks_what_is_new() -> None:
+    values = {name: value for name, value in ROW.values().items() if name not in {"exploring", "short"}}
+    assert Row.read(json.dumps({**values, "version": 1})) == ROW._replace(version=1)
+    book = {name: value for name, value in json.loads(BOOK.text()).items() if name != "had"}
+    assert Book.read(json.dumps(book)) == replace(BOOK, shares={})
+
+
+def test_a_pause_that_may_be_short_is_where_hosts_together_saw_that_the_provider_goes_on() -> None:
+    book = come(BOOK, "one", 40.0, refused_in=1, pause=300.0, short=30.0)
+    book = come(book, "one", 41.0, had=Had(2, Aftermath(accepted=1, refused=0, seconds=0.4)))
+    book = come(book, "two", 41.0, had=Had(2, Aftermath(refused=3, seconds=0.2)))
+    assert (book.row.until, book.row.short) == (340.0, 30.0)
+    book = come(book, "three", 42.0, had=Had(2, Aftermath(accepted=1)))
+    assert (book.row.state, book.row.until, book.row.short) == (State.PAUSED, 70.0, 0.0)
+    assert book.aftermath() == Aftermath(2, 3, 0.4)
+    assert book.aftermath(but="two") == Aftermath(2, 0, 0.4)
+
+
+def test_a_pause_that_may_not_be_short_is_not_whatever_is_accepted() -> None:
+    book = come(BOOK, "one", 40.0, refused_in=1, pause=300.0)
+    book = come(book, "two", 41.0, had=Had(2, Aftermath(accepted=9)))
+    assert book.row.until == 340.0
+
+
+def test_a_short_pause_that_is_over_when_that_becomes_known_ends_then() -> None:
+    book = come(BOOK, "one", 40.0, refused_in=1, pause=300.0, short=30.0)
+    assert come(book, "two", 95.0, had=Had(2, Aftermath(accepted=2))).row.until == 95.0
+
+
+def test_what_was_accepted_in_an_earlier_era_shortens_nothing() -> None:
+    book = come(BOOK, "two", 39.0, had=Had(1, Aftermath(accepted=9)))
+    book = come(book, "one", 40.0, refused_in=1, pause=300.0, short=30.0)
+    book = come(book, "two", 41.0, had=Had(1, Aftermath(accepted=9)))
+    assert (book.row.until, book.had) == (340.0, {})
+
+
+def test_all_know_whether_more_is_tried_than_is_known_to_be_safe() -> None:
+    book = replace(BOOK, lead=Lead("one", 7, 50.0))
+    tried = come(book, "one", 40.0, word=Word(7, State.RAMPING, 10.0, exploring=True))
+    assert (tried.row.exploring, tried.row.serial) == (True, ROW.serial + 1)
+    assert not come(tried, "two", 41.0, refused_in=1, pause=30.0).row.exploring
 
 
 def test_one_leads_and_each_lead_has_a_higher_token() -> None:

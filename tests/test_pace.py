@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.chance import Chance
-from policies.limit import FLOOR, Episode, Limit, Overrun
+from policies.limit import FLOOR, Aftermath, Episode, Limit, Overrun
 from policies.pace import MARGIN, Pace, Pacing
 from policies.trail import BINS, STRETCHES, Stretch, Trail, burst_agreed, burst_needed, pace_of_last, rate_needed
 
@@ -357,7 +357,35 @@ def test_who_takes_the_lead_below_a_goal_of_its_own_goes_on_from_there() -> None
     pace.stop(now=1.0)
     pace.resume(now=301.0, failed=0.0)
     goal = pace.rate
-    pace.led(goal / 2, now=310.0)
+    pace.led(goal / 2, exploring=False, now=310.0)
     for now in range(315, 1_500, 5):
         pace.advance(now=float(now), held=10_000)
     assert pace.rate > goal / 2
+
+
+def test_what_other_hosts_had_accepted_after_the_refusal_tells_where_the_first_ramp_begins() -> None:
+    def begins(*others: Aftermath) -> float:
+        pace = Pace(Pacing())
+        pace.refused(began=0.0, now=1.0)
+        for each in others:
+            pace.had_aftermath(each)
+        pace.stop(now=1.0)
+        pace.resume(now=301.0, failed=0.0)
+        return pace.rate
+
+    assert begins() == begins(Aftermath(accepted=3, seconds=1.0)) == Pacing().first_pace
+    assert begins(Aftermath(accepted=8, refused=30, seconds=2.0)) == pytest.approx(0.8 * 8 / 2)
+    assert begins(Aftermath(accepted=8, seconds=0.01)) == pytest.approx(0.8 * 8 / 0.5)  # no shorter is told apart
+
+
+def test_who_is_led_knows_whether_more_is_tried_than_is_known_to_be_safe() -> None:
+    pace = Pace(Pacing(), accepted=400, during=60.0)
+    pace.limit.rate = 5.0
+    pace.refused(began=0.0, now=1.0)
+    pace.stop(now=1.0)
+    pace.resume(now=301.0, failed=0.0)
+    planned = [pace.planned]
+    for rate, exploring in ((8.0, True), (5.0, False)):
+        pace.led(rate, exploring=exploring, now=302.0)
+        planned.append(pace.planned)
+    assert planned == [False, True, False]

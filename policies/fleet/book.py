@@ -6,12 +6,13 @@ no other host was quicker. Times are the store's.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 from policies.fleet.roll import Standing
 from policies.fleet.row import Row
 from policies.fleet.terms import GRACE, LEASE
+from policies.limit import Aftermath
 from policies.subqueue import State
 
 
@@ -47,6 +48,15 @@ class Word(NamedTuple):
     state: State
     ceiling: float
     """Messages/s."""
+    exploring: bool = False
+    """The ceiling is more than is known to be safe."""
+
+
+class Had(NamedTuple):
+    """What a host had under way when the first refusal of an era came, and what became of it."""
+
+    era: int
+    aftermath: Aftermath
 
 
 class Wish(NamedTuple):
@@ -60,7 +70,9 @@ class Wish(NamedTuple):
     refused_in: int | None = None
     """The era in which an attempt began that was refused; None: there was no refusal."""
     pause: float = 0.0
-    """Seconds to pause for, after that refusal."""
+    """Seconds to pause for, after that refusal ..."""
+    short: float = 0.0
+    """... and that it may come down to, as in `Row`."""
     word: Word | None = None
     rule: str = ""
     line: str = ""
@@ -72,6 +84,7 @@ class Wish(NamedTuple):
     before: int = 0
     during: float = 0.0
     """As in `Share`."""
+    had: Had | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +98,19 @@ class Book:
     """The highest fencing token that was given out."""
     lead: Lead | None = None
     shares: Mapping[str, Share] | None = None
+    had: Mapping[str, Had] = field(default_factory=dict)
+    """By host."""
 
     def lent(self) -> Mapping[str, Share]:
         return self.shares or {}
+
+    def aftermath(self, *, but: str = "") -> Aftermath:
+        """What the provider did after the first refusal of this era, with what all hosts had under way but one."""
+        total = Aftermath()
+        for host, had in self.had.items():
+            if host != but and had.era == self.row.era:
+                total = total.plus(had.aftermath)
+        return total
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -102,6 +125,7 @@ class Book:
                 int(values["token"]),
                 Lead(str(lead[0]), int(lead[1]), float(lead[2])) if lead else None,
                 {str(host): _share_of(share) for host, share in shares.items()},
+                {str(host): _had_of(had) for host, had in values.get("had", {}).items()},
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"{text[:40]!r} is no book of the fleet: {error!r}") from error
@@ -114,6 +138,7 @@ class Book:
             "token": self.token,
             "lead": self.lead,
             "shares": self.lent(),
+            "had": {host: (had.era, *had.aftermath) for host, had in self.had.items()},
         }
         return json.dumps(values, separators=(",", ":"), sort_keys=True)
 
@@ -122,6 +147,11 @@ def _share_of(values: Sequence[Any]) -> Share:
     rate, need, expires, *rest = values
     accepted, before, during = (*rest, 0, 0, 0)[:3]  # older versions write fewer, newer ones more
     return Share(float(rate), int(need), float(expires), int(accepted), int(before), float(during))
+
+
+def _had_of(values: Sequence[Any]) -> Had:
+    era, accepted, refused, seconds, *_ = values
+    return Had(int(era), Aftermath(int(accepted), int(refused), float(seconds)))
 
 
 def attend(book: Book | None, wish: Wish, standing: Standing, *, server: str, at: float) -> Book:
@@ -136,6 +166,7 @@ def attend(book: Book | None, wish: Wish, standing: Standing, *, server: str, at
     book = _ordered(book, wish, at=at)
     book = _refused(book, wish, at=at)
     book = _said(book, wish, at=at)
+    book = _went_on(book, wish, at=at)
     book = replace(book, shares={host: share for host, share in book.lent().items() if share.expires > at})
     if standing.quorate and at >= book.settled:
         book = _lead(book, wish, at=at)
@@ -185,8 +216,20 @@ def _refused(book: Book, wish: Wish, *, at: float) -> Book:
     era = book.row.era if wish.refused_in is not None and not wish.known.serial else wish.refused_in
     if era != book.row.era or book.row.state is State.PAUSED:
         return book
-    row = book.row.changed(State.PAUSED, host=wish.host, at=at, pause=wish.pause)
+    row = book.row.changed(State.PAUSED, host=wish.host, at=at, pause=wish.pause, short=wish.short)
     return replace(book, row=row._replace(rule=wish.rule or row.rule, line=wish.line or row.line), lead=None)
+
+
+def _went_on(book: Book, wish: Wish, *, at: float) -> Book:
+    """Note what became of what was under way; a pause that may be a short one is, where some of that was accepted."""
+    had = {host: had for host, had in book.had.items() if had.era == book.row.era}
+    if wish.had is not None and wish.had.era == book.row.era:
+        had[wish.host] = wish.had
+    book = replace(book, had=had)
+    row = book.row
+    if row.state is State.PAUSED and row.short and book.aftermath().soft:
+        return replace(book, row=row.shortened(host=wish.host, at=at))
+    return book
 
 
 def _said(book: Book, wish: Wish, *, at: float) -> Book:
@@ -194,9 +237,9 @@ def _said(book: Book, wish: Wish, *, at: float) -> Book:
     word, lead = wish.word, book.lead
     if word is None or lead is None or lead.host != wish.host or lead.token != word.token or lead.expires <= at:
         return book
-    if (word.state, word.ceiling) == (book.row.state, book.row.ceiling):
+    if (word.state, word.ceiling, word.exploring) == (book.row.state, book.row.ceiling, book.row.exploring):
         return book
-    row = book.row.changed(word.state, host=wish.host, at=at, ceiling=word.ceiling)
+    row = book.row.changed(word.state, host=wish.host, at=at, ceiling=word.ceiling, exploring=word.exploring)
     return replace(book, row=row)
 
 

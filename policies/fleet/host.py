@@ -4,15 +4,17 @@ It stands between the engine, whose sub-queues move by themselves, and the rows 
 """
 
 import math
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from policies.engine import Engine
-from policies.fleet.book import Book, Wish, Word
+from policies.fleet.book import Book, Had, Wish, Word
 from policies.fleet.replica import Contact, Replica
 from policies.fleet.row import Row
 from policies.fleet.terms import DUE_AFTER, NEVER, SILENT_AFTER
 from policies.key import Key
+from policies.limit import Aftermath
 from policies.parked import OpenSubQueue
 from policies.subqueue import State, SubQueue
 from policies.subqueues import DOMAIN_TYPES
@@ -37,6 +39,8 @@ class Part:
         "accepted",
         "asked",
         "before",
+        "had",
+        "had_told",
         "heard",
         "need",
         "order",
@@ -54,6 +58,10 @@ class Part:
         self.accepted = 0
         self.before = (0, 0.0)
         """Messages that the provider took from us before the first refusal, and in how many seconds."""
+        self.had: Had | None = None
+        """What became of what we had under way at the first refusal of this era."""
+        self.had_told: Had | None = None
+        """The same, as the book has it."""
         self.word: Word | None = None
         self.order: State | None = None
         self.pause = 0.0
@@ -88,7 +96,7 @@ class Part:
     def wish(self, name: str) -> Wish:
         before, during = self.before
         wish = self.replica.wish(name, need=self.need, word=self.word)
-        wish = wish._replace(accepted=self.accepted, before=before, during=during)
+        wish = wish._replace(accepted=self.accepted, before=before, during=during, had=self.had)
         if self.order is None:
             return wish
         return wish._replace(order=self.order, pause=self.pause)
@@ -102,12 +110,18 @@ class Part:
         if not self.is_settled():  # we said so, and do not know whether it was heard
             return self.asked + DUE_AFTER
         row = self.replica.row
-        waits = row.state is State.PAUSED and now < self.replica.pause_ends
-        wanted = bool(self.need) or self.replica.has_share or self.replica.token(now=now) is not None
+        waits = row.state is State.PAUSED and now < self.replica.pause_ends and self.had == self.had_told
+        wanted = (
+            self.had != self.had_told
+            or bool(self.need)
+            or self.replica.has_share
+            or self.replica.token(now=now) is not None
+        )
         return self.asked + (DUE_AFTER if wanted and not waits and row.state is not State.CLOSED else RECONCILED)
 
     def learn_of(self, book: Book, name: str) -> int:
         """Take what others need and have had accepted; how much that is since the last time."""
+        self.had_told = book.had.get(name)
         others = {host: share for host, share in book.lent().items() if host != name}
         self._others = sum(share.need for share in others.values())
         taken = 0
@@ -132,6 +146,7 @@ class Host:
         self._engine = engine
         self._following: Key | None = None
         engine.subqueues.moved = self._moved
+        engine.releases_at(zlib.crc32(name.encode(errors="surrogateescape")) / (1 << 32))
         for sub in engine.subqueues.all():
             self._take_back(sub)
 
@@ -188,7 +203,8 @@ class Host:
                 if by_hand and replica.is_shared:
                     part.order, part.pause = State.PAUSED, pause
                 else:
-                    replica.refused(replica.row.era, pause, rule=sub.rule, line=sub.line, now=now)
+                    short = machine.short_pause
+                    replica.refused(replica.row.era, pause, short=short, rule=sub.rule, line=sub.line, now=now)
             case State.RAMPING if not replica.is_shared:
                 replica.stands(State.RAMPING, max(machine.pace, _LEAST))
             case State.RAMPING if replica.token(now=now) is None and self.contact.is_alone(now=now):
@@ -219,6 +235,7 @@ class Host:
                 lately, part.accepted = sub.machine.taken - part.accepted, sub.machine.taken
                 part.need = 0 if sub.machine.state is State.PAUSED else sub.held + max(0, lately)
                 self._lead(sub.machine, part, now)
+                part.had = _had(sub.machine, part)
             if key in self.urgent or part.ask_again(now=now) <= now:
                 due.append(key)
         return due
@@ -227,8 +244,8 @@ class Host:
         token, row = part.replica.token(now=now), part.replica.row
         if token is None or machine.state is not State.RAMPING:
             return
-        if row.state is State.PROBING or row.ceiling != machine.pace:
-            part.word = Word(token, State.RAMPING, machine.pace)
+        if row.state is State.PROBING or (row.ceiling, row.exploring) != (machine.pace, machine.exploring):
+            part.word = Word(token, State.RAMPING, machine.pace, machine.exploring)
 
     def _is_over(self, part: Part) -> bool:
         return part.replica.row.state is State.CLOSED and part.replica.is_shared and part.is_settled()
@@ -267,6 +284,8 @@ class Host:
         if sub is not None and isinstance(sub.machine, SubQueue):
             sub.machine.taken_elsewhere(taken, now=now)
             sub.machine.taken_before(*_before(book))
+            if part.paused_in == book.row.era:
+                sub.machine.had_aftermath(book.aftermath(but=self.name))
         self._reconcile(part, now=now)
         if sub is not None and part.need:
             self._engine.subqueues.schedule(sub, now=now)
@@ -321,12 +340,18 @@ class Host:
                 # Ours may end before the fleet's does, who heard of it late: no probe failed by that.
                 if machine.state is State.PROBING:
                     return part.paused_in == row.era or left <= _ALMOST
-                return machine.state is State.PAUSED and machine.pause_ends >= now + left - _ALMOST
+                as_long = machine.pause_ends >= now + left - _ALMOST
+                return (
+                    machine.state is State.PAUSED
+                    and as_long
+                    and not machine.pauses_longer_than(row.until - row.since + _ALMOST)
+                )
             case State.PROBING:
                 return machine.state is not State.PAUSED
             case State.RAMPING:
                 leads = part.replica.token(now=self.steady()) is not None
-                return machine.state is State.RAMPING and (leads or machine.pace == row.ceiling)
+                as_told = (machine.pace, machine.exploring) == (row.ceiling, row.exploring)
+                return machine.state is State.RAMPING and (leads or as_told)
             case State.CLOSED:
                 return False
 
@@ -379,6 +404,15 @@ def _before(book: Book) -> tuple[int, float]:
     """What all hosts had accepted before the first refusal, and in how many seconds."""
     shares = book.lent().values()
     return sum(share.before for share in shares), max((share.during for share in shares), default=0.0)
+
+
+def _had(machine: SubQueue, part: Part) -> Had | None:
+    """What became of what was under way: of this era only, until mail leaves again."""
+    row = part.replica.row
+    waits = machine.state in (State.PAUSED, State.PROBING) and row.state in (State.PAUSED, State.PROBING)
+    if not waits or part.paused_in != row.era or machine.aftermath == Aftermath():
+        return None
+    return Had(row.era, machine.aftermath)
 
 
 def _unknown(sub: OpenSubQueue, machine: SubQueue) -> Row:

@@ -95,18 +95,22 @@ class Replica:
     _share: _Lease = _NONE
     _refused_in: int | None = None
     _pause: float = 0.0
+    _short: float = 0.0
     _why: tuple[str, str] = field(default=("", ""))
     _by_itself: bool = False
     """Whether a probe of ours, sent alone, went well in this era."""
 
     # What becomes known.
 
-    def refused(self, era: int, pause: float, *, rule: str, line: str, now: float) -> None:
-        """An attempt of ours, begun in `era`, was refused: nothing leaves here from now on, whatever others know."""
+    def refused(self, era: int, pause: float, *, short: float = 0.0, rule: str, line: str, now: float) -> None:
+        """An attempt of ours, begun in `era`, was refused: nothing leaves here from now on, whatever others know.
+
+        For `pause` seconds, or `short` ones, as in `Row`.
+        """
         said = self.row.state is State.PAUSED and not self._by_itself
         if era != self.row.era or self._refused_in == era or said:
             return
-        self._refused_in, self._pause, self._why = era, pause, (rule, line)
+        self._refused_in, self._pause, self._short, self._why = era, pause, short, (rule, line)
         self._by_itself = False
         self.pause_ends = max(self.pause_ends, now + pause)
 
@@ -143,7 +147,7 @@ class Replica:
     # What we want of the book.
 
     def wish(self, host: str, *, need: int, word: Word | None = None) -> Wish:
-        return Wish(host, self.row, need, self._refused_in, self._pause, word, *self._why)
+        return Wish(host, self.row, need, self._refused_in, self._pause, self._short, word, *self._why)
 
     @property
     def is_shared(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from policies.key import Key
 from policies.subqueue import State
 
-VERSION = 1
+VERSION = 2
 """Of the fields. It grows when a field is added; none changes its meaning."""
 
 
@@ -34,8 +34,23 @@ class Row(NamedTuple):
     host: str
     """Who changed it last."""
     version: int = VERSION
+    exploring: bool = False
+    """While it ramps: the ceiling is more than is known to be safe. Of version 2."""
+    short: float = 0.0
+    """While it is paused: seconds that the pause may come down to where the provider goes on accepting some; 0: it may
+    not. Of version 2."""
 
-    def changed(self, state: State, *, host: str, at: float, pause: float = 0.0, ceiling: float = 0.0) -> Self:
+    def changed(
+        self,
+        state: State,
+        *,
+        host: str,
+        at: float,
+        pause: float = 0.0,
+        short: float = 0.0,
+        ceiling: float = 0.0,
+        exploring: bool = False,
+    ) -> Self:
         """Give the row after a change at `at` (store's clock); `pause` seconds long; a `ceiling` of 0 leaves it."""
         return self._replace(
             state=state,
@@ -46,7 +61,14 @@ class Row(NamedTuple):
             until=at + pause if state is State.PAUSED else self.until,
             host=host,
             version=VERSION,
+            exploring=exploring,
+            short=short,
         )
+
+    def shortened(self, *, host: str, at: float) -> Self:
+        """Give the row of a pause that comes down to its short one, at `at` of the store's clock."""
+        until = max(at, min(self.until, self.since + self.short))
+        return self._replace(until=until, serial=self.serial + 1, host=host, version=VERSION, short=0.0)
 
     def supersedes(self, other: Self) -> bool:
         """Whether this is the one to believe: the later one; of two as late (two stores were written) the careful one."""
@@ -65,10 +87,11 @@ class Row(NamedTuple):
 
         Raises ValueError, naming the field that is missing or no good: another program wrote it.
         """
+        values = {**cls._field_defaults, **values}
         missing = [name for name in cls._fields if name not in values]
         if missing:
             raise ValueError(f"a row of the fleet has no {', '.join(missing)}")
-        for name in ("ceiling", "since", "until"):
+        for name in ("ceiling", "since", "until", "short"):
             if not _number(values[name]):
                 raise ValueError(f"a row of the fleet has the {name} {values[name]!r}; wanted a number")
         for name in ("era", "serial", "version"):
@@ -77,6 +100,8 @@ class Row(NamedTuple):
         for name in ("key", "state", "rule", "line", "host"):
             if not isinstance(values[name], str):
                 raise ValueError(f"a row of the fleet has the {name} {values[name]!r}; wanted a text")  # noqa: TRY004  # bad text
+        if not isinstance(values["exploring"], bool):
+            raise ValueError(f"a row of the fleet has exploring {values['exploring']!r}; wanted true or false")  # noqa: TRY004  # bad text
         if not values["ceiling"] > 0:
             raise ValueError(f"a row of the fleet has the ceiling {values['ceiling']!r}; wanted messages/s above 0")
         known = {name: values[name] for name in cls._fields}
