@@ -379,13 +379,19 @@ class BulkLifecycle:
     def _ends(self, message: MessageLines, time: float, *, unless_queued: bool = False) -> None:
         """This was its last line, unless others were overtaken."""
         self._number += 1
-        heapq.heappush(message.place.closing, (time + 4 * self._window, self._number, message, unless_queued))
+        place = message.place
+        heapq.heappush(place.closing, (time + 4 * self._window, self._number, message, unless_queued))
+        if len(place.closing) > _EXPECTED:  # the clock stands, or the log was put behind itself
+            self._close_first(place, math.inf)
 
     def _close_due(self, place: Place, until: float) -> None:
         while place.closing and place.closing[0][0] < until:
-            _, _, message, unless_queued = heapq.heappop(place.closing)
-            if not (unless_queued and message.activated):
-                self._through(message, until)
+            self._close_first(place, until)
+
+    def _close_first(self, place: Place, until: float) -> None:
+        _, _, message, unless_queued = heapq.heappop(place.closing)
+        if not (unless_queued and message.activated):
+            self._through(message, until)
 
     def _set_back(self, place: Place, time: float) -> None:
         """The host had its clock set, or another file of it begins."""
@@ -419,15 +425,20 @@ class BulkLifecycle:
             return
         lifecycle.rest()
         self.late += lifecycle.late
-        self._finished += _about(members, lifecycle.finished())
+        records = list(_about(members, lifecycle.finished()))
+        self._finished += records
+        hops = {hop for record in records for hop in record.hops}
         for member in members:
-            self._close(member)
+            self._close(member, known=(member.place.host, member.place.instance, member.queue_id) in hops)
 
-    def _close(self, message: MessageLines) -> None:
+    def _close(self, message: MessageLines, *, known: bool = True) -> None:
+        """No more lines are taken for it. `known`: it is one of the records; a removal alone tells of no message."""
         place, queue_id, receiver = message.place, message.queue_id, message.receiver
         if receiver is not None and receiver.receiving is message:
             receiver.receiving = None
         del place.open[queue_id]
+        if not known:
+            return
         place.closed[queue_id] = message.last
         place.closed.move_to_end(queue_id)
         if len(place.closed) > _EXPECTED:

@@ -5,7 +5,7 @@ import random
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC
 from functools import partial
 from io import StringIO
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import mail_log
 from benchmarks.mail_log import Style, write_log
 from parsers.log import LogReader
 from policies.bulk_lifecycle import BulkLifecycle
@@ -80,6 +81,54 @@ def test_bulk_of_every_line_twice() -> None:
 
 def test_bulk_of_the_whole_log_twice() -> None:
     expect_same(encoded([*EVERYTHING, *EVERYTHING]))
+
+
+AGAIN: dict[str, Callable[[list[str]], list[str]]] = {
+    "twice": lambda lines: [*lines, *lines],
+    "three times": lambda lines: [*lines, *lines, *lines],
+    "in two files that overlap": lambda lines: [*lines[: len(lines) * 2 // 3], *lines[len(lines) // 3 :]],
+    "in two files that overlap a little": lambda lines: [*lines[: len(lines) // 2], *lines[len(lines) // 2 - 30 :]],
+}
+
+
+@pytest.mark.parametrize("sessions", [12.0, 0.02], ids=["half a minute", "hours"])
+@pytest.mark.parametrize("how", AGAIN)
+def test_bulk_of_a_log_put_behind_itself(how: str, sessions: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message is there once."""
+    monkeypatch.setattr(mail_log, "PER_SECOND", sessions)
+    log = StringIO()
+    write_log(log, 2_000, style=Style.NEWEST)
+    lines = log.getvalue().splitlines()
+    again = encoded(AGAIN[how](lines))
+    expect_same(again, 300)
+    assert in_bulk(again, 300) == in_bulk(encoded(lines), 300)
+
+
+def test_bulk_of_files_in_the_wrong_order() -> None:
+    """A removal whose message comes only later has told of nothing; recipients may stand in another order."""
+    log = StringIO()
+    write_log(log, 5_000)
+    lines = log.getvalue().splitlines()
+    wrong = encoded([*lines[2_500:], *lines[:2_500]])
+    found, wanted = ({(one.hops, one.end, len(one.recipients)) for one in way(wrong)} for way in (by_half, strictly))
+    assert found == wanted
+
+
+def by_half(lines: Sequence[bytes]) -> Counter[MessageRecord]:
+    return in_bulk(lines, 1_000)
+
+
+def test_a_clock_that_stands_does_not_keep_all_open() -> None:
+    """What has ended is closed when too many wait for a later line."""
+    lines = [
+        f"2025-06-01T12:00:00.000000+00:00 mx1 postfix/{daemon}[7]: {number:05X}B: {said}\n"
+        for number in range(21_000)
+        for daemon, said in (("cleanup", "message-id=<1@a.example>"), ("qmgr", "removed"))
+    ]
+    lifecycle = BulkLifecycle(LogReader(zone=UTC, reference=NOON + 3600, only=WANTED))
+    lifecycle.read("".join(lines).encode())
+    assert len(lifecycle.finished()) == 1_000
+    assert lifecycle.open_messages == 20_000
 
 
 def test_bulk_of_a_clock_that_was_set_back() -> None:
