@@ -11,7 +11,7 @@ from typing import Final
 
 STAMP: Final = (
     r"(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d(?::?\d\d)?)?"
-    r"|[^\x00-\x40\[-`{-\x7f]{3,12}\.? {1,2}\d{1,2} (?:\d{4} )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: \d{4})?"
+    r"|(?:[^\x00-\x40\[-`{-\x7f]{3,12}\.?|\d{1,2}[月월]) {1,2}\d{1,2} (?:\d{4} )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: \d{4})?"
     r"|\d{4} [A-Z][a-z]{2} {1,2}\d{1,2} \d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
     r"|\d{9,10}\.\d{1,9})"
 )
@@ -21,7 +21,7 @@ _ISO: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:(Z)|([+-])(\d\d):?(\d\d)?)?", re.ASCII
 )
 _BSD: Final = re.compile(
-    r"(?:(?P<before>\d{4}) )?(?P<month>[^\W\d]{3,12})\.? {1,2}(?P<day>\d{1,2}) (?:(?P<between>\d{4}) )?"
+    r"(?:(?P<before>\d{4}) )?(?P<month>[^\W\d]{3,12}|\d{1,2}[月월])\.? {1,2}(?P<day>\d{1,2}) (?:(?P<between>\d{4}) )?"
     r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?(?: (?P<behind>\d{4}))?"
 )
 _EPOCH: Final = re.compile(r"\d{9,10}\.\d{1,9}", re.ASCII)
@@ -32,6 +32,8 @@ _MONTHS: Final = {
         ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), start=1
     )
 }
+_NOVEMBER: Final = "marras"
+"""The only foreign name that begins like another month's English one: Finnish."""
 _SECONDS: Final = {form.format(second): float(second) for second in range(60) for form in (":{:02}", "{:02}.")}
 """As they end a BSD stamp, and as a fraction follows them."""
 
@@ -127,7 +129,7 @@ class Clock:
     def _bsd(self, stamp: str, match: re.Match[str]) -> float | None:
         year = match["before"] or match["between"] or match["behind"]
         word = match["month"]
-        month = _MONTHS.get(word[:3].title()) or self._foreign.get(word)
+        month = _month(word) or self._foreign.get(word)
         clock = int(match["day"]), int(match["hour"]), int(match["minute"])
         second = int(match["second"])
         if second > 60:
@@ -194,6 +196,14 @@ class Clock:
         if second > first and self._last is not None and first + 60 <= self._last - _JITTER:
             return second
         return first
+
+
+def _month(word: str) -> int | None:
+    """Of "Mar", "mars", "März" no more than the first; of "8月" the number that it says."""
+    number = word[:-1]
+    if number.isdecimal():
+        return int(number)
+    return 11 if word.casefold() == _NOVEMBER else _MONTHS.get(word[:3].title())
 
 
 def _fraction(digits: str | None) -> float:

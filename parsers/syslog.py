@@ -40,13 +40,18 @@ def _path(instance: str, path: str) -> tuple[str, str, str]:
 
 
 _TAG: Final = r"(?P<tag>[^\s\[\]:]{1,128})(?:\[(?P<pid>\d{1,10})\]:|:(?= |$)) ?"
-_SEVERITY: Final = r"(?:<[a-z0-9]+\.[a-z]+> |(?:kern|user|mail|daemon|auth|syslog|local[0-7])\.[a-z]+ )?"
+_SEVERITY: Final = (
+    r"(?:<[a-z0-9]+\.[a-z]+> |(?:kern|user|mail|daemon|auth|syslog|local[0-7])\.[a-z]+ "
+    r"|(?=[A-Z ]{8}\S)(?:EMERG|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG) {1,5})?"
+)
 _LINE: Final = re.compile(
     rf"(?P<stamp>{STAMP}) {_SEVERITY}(?:(?P<host>[^\s\[<]{{1,255}}) {{1,2}})??{_SEVERITY}{_TAG}"
     r"(?:\[ID \d{1,10} [a-z0-9]+\.[a-z]+\] )?(?P<text>.*)",
     re.ASCII | re.DOTALL,
 )
-"""BSD and ISO, with FreeBSD's `<mail.info>`, BusyBox' `mail.info` and Solaris' `[ID …]`; some write no host."""
+"""BSD and ISO, with FreeBSD's `<mail.info>`, BusyBox' `mail.info`, Solaris' `[ID …]`, and the column of 8 characters
+that container images have rsyslog write in place of the host (`INFO    `); some write no host.
+"""
 _RFC5424: Final = re.compile(
     rf"1 (?P<stamp>{STAMP}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) (?P<pid>\S{{1,128}}) \S{{1,64}} "
     r'(?:-|(?>(?:\[(?>(?:[^"\]]|"(?>(?:[^"\\]|\\.)*)")*)\])+))(?: \ufeff?(?P<text>.*))?',

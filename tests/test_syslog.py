@@ -44,6 +44,11 @@ PLAIN = LogRecord(SUMMER, "mx1", "postfix", "", "qmgr", 77, REMOVED)
         (b"Jun  1 12:00:00 <mail.info> mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
         (b"Jun  1 12:00:00 mx1 postfix/qmgr[77]: [ID 197553 mail.info] 3F2A81C0B7: removed", PLAIN),
         (b"Jun  1 12:00:00 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN._replace(host="")),
+        (b"2025-06-01T12:00:00.000000+00:00 INFO    postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN._replace(host="")),
+        (b"2025-06-01T12:00:00.000000+00:00 WARNING postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN._replace(host="")),
+        (b"2025-06-01T12:00:00.000000+00:00 INFO postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN._replace(host="INFO")),
+        ("6月 01 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed".encode(), PLAIN),
+        ("6월  1 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed".encode(), PLAIN),
         (b"2025-06-01T12:00:00Z mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
         (b"2025-06-01T12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
         (b"2025-06-01 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed", PLAIN),
@@ -205,6 +210,13 @@ def test_a_month_in_another_language() -> None:
     assert [str(time)[:10] for time in found] == ["2025-04-28", "2025-05-02", "2025-06-01"]
     record = read("Ιουλ  1 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed".encode())
     assert record == PLAIN._replace(time=datetime(2025, 7, 1, 12, tzinfo=UTC).timestamp())
+
+
+def test_a_foreign_month_that_begins_like_another() -> None:
+    """Finnish November; and no month has the number 13."""
+    assert [str(time)[:10] for time in times("marras  2 12:00:00", reference="2025-12-01T00:00:00Z")] == ["2025-11-02"]
+    assert [str(time)[:10] for time in times("mars  2 12:00:00", reference="2025-12-01T00:00:00Z")] == ["2025-03-02"]
+    assert read("13月  2 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed".encode()) is None
 
 
 def test_the_hour_that_comes_twice() -> None:

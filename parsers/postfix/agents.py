@@ -142,6 +142,7 @@ _CHECKED: Final = ("info", "warning", "replace", "prepend", "strip")
 AGENTS: Final = Grammar(
     *DELIVERY,
     queued("host-said", "host ", rf"{PEER} (?:said|refused to talk to me): .*", remote_reply),
+    queued("protocol-error", "Protocol error: host ", rf"{PEER} said: .*", remote_reply),
     queued("lost-connection", "lost connection with ", rf"{PEER} while .*", lost_connection),
     queued("timed-out", "conversation with ", rf"{PEER} timed out while .*", lost_connection),
     queued("sasl-said", "SASL authentication failed; ", ".*", sasl_said),

@@ -90,7 +90,7 @@ CLEANUP: Final = Grammar(
     queued("resent-message-id", "resent-message-id=", "(.*)", resent_message_id),
     *(queued(f"{verb}-line", verb, _LINE, checked) for verb in _VERBS),
     *(
-        queued(f"milter-{kind}", f"milter-{kind}-", rf"(?:{'|'.join(_VERBS)}){_LINE}", checked)
+        queued(f"milter-{kind}", f"milter-{kind}-", rf"[a-z_]{{1,20}}{_LINE}", checked)  # "add" and what comes
         for kind in ("header", "body")
     ),
     *ACTIONS,

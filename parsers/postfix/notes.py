@@ -37,5 +37,6 @@ def _name(start: str) -> str:
 ANY_DAEMON: Final = (
     plain("table-changed", "table ", r"\S+ has changed -- restarting", note),
     *notes("using backwards-compatible default setting "),
+    plain("database-closed", "close database ", r"\S+: No such file or directory.*", note),
 )
-"""Any daemon that looks things up may say these (mail_dict.c, compat_level.c)."""
+"""Any daemon that looks things up may say these (mail_dict.c, compat_level.c, dict_db.c)."""

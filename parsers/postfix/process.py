@@ -16,6 +16,7 @@ def event(record: LogRecord, _lead: str, match: re.Match[str]) -> ProcessEvent:
 MASTER: Final = Grammar(
     plain("started", "daemon started -- ", ".*", event),
     plain("reload", "reload -- ", ".*", event),
+    plain("reload-configuration", "reload configuration ", ".*", event),  # without a version, of old
     plain("terminating", "terminating on signal ", r"\d{1,3}", event),
     warned("process-died", "process ", r"\S+ pid \d{1,10} (?:exit status|killed by signal) \d{1,3}", event),
     *ANY_DAEMON,

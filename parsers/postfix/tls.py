@@ -53,6 +53,12 @@ def no_session(record: LogRecord, lead: str, match: re.Match[str]) -> TlsFailed:
     return TlsFailed(record, lead, CLIENT, "", "", match[0])
 
 
+def required(record: LogRecord, lead: str, match: re.Match[str]) -> TlsFailed:
+    """`Q: TLS is required, but was not offered by host H[I]`: this server is not the last one (smtp_trouble.c)."""
+    host, address, _ = match.groups("")
+    return TlsFailed(record, lead, CLIENT, host, address, match[0])
+
+
 def aborted(record: LogRecord, lead: str, match: re.Match[str]) -> TlsFailed:
     host, address, _, reason = match.groups()
     return TlsFailed(record, queue_id(lead), SERVER, host, address, reason)
@@ -93,14 +99,16 @@ _CLIENT_UNVERIFIED: Final = (
     plain("certificate-verification-failed", "certificate ", _VERIFICATION, client_not_trusted),
     plain("client-certificate-verification-failed", "client certificate ", _VERIFICATION, client_not_trusted),
 )
-_SETTING_UP: Final = notes("setting up TLS connection ")
+_SETTING_UP: Final = notes("setting up TLS connection ", "cannot load Certificat", "initializing the ")
 
 CLIENT_TLS: Final = (
     *ESTABLISHED,
     _CONNECT_ERROR,
     *_UNVERIFIED,
     *_SETTING_UP,
+    *notes("SSL_connect:", "SSL3 alert "),
     queued("cannot-start-tls", "Cannot start TLS: ", ".*", no_session),
+    queued("tls-required", "TLS is required, but ", rf"(?:(?:was not offered by )?host {PEER}(?: .*)?|.*)", required),
     queued("certificate-not-trusted", "Server certificate not ", ".*", no_session),
     plain(
         "tlsrpt-failure",
@@ -115,7 +123,7 @@ SERVER_TLS: Final = (
     _ACCEPT_ERROR,
     *_CLIENT_UNVERIFIED,
     *_SETTING_UP,
-    *notes("TLS SNI "),
+    *notes("TLS SNI ", "SSL_accept:", "SSL3 alert "),
     queued("abort-tls", "abort: TLS from ", rf"{PEER}: (.*)", aborted),
 )
 
