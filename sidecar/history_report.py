@@ -4,7 +4,7 @@ Knows how rows are summed up and compared; what a rate means, policies/deliverab
 history_tables and history_html.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -112,7 +112,7 @@ def make(history: History, outside: Database | None, selection: Selection, *, no
     by_provider = (
         frame if selection.by == ("provider",) else _with_complaints(history, outside, plain._replace(by=("provider",)))
     )
-    by_time = _by_begin(by_provider) if selection.where else _with_complaints(history, outside, plain)
+    by_time = _by_begin(by_provider)
     return Report(
         selection,
         _rows(frame, selection),
@@ -157,24 +157,20 @@ def _rows(frame: pd.DataFrame, selection: Selection) -> tuple[Row, ...]:
         if name in TIMES:
             frame = frame.assign(**{name: frame["begin"] // TIMES[name] * TIMES[name]})
     measures = _measures(frame)
-    grouped = frame.groupby(names, sort=False)[measures].sum()
-    rows = [
-        Row(_key(names, key), dict(zip(measures, values, strict=True)))
-        for key, values in zip(grouped.index, grouped[measures].to_numpy().tolist(), strict=True)
-    ]
+    grouped = frame.groupby(list(dict.fromkeys(names)), sort=False, as_index=False)[measures].sum()
+    keys = zip(*(_said(name, grouped[name].tolist()) for name in names), strict=True)
+    sums = grouped[measures].to_numpy().tolist()
+    rows = [Row(key, dict(zip(measures, values, strict=True))) for key, values in zip(keys, sums, strict=True)]
     if set(names) & TIMES.keys():
         return tuple(sorted(rows, key=lambda row: row.key))
     return tuple(sorted(rows, key=lambda row: (-row.sums["attempts"] - row.sums.get("expired", 0), row.key)))
 
 
-def _key(names: Sequence[str], key: Any) -> tuple[str, ...]:
-    values = key if isinstance(key, tuple) else (key,)
-    return tuple(_said(name, value) for name, value in zip(names, values, strict=True))
+def _said(name: str, values: Iterable[Any]) -> list[str]:
+    return [_day_or_hour(name, value) for value in values] if name in TIMES else list(map(str, values))
 
 
-def _said(name: str, value: Any) -> str:
-    if name not in TIMES:
-        return str(value)
+def _day_or_hour(name: str, value: Any) -> str:
     return datetime.fromtimestamp(int(value), UTC).strftime("%Y-%m-%d" if name == "day" else "%Y-%m-%dT%H:00Z")
 
 
@@ -183,13 +179,21 @@ def _said(name: str, value: Any) -> str:
 
 def _trends(history: History, outside: Database | None, plain: Selection, *, now: float) -> tuple[Trend, ...]:
     trends = []
+    frames: dict[int, pd.DataFrame] = {}
     for window, seconds in WINDOWS.items():
-        width = HOUR if seconds == DAY else DAY
+        width = _width(seconds)
         until = (int(now) // width + 1) * width
-        since = until - seconds
-        frame = _with_complaints(history, outside, plain._replace(since=since - seconds, until=until))
-        trends.append(Trend(window, _total(frame[frame["begin"] >= since]), _total(frame[frame["begin"] < since])))
+        if width not in frames:  # one question for all windows of that width
+            longest = max(each for each in WINDOWS.values() if _width(each) == width)
+            frames[width] = _with_complaints(history, outside, plain._replace(since=until - 2 * longest, until=until))
+        frame, since = frames[width], until - seconds
+        before = frame[(frame["begin"] < since) & (frame["begin"] >= since - seconds)]
+        trends.append(Trend(window, _total(frame[frame["begin"] >= since]), _total(before)))
     return tuple(trends)
+
+
+def _width(window: int) -> int:
+    return HOUR if window == DAY else DAY
 
 
 # Spikes.
@@ -320,7 +324,7 @@ def cohorts(history: History, selection: Selection, dimension: str) -> pd.DataFr
     sizes = frame.groupby("first")[name].nunique()
     begin = selection.since // DAY * DAY
     share.index = pd.Index(
-        [f"{'<= ' if first == begin else ''}{_said('day', first)} ({sizes[first]})" for first in share.index],
+        [f"{'<= ' if first == begin else ''}{_day_or_hour('day', first)} ({sizes[first]})" for first in share.index],
         name=f"{name} first seen",
     )
     return share
@@ -336,5 +340,5 @@ def warm_up(history: History, selection: Selection) -> pd.DataFrame:
     final = days["sent"] + days["bounced"] + days["expired"]
     days["acceptance"] = days["sent"] / final.where(final > 0)
     days["deferrals"] = days["deferred"] / days["attempts"].where(days["attempts"] > 0)
-    days["day"] = [_said("day", day) for day in days["day"]]
+    days["day"] = _said("day", days["day"])
     return days[["transport", "day", "number", "attempts", "sent", "growth", "acceptance", "deferrals"]]
