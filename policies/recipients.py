@@ -6,6 +6,9 @@ from MX look-ups that somebody else makes in the background. Nothing here waits 
 
 from policies.provider_directory import ProviderDirectory
 
+MOST_HEARD = 100_000
+"""Domains of which only other hosts of the fleet have told us."""
+MOST_NEWS = 10_000
 _MOST_REMEMBERED = 8_192
 _MOST_WANTED = 5_000
 _MOST_LEARNED = 1_000_000
@@ -23,6 +26,10 @@ class RecipientProviders:
         self._asked: dict[str, float] = {}
         self.fresh: list[tuple[str, str, float]] = []
         """(domain, provider, time) learned since the last look, for the store."""
+        self._heard: set[str] = set()
+        """Of the learned domains, those that another host of the fleet told us of and nobody here has seen."""
+        self.news: list[tuple[str, str]] | None = None
+        """(domain, provider) for the other hosts; None: there are none. One longer than MOST_NEWS has lost some."""
 
     def use(self, directory: ProviderDirectory) -> None:
         """Ask this directory from now on; what was learned stays."""
@@ -50,9 +57,14 @@ class RecipientProviders:
 
     def learn(self, domain: str, provider: str, *, now: float) -> None:
         if len(self._learned) >= _MOST_LEARNED and domain not in self._learned:
-            del self._learned[next(iter(self._learned))]
+            oldest = next(iter(self._learned))
+            del self._learned[oldest]
+            self._heard.discard(oldest)
         if self._learned.get(domain, ("", 0.0))[0] != provider:
             self.fresh.append((domain, provider, now))
+            if self.news is not None and len(self.news) <= MOST_NEWS:
+                self.news.append((domain, provider))
+        self._heard.discard(domain)
         self._learned[domain] = (provider, now)
         self._wanted.pop(domain, None)
 
@@ -84,7 +96,33 @@ class RecipientProviders:
         return self._directory.domains() | {domain: provider for domain, (provider, _) in learned.items()}
 
     def restore(self, domain: str, provider: str, learned: float) -> None:
-        self._learned[domain] = (provider, learned)
+        """Take back what the store kept; of several providers of one domain the one learned last."""
+        if learned >= self._learned.get(domain, ("", 0.0))[1]:
+            self._learned[domain] = (provider, learned)
+
+    # A fleet's.
+
+    def hear(self, domain: str, provider: str, *, at: float, now: float) -> bool:
+        """Another host learned it at `at`. Whether it counts here: what was seen here in the last day counts more."""
+        known = self._learned.get(domain)
+        if known is not None and domain not in self._heard and (now - known[1] <= MX_LIFETIME or at <= known[1]):
+            return known[0] == provider
+        if domain not in self._heard and len(self._heard) >= MOST_HEARD:
+            return False
+        self._heard.add(domain)
+        self._learned[domain] = (provider, at)
+        self._wanted.pop(domain, None)
+        return True
+
+    def seen(self, limit: int) -> list[tuple[str, str]]:
+        """Give (domain, provider) of what was seen here, the latest `limit` of them."""
+        found = [(domain, said[0]) for domain, said in self._learned.items() if domain not in self._heard]
+        return found[-limit:]
+
+    def here(self, domain: str) -> tuple[str, bool] | None:
+        """Tell the provider that counts here, and whether that was seen here; None: nothing is known."""
+        learned = self._learned.get(domain)
+        return (learned[0], domain not in self._heard) if learned is not None else None
 
     def _want(self, domain: str, *, now: float) -> None:
         if not domain or domain in self._wanted or len(self._wanted) >= _MOST_WANTED:

@@ -6,7 +6,8 @@ the line that has not come yet. Where signatures differ from message to message 
 domain), only a message's own lines count.
 """
 
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import Final, NamedTuple
 
 _TELLING = 0.95
 """Share of an envelope domain's messages that must carry a domain before it is called its habit."""
@@ -16,6 +17,9 @@ _FORGET = 10_000
 _MOST = 200_000
 """Envelope domains remembered; beyond that the one learned first is forgotten."""
 
+MOST_NEWS: Final = 10_000
+MOST_HEARD_OF_ONE: Final = 20
+"""Domains that others may say one envelope domain signs as."""
 _AGAIN = 600.0
 """Seconds after which a key that still signs is told to the store again: by its last time one sees which are in use."""
 
@@ -29,11 +33,13 @@ class Habit(NamedTuple):
 
 
 class _Counts:
-    __slots__ = ("habits", "of", "total")
+    __slots__ = ("habits", "heard", "of", "total")
 
     def __init__(self) -> None:
         self.total = 0
         self.of: dict[str, int] = {}
+        self.heard = False
+        """All of it is what other hosts of the fleet told."""
         self.habits: tuple[str, ...] = ()
         """What (nearly) all carry: asked for with each arriving message, and changed seldom."""
 
@@ -48,16 +54,19 @@ class SenderHabits:
         self._counts: dict[tuple[str, str], _Counts] = {}
         self.learned: list[Habit] = []
         """New pairs since the last look, for the store."""
+        self.news: list[Habit] | None = None
+        """Pairs for the other hosts of the fleet; None: there are none. One longer than MOST_NEWS has lost some."""
         self._signed: dict[tuple[str, str], float] = {}
         """(signing domain, selector) -> when the store was last told."""
 
     def saw(self, kind: str, envelope_domain: str, domains: tuple[str, ...]) -> None:
         """One message of this envelope domain carried exactly these domains."""
         counts = self._of(kind, envelope_domain)
+        told = self._seen_here(counts)
         counts.total += 1
         for domain in domains:
             if domain not in counts.of:
-                self.learned.append(Habit(kind, envelope_domain, domain))
+                self._learn(Habit(kind, envelope_domain, domain), told)
             counts.of[domain] = counts.of.get(domain, 0) + 1
         if counts.total > _FORGET:
             counts.total //= 2
@@ -79,7 +88,7 @@ class SenderHabits:
         counts = self._of(kind, envelope_domain)
         if domain in counts.of:
             return
-        self.learned.append(Habit(kind, envelope_domain, domain))
+        self._learn(Habit(kind, envelope_domain, domain), self._seen_here(counts))
         if not counts.total:
             counts.total = 1
             counts.of[domain] = 1
@@ -100,6 +109,53 @@ class SenderHabits:
         counts.total += 1
         counts.of[habit.domain] = 1
         counts.changed()
+
+    # A fleet's.
+
+    def hear(self, habit: Habit) -> bool:
+        """Another host saw it. Whether it counts here: only as long as nobody here has seen such mail.
+
+        As with what the store kept: one is a habit, several must prove themselves.
+        """
+        counts = self._counts.get((habit.kind, habit.envelope_domain))
+        if counts is None:
+            if len(self._counts) >= _MOST:
+                return False
+            counts = self._of(habit.kind, habit.envelope_domain)
+            counts.heard = True
+        if counts.heard and habit.domain not in counts.of and len(counts.of) < MOST_HEARD_OF_ONE:
+            counts.total += 1
+            counts.of[habit.domain] = 1
+            counts.changed()
+        return habit.domain in counts.of
+
+    def seen(self, limit: int) -> list[Habit]:
+        """Give what was seen here, the latest `limit` of it."""
+        found = [
+            Habit(kind, envelope, domain)
+            for (kind, envelope), counts in self._counts.items()
+            if not counts.heard
+            for domain in counts.of
+        ]
+        return found[-limit:]
+
+    def here(self, kind: str, envelope_domain: str) -> tuple[tuple[str, ...], bool]:
+        """Tell what counts as its habit here, and whether such mail was seen here."""
+        counts = self._counts.get((kind, envelope_domain))
+        return (counts.habits, not counts.heard) if counts is not None else ((), False)
+
+    def _seen_here(self, counts: _Counts) -> Collection[str]:
+        """Forget what others told of mail that is seen here now; give that."""
+        if not counts.heard:
+            return ()
+        told, counts.of, counts.total, counts.heard = counts.of, {}, 0, False
+        return told
+
+    def _learn(self, habit: Habit, told: Collection[str]) -> None:
+        """`told`: what other hosts know."""
+        self.learned.append(habit)
+        if self.news is not None and habit.domain not in told and len(self.news) <= MOST_NEWS:
+            self.news.append(habit)
 
     def _of(self, kind: str, envelope_domain: str) -> _Counts:
         counts = self._counts.get((kind, envelope_domain))

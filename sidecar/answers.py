@@ -53,6 +53,7 @@ class Answers:
             "learned-mx": self.learned_mx,
             "suppress": self.suppress,
             "fleet-forget": self.fleet_forget,
+            "fleet-learned": self.fleet_learned,
             "quota": self.quota,
             "reload": self.reload,
             **(PoolAnswers(self._parts.steering, self._wake).table() if self._parts.steering is not None else {}),
@@ -107,6 +108,14 @@ class Answers:
         )
         return {"host": host, "hosts": [each["host"] for each in fleet.status()["hosts"] if each["host"] != host]}
 
+    async def fleet_learned(self, request: Request) -> Answer:
+        """What other hosts taught about names, who did, and what counts here."""
+        maps = self._parts.shared_maps
+        if maps is None:
+            raise ValueError("this host is none of a fleet: store.redis is not set")
+        name = str(request.get("name", "")).lower()
+        return {"learned": await maps.about(name, limit=int(request.get("limit", 100)))}
+
     def _fleet(self) -> Answer | None:
         parts = self._parts
         if parts.fleet is None:
@@ -117,6 +126,7 @@ class Answers:
             **parts.fleet.status(),
             "suppressions": shared.status() if shared else None,
             "quotas": lent.status() if lent else None,
+            "maps": parts.shared_maps.status() if parts.shared_maps else None,
             "warm_ups": parts.shared_warm_ups.status() if parts.shared_warm_ups else None,
         }
 

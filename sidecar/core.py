@@ -114,6 +114,7 @@ async def run(config: Config, source: Source) -> None:
             *([parts.shared_suppressions.run()] if parts.shared_suppressions else []),
             *([parts.shared_quotas.run()] if parts.shared_quotas else []),
             *([parts.shared_warm_ups.run()] if parts.shared_warm_ups else []),
+            *([parts.shared_maps.run()] if parts.shared_maps else []),
         )
         try:
             await _until(stop, loops)
@@ -164,9 +165,9 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     steering = pools.steering_of(steered, engine, scale=config.subqueues.scale)
     await asyncio.get_running_loop().run_in_executor(thread, store.restore_steering, steering)
     ledger = Ledger(engine, store, thread, steering)
-    warmed = await asyncio.get_running_loop().run_in_executor(
+    warmed, maps = await asyncio.get_running_loop().run_in_executor(
         thread,
-        functools.partial(joining.warm_ups, config, fleet, steering, store=store, engine=engine, thread=thread),
+        functools.partial(joining.learning, config, fleet, steering, store=store, engine=engine, thread=thread),
     )
     quotas = None
     if wanted:
@@ -215,6 +216,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             shared_suppressions=shared,
             shared_quotas=joining.quotas(config, fleet, quotas),
             shared_warm_ups=warmed,
+            shared_maps=maps,
         )
     finally:
         await hands.close()

@@ -21,6 +21,7 @@ from sidecar.suppression import Suppression
 
 if TYPE_CHECKING:  # a Redis client comes with it, which one host alone does not load
     from sidecar.fleet.exchange import Exchange
+    from sidecar.fleet.maps import SharedMaps
     from sidecar.fleet.quotas import SharedQuotas
     from sidecar.fleet.suppressions import SharedSuppressions
     from sidecar.fleet.warm_ups import SharedWarmUps
@@ -55,6 +56,7 @@ class Parts:
     shared_suppressions: "SharedSuppressions | None" = None
     shared_quotas: "SharedQuotas | None" = None
     shared_warm_ups: "SharedWarmUps | None" = None
+    shared_maps: "SharedMaps | None" = None
 
 
 @dataclass(slots=True)

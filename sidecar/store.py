@@ -13,6 +13,7 @@ from policies.steering import Steering
 from sidecar import pool_rows, statements, suppression_store
 from sidecar.database import Database, StoreDamaged, StoreError, StoreUnavailable
 from sidecar.fleet.outbox import Outbox
+from sidecar.fleet.taught_store import TaughtStore
 from sidecar.fleet.warm_up_memory import WarmUpMemory
 from sidecar.history_store import HistoryStore
 from sidecar.history_store import prune as prune_history
@@ -154,6 +155,10 @@ class Store:
     @property
     def fleet_warm_ups(self) -> WarmUpMemory:
         return WarmUpMemory(self._database)
+
+    @property
+    def taught(self) -> TaughtStore:
+        return TaughtStore(self._database)
 
     @property
     def suppression(self) -> SuppressionTables:

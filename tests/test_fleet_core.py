@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from statistics import median
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from sidecar.cli import sidecar as cli
 from sidecar.control import CoreRefused, CoreUnreachable, ask_core
 from sidecar.lab.private_postfix import PrivatePostfix
 from tests.redis_world import Server, running_server, until
@@ -115,6 +118,14 @@ def test_a_line_in_one_host_s_log_pauses_the_key_on_the_other(tmp_path: Path, po
             with pytest.raises(CoreRefused, match=r"mx9 is no host of the fleet|the store began anew"):
                 other.ask("fleet-forget", host="mx9")
             assert "421-4.7.28" in shown["opened_by"]["line"]
+            hosts = ["mx.hoster.example"]
+            one.ask("learned-mx", answers=[{"domain": "hosted.example", "hosts": hosts, "ttl": 300}])
+            await until(lambda: bool(other.ask("fleet-learned", name="hosted.example")["learned"]), within=5.0)
+            words = ["--config", str(other.config), "fleet", "learned", "hosted.example"]
+            said = CliRunner().invoke(cli, words)
+            assert said.exit_code == 0, said.output
+            assert [*said.output.splitlines()[1].split()[:4]] == ["hosted.example", "provider", "hoster.example", "mx1"]
+            assert json.loads(CliRunner().invoke(cli, [*words, "--json"]).output)[0]["here"] == ["hoster.example"]
             other.ask("suppress", do="add", who="root", rows=[{"address": "dead@gmail.com"}])
             await until(lambda: one.suppresses("dead@gmail.com"), within=3.0)
             await until(lambda: [host["host"] for host in other.ask("status")["fleet"]["hosts"]] == NAMES, within=10.0)

@@ -4,29 +4,14 @@ It knows how much is kept, and no rule about what an entry says.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
-from sidecar.fleet.redis_store import ANSWER_WITHIN, KEPT, LISTENS, RedisStore, StoreSilent, close_all, goes_on
+from sidecar.fleet.redis_store import KEPT, RedisStore
+from sidecar.fleet.stream import AT_ONCE, BEGINNING, Stream
 
 MOST = 100_000
 """Entries that are kept, some 50 MB; who was away for more of them is told so."""
-AT_ONCE = 100
-"""Entries: about a millisecond of taking them in."""
-BEGINNING = "0-0"
-
-Fields = Mapping[str, str]
-
-
-class Page(NamedTuple):
-    entries: Sequence[Fields]
-    upto: str
-    """Where to read on."""
-    is_last: bool
-    """There is no more just now."""
 
 
 class Telling(NamedTuple):
@@ -58,7 +43,8 @@ class ChangeLog:
     def __init__(self, store: RedisStore) -> None:
         """`store`: of one task, that tells."""
         self._store = store
-        self._stream = store.key("suppressions")
+        self.stream = Stream(store, "suppressions")
+        self._stream = self.stream.key
         self._upto = f"{self._stream}:upto"  # in the same slot of a Cluster
 
     async def say(self, told: Telling, entries: Sequence[tuple[int, str]]) -> int:
@@ -93,36 +79,5 @@ class ChangeLog:
                     taken += await self._store.redis.xdel(self._stream, *named)
             await asyncio.sleep(0)
 
-    async def pages(self, after: str) -> AsyncGenerator[Page, None]:
-        """Give what is kept after that place, and then what comes, as it comes. Raises StoreSilent when that ends.
-
-        All that is kept where the place lies ahead of it: another server's clock wrote it.
-        """
-        listener, watchers = self._store.clients(wait=None)
-        try:
-            async with listener:
-                async with asyncio.timeout(ANSWER_WITHIN):
-                    newest: Any = await listener.xrevrange(self._stream, count=1)
-                if newest and _place(newest[0][0]) < _place(after):
-                    after = BEGINNING
-                while goes_on():
-                    page = await self._page(listener, after)
-                    after = page.upto
-                    yield page
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreSilent(str(error) or "the reader's connection gave no sign of life") from error
-        finally:
-            await close_all(watchers)
-
-    async def _page(self, listener: Redis, after: str) -> Page:
-        async with asyncio.timeout(LISTENS + ANSWER_WITHIN):
-            found: Any = await listener.xread({self._stream: after}, count=AT_ONCE, block=int(1_000 * LISTENS))
-        rows = found[0][1] if found else []
-        return Page([fields for _, fields in rows], rows[-1][0] if rows else after, len(rows) < AT_ONCE)
-
     async def close(self) -> None:
         await self._store.close()
-
-
-def _place(identifier: str) -> tuple[int, ...]:
-    return tuple(map(int, identifier.split("-")))

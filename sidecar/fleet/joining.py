@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sidecar.channels import Channel
     from sidecar.core_parts import Lag, Parts
     from sidecar.fleet.exchange import Exchange
+    from sidecar.fleet.maps import SharedMaps
     from sidecar.fleet.pages import SharedPages
     from sidecar.fleet.quotas import SharedQuotas
     from sidecar.fleet.redis_store import RedisStore
@@ -80,7 +81,7 @@ def quotas(config: Config, fleet: "Exchange | None", buckets: Quotas | None) -> 
     return SharedQuotas(fleet.host, _store(config), buckets)
 
 
-def warm_ups(
+def learning(
     config: Config,
     fleet: "Exchange | None",
     steering: Steering,
@@ -88,17 +89,18 @@ def warm_ups(
     store: Store,
     engine: Engine,
     thread: ThreadPoolExecutor,
-) -> "SharedWarmUps | None":
-    """Have this host's part of what an address may carry follow its need, in the thread that all SQL runs in; nothing is
-    asked yet.
+) -> "tuple[SharedWarmUps, SharedMaps] | tuple[None, None]":
+    """Join how far warm-ups have come, and what was learned about names, with the other hosts', in the thread that all SQL
+    runs in; nothing is asked yet.
 
     Raises ConfigError, StoreError.
     """
     if fleet is None:
-        return None
-    from sidecar.fleet.warm_ups import SharedWarmUps  # noqa: PLC0415  # only a fleet pays for the client
+        return None, None
+    from sidecar.fleet.maps import SharedMaps  # noqa: PLC0415  # only a fleet pays for the client
+    from sidecar.fleet.warm_ups import SharedWarmUps  # noqa: PLC0415  # as above
 
-    return SharedWarmUps(
+    warm_ups = SharedWarmUps(
         fleet.host,
         _store(config),
         steering.warm_ups,
@@ -106,6 +108,7 @@ def warm_ups(
         tell=engine.telling.tell,
         thread=thread,
     )
+    return warm_ups, SharedMaps(fleet.host, _store(config), engine, store.taught, thread=thread)
 
 
 def pages(config: Config, rows: "IncidentStore", channels: "Sequence[Channel]") -> "SharedPages | None":

@@ -16,9 +16,10 @@ from typing import Any, Final, TypeVar
 from policies.fleet.news import Entry, Hearing, by_host, read_change
 from policies.suppression import Change, Erase, Heard
 from sidecar.control import CoreRefused, CoreUnreachable
-from sidecar.fleet.change_log import BEGINNING, ChangeLog, Page, Telling
+from sidecar.fleet.change_log import ChangeLog, Telling
 from sidecar.fleet.outbox import HEARD, Erasure, Outbox
 from sidecar.fleet.redis_store import StoreSilent, goes_on
+from sidecar.fleet.stream import BEGINNING, Page
 from sidecar.suppression import Suppression
 
 _LOG = logging.getLogger("sidecar.fleet")
@@ -167,7 +168,7 @@ class SharedSuppressions:
         told = await self._log.upto()  # by all, before we read: what is told meanwhile is no loss
         await self._is_known(told.get(self._outbox.origin, 0))
         self._tells.set()
-        async with aclosing(self._log.pages(self._after)) as pages:
+        async with aclosing(self._log.stream.pages(self._after)) as pages:
             all_read = False
             async for page in pages:
                 self._take(page)
