@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -31,14 +32,16 @@ RATE = LIMIT / DRAIN
 
 
 class Mx:
-    def __init__(self, memory: Memory, name: str) -> None:
+    def __init__(self, memory: Memory, name: str, *, ahead: float = 0.0) -> None:
+        """`ahead`: seconds that its clock is before the store's."""
         self.memory = memory
+        self.ahead = ahead
         self.name = name
         self.quotas: Quotas = quotas(ROW)
         self.messages = 0
         engine = Engine(RULES, rules.organizational_domain, Settings(act=True))
         self.host = Host(name, engine, steady=lambda: memory.at)
-        self.shared = SharedQuotas(self.host, Way(memory, name), self.quotas, clock=lambda: memory.at)
+        self.shared = SharedQuotas(self.host, Way(memory, name), self.quotas, clock=self.clock)
 
     def enrol(self) -> None:
         memory, contact = self.memory, self.host.contact
@@ -48,6 +51,9 @@ class Mx:
         roll = enrol(Roll.read(text) if text else None, contact.asking(), server=str(memory.life), at=memory.at)
         memory.texts["roll"] = roll.text()
         contact.answered(roll, at=memory.at, sent=memory.at, now=memory.at)
+
+    def clock(self) -> float:
+        return self.memory.at + self.ahead
 
     async def looks(self) -> None:
         self.enrol()
@@ -59,14 +65,14 @@ class Mx:
     def takes(self, count: int) -> int:
         self.messages += 1
         name = f"{self.name}-{self.messages}"
-        taken = admitted(self.quotas, count, now=self.memory.at, message=name)
-        end(self.quotas, taken, now=self.memory.at, message=name)
+        taken = admitted(self.quotas, count, now=self.clock(), message=name)
+        end(self.quotas, taken, now=self.clock(), message=name)
         return taken
 
 
-async def fleet(count: int) -> tuple[Memory, list[Mx]]:
+async def fleet(count: int, *, ahead: Sequence[float] = (0.0,) * 5) -> tuple[Memory, list[Mx]]:
     memory = Memory()
-    hosts = [Mx(memory, f"mx{number}") for number in range(count)]
+    hosts = [Mx(memory, f"mx{number}", ahead=ahead[number]) for number in range(count)]
     for _ in range(8):
         memory.at += 3.0
         for each in hosts:
@@ -97,6 +103,26 @@ def test_who_needs_all_of_it_gets_nearly_all_and_others_what_comes_back() -> Non
                 await each.looks()
         assert hosts[0].shared.leases == {}
         assert await asks_again(memory, hosts[1], hosts) > 0.75 * BURST
+
+    asyncio.run(story())
+
+
+def test_a_host_that_was_paused_for_a_minute_is_lent_its_part_within_five_seconds_whatever_the_clocks_say() -> None:
+    async def story() -> None:
+        memory, hosts = await fleet(3, ahead=(0.0, 3_600.0, -86_400.0))
+        taken = hosts[1].takes(60)
+        for _ in range(20):  # a minute, in which mx0 does nothing
+            memory.at += 3.0
+            for each in hosts[1:]:
+                await each.looks()
+        taken += hosts[0].takes(BURST)
+        for _ in range(2):
+            memory.at += 2.5
+            for each in hosts:
+                await each.looks()
+        again = hosts[0].takes(BURST)
+        assert again > 0.2 * BURST
+        assert taken + again <= WHOLE * BURST + 120.0 * RATE
 
     asyncio.run(story())
 

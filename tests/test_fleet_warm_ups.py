@@ -254,6 +254,29 @@ def test_a_clock_that_was_a_day_ahead_is_with_the_others_again_within_seconds() 
     asyncio.run(story())
 
 
+def test_a_host_that_was_paused_over_midnight_has_its_part_within_five_seconds_whatever_its_clock_says() -> None:
+    async def story() -> None:
+        memory, hosts = await fleet(3, hour=23.99)
+        for each, ahead in zip(hosts, (20.0, -20.0, 0.0), strict=True):
+            each.ahead = ahead
+        went = await spend(memory, hosts, 5, rounds=10)
+        memory.at = (FIRST + 1) * DAY - 10.0
+        await go_on(memory, hosts[1:], 24)  # a minute, in which mx0 does nothing
+        went += await spend(memory, hosts[1:], 0, rounds=1)
+        second = hosts[1].sends(20) + hosts[2].sends(20)
+        second += hosts[0].sends(50)
+        await go_on(memory, hosts, 2)
+        assert {each.warm_ups.fleet["out", "google"].day for each in hosts} == {FIRST + 1}
+        before = second
+        second += hosts[0].sends(50)
+        assert second > before  # it is lent some
+        second += await spend(memory, hosts, 40)
+        most = max(2.0 * went, 200.0)
+        assert 0.9 * most <= second <= most
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize(
     "text",
     [

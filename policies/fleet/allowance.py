@@ -17,11 +17,11 @@ HOLDS: Final = 1_800.0
 """Seconds for which a host keeps what it was lent without hearing of the store; then it has less of it, by and by."""
 RENEWED: Final = 60.0
 """Seconds after which it asks anew for what it has, and gives back what it does not need."""
-APART: Final = HOLDS + 5 * RENEWED
+AWAY: Final = 300.0
+"""Seconds after which others leave its equal part to a host of which nothing is heard."""
+APART: Final = HOLDS + AWAY + 5 * RENEWED
 """Seconds after which a host that has heard of no majority begins to take its equal part: those who hear, or heard a little
 longer, have left it that by then."""
-AWAY: Final = RENEWED
-"""Seconds after which others leave its equal part to a host of which nothing is heard."""
 UNASKED: Final = 0.5
 """Of what a host may take of any budget when it is on its own, so much is its part of a quota: a quarter for all together."""
 WHOLE: Final = 1.05

@@ -51,7 +51,7 @@ FINE_STEPS: Final = 64
 """... and what is lent, which is in few."""
 ENOUGH: Final = 4.0
 """After so many times it has gone over."""
-BACK: Final = 10.0
+BACK: Final = 5.0
 """Seconds in which a host that was away says what it has in use, before others are lent what was left to it."""
 
 Place = tuple[str, str]
