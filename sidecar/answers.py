@@ -1,20 +1,21 @@
 """What core answers on its control socket: one function a command, and their table."""
 
 import asyncio
+import inspect
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from parsers.policy_protocol import PolicyRequest, value_of
-from policies.by_hand import Requeueing
+from policies.by_hand import STREAM, Requeueing
 from policies.hygiene import NoHost
 from policies.key import Key
 from policies.limit import finite
 from policies.parked import OpenSubQueue
 from policies.queue_age import queue_age
 from policies.routing import to_provider
-from policies.subqueues import BY_HAND
+from policies.subqueues import BY_HAND, DOMAIN_TYPES
 from sidecar.control import Handler
 from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
@@ -43,7 +44,7 @@ class Answers:
             "status": self.status,
             "queue": self.queue,
             "noticed": self.noticed,
-            "subqueue": self.subqueue,
+            "subqueue": self._by_fleet("subqueue", self.subqueue),
             "requeue": self.requeue,
             "authentication": self.authentication,
             "changes": self.changes,
@@ -54,10 +55,63 @@ class Answers:
             "suppress": self.suppress,
             "fleet-forget": self.fleet_forget,
             "fleet-learned": self.fleet_learned,
-            "quota": self.quota,
+            "quota": self._by_fleet("quota", self.quota),
             "reload": self.reload,
             **(PoolAnswers(self._parts.steering, self._wake).table() if self._parts.steering is not None else {}),
         }
+
+    # Of all hosts.
+
+    def _by_fleet(self, command: str, here: Handler) -> Handler:
+        """Make an answer of one host that of all hosts, or of another one, where the request names them by "host"."""
+        commands = self._parts.commands
+        if commands is None:
+            return here
+
+        async def everywhere(request: Request) -> Answer:
+            to = request.get("host")
+            do = {name: value for name, value in request.items() if name != "host"}
+            if to is None or not self._spreads(command, do, str(to)):
+                return await _awaited(here(do))
+            others = commands.others(str(to))
+            hosts: dict[str, Mapping[str, Any]] = {}
+            if to in {"", commands.host}:  # first of all, and whatever becomes of the others
+                hosts[commands.host] = await _refused_or_done(here, do)
+            told = await commands.tell(do, str(to)) if others else None
+            hosts |= told.answers if told else {}
+            if not any(answer["ok"] for answer in hosts.values()) and not (told and told.unheard):
+                raise ValueError("; ".join(f"{host}: {answer['error']}" for host, answer in sorted(hosts.items())))
+            return {**_summed(hosts), "hosts": hosts, "unheard": dict(told.unheard) if told else {}}
+
+        return everywhere
+
+    def _spreads(self, command: str, request: Request, to: str) -> bool:
+        """Whether hosts are told of a command: what they share by itself needs nobody to tell. Raises ValueError."""
+        do = str(request.get("do", ""))
+        if do not in _SPREAD.get(command, ()):
+            return False
+        fleet, key = self._parts.fleet, str(request.get("key") or "")
+        if fleet is None or command != "subqueue" or do == "release" or "where" in request:
+            return True
+        read = Key.read(key)
+        sub = self._engine.subqueues.get(read)
+        shared = read.type in DOMAIN_TYPES and (sub is None or self._engine.orders.concerns_others(sub))
+        if shared and fleet.host.takes_part:
+            if to not in {"", fleet.host.name}:
+                raise ValueError(
+                    f"{key}: all hosts share this sub-queue, so it has one state; wanted it without --host"
+                )
+            return False
+        return bool(to) or shared or read.type in {*DOMAIN_TYPES, STREAM}
+
+    async def from_fleet(self, request: Request) -> Answer:
+        """Do what an admin asked another host for. Raises ValueError."""
+        here = {"subqueue": self.subqueue, "quota": self.quota}.get(str(request.get("command")))
+        if here is None or str(request.get("do")) not in _SPREAD[str(request["command"])]:
+            raise ValueError(
+                f"{request.get('command')} {request.get('do')}: nothing that is done for another host here"
+            )
+        return await _awaited(here(dict(request)))
 
     def health(self, _: Request) -> Answer:
         return {
@@ -301,6 +355,35 @@ class Answers:
                     why = None if hosts else NoHost.NULL_MX if answer.get("null_mx") else NoHost.NOTHING
                     self._parts.hygiene.no_hosts.learn(domain, why, ttl=float(answer["ttl"]), now=now)
         return {}
+
+
+_SPREAD: Final[Mapping[str, frozenset[str]]] = {
+    "subqueue": frozenset({"open", "pause", "close", "release"}),
+    "quota": frozenset({"reset"}),
+}
+"""What hosts do for each other, by command."""
+
+
+async def _awaited(answer: Any) -> Answer:
+    return dict(await answer if inspect.isawaitable(answer) else answer)
+
+
+async def _refused_or_done(here: Handler, request: dict[str, Any]) -> Answer:
+    try:
+        return {"ok": True, **await _awaited(here(request))}
+    except ValueError as error:
+        return {"ok": False, "error": str(error)}
+
+
+def _summed(hosts: Mapping[str, Mapping[str, Any]]) -> Answer:
+    """Give what a single host would answer: what was let go is added up, else the first that did it."""
+    done = [dict(answer) for _, answer in sorted(hosts.items()) if answer["ok"]]
+    if not done:
+        return {}
+    first = {name: value for name, value in done[0].items() if name != "ok"}
+    if "released" in first:
+        first["released"] = sum(answer.get("released", 0) for answer in done)
+    return first
 
 
 def policy_request(asked: Mapping[str, Any]) -> PolicyRequest:

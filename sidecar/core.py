@@ -86,6 +86,8 @@ async def run(config: Config, source: Source) -> None:
             parts.fleet.presences.describe = functools.partial(joining.presence, parts.fleet.host.name, parts, lag)
         reload = Reload(parts, source)
         answers = Answers(parts, lag, reload, wake.set)
+        if parts.commands is not None:
+            parts.commands.do = answers.from_fleet
         control = await serve_control(config.control_socket, answers.table())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -113,6 +115,7 @@ async def run(config: Config, source: Source) -> None:
             *([joining.keep_up(parts.fleet, wake.set)] if parts.fleet else []),
             *([parts.shared_suppressions.run()] if parts.shared_suppressions else []),
             *([parts.shared_quotas.run()] if parts.shared_quotas else []),
+            *([parts.commands.run()] if parts.commands else []),
             *([parts.shared_warm_ups.run()] if parts.shared_warm_ups else []),
             *([parts.shared_maps.run()] if parts.shared_maps else []),
         )
@@ -215,6 +218,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             fleet=fleet,
             shared_suppressions=shared,
             shared_quotas=joining.quotas(config, fleet, quotas),
+            commands=joining.commands(config, fleet),
             shared_warm_ups=warmed,
             shared_maps=maps,
         )

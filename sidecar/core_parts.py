@@ -20,6 +20,7 @@ from sidecar.store import Store
 from sidecar.suppression import Suppression
 
 if TYPE_CHECKING:  # a Redis client comes with it, which one host alone does not load
+    from sidecar.fleet.commands import FleetCommands
     from sidecar.fleet.exchange import Exchange
     from sidecar.fleet.maps import SharedMaps
     from sidecar.fleet.quotas import SharedQuotas
@@ -55,6 +56,7 @@ class Parts:
     """None: this host shares nothing."""
     shared_suppressions: "SharedSuppressions | None" = None
     shared_quotas: "SharedQuotas | None" = None
+    commands: "FleetCommands | None" = None
     shared_warm_ups: "SharedWarmUps | None" = None
     shared_maps: "SharedMaps | None" = None
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from sidecar.config import Config
 from sidecar.control import ask_core
 from sidecar.own_log import printable
-from sidecar.status import who
+from sidecar.status import HOSTS_WITHIN, by_host, print_hosts, who
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="JSON.")
 _quota = click.option("--quota", "name", metavar="NAME", help="Of this quota alone.")
@@ -24,7 +24,9 @@ def quota() -> None:
 
 def _ask(config: Config, do: str, **request: Any) -> dict[str, Any]:
     """Raises CoreUnreachable, CoreRefused."""
-    answer = ask_core(config.control_socket, {"command": "quota", "do": do, "who": who(), **request})
+    answer = ask_core(
+        config.control_socket, {"command": "quota", "do": do, "who": who(), **request}, timeout=HOSTS_WITHIN
+    )
     return {name: value for name, value in answer.items() if name != "ok"}
 
 
@@ -56,13 +58,22 @@ def show(config: Config, key: str, *, name: str | None, as_json: bool) -> None:
 @quota.command(epilog="Example: sidecar quota reset newsletter@example.com --quota tenant-day")
 @click.argument("key")
 @_quota
+@by_host
 @_as_json
 @click.pass_obj
-def reset(config: Config, key: str, *, name: str | None, as_json: bool) -> None:
-    """Give a login, a domain, an address all its room back. It is written in the history of changes, with your name."""
-    answer = _ask(config, "reset", key=key, quota=name)
-    stored = "" if answer["stored"] else " (in memory; the store does not take writes now)"
-    click.echo(json.dumps(answer) if as_json else f"{printable(key)}: {', '.join(answer['reset'])} emptied{stored}")
+def reset(config: Config, key: str, *, name: str | None, host: str, as_json: bool) -> None:
+    """Give a login, a domain, an address all its room back, on all hosts of a fleet.
+
+    It is written in the history of changes, with your name.
+    """
+    answer = _ask(config, "reset", key=key, quota=name, host=host)
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    if "reset" in answer:
+        stored = "" if answer["stored"] else " (in memory; the store does not take writes now)"
+        click.echo(f"{printable(key)}: {', '.join(answer['reset'])} emptied{stored}")
+    print_hosts(answer)
 
 
 def _print(answer: dict[str, Any], *, as_json: bool) -> None:

@@ -257,6 +257,7 @@ def _checked(context: click.Context, parameter: click.Parameter, value: str | No
 
 
 _key = click.argument("key", callback=_checked)
+by_host = click.option("--host", default="", help="Of a fleet, on this host alone; else on all that it concerns.")
 
 
 @subqueue.command("list", epilog="Example: sidecar subqueue list --json")
@@ -290,12 +291,14 @@ def show(config: Config, key: str, *, as_json: bool) -> None:
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), help="With --where: close after so long; else by hand."
 )
+@by_host
 @as_json
 @click.pass_obj
 def open_(
     config: Config,
     key: str | None,
     *,
+    host: str,
     where: str | None,
     name: str,
     rate: float | None,
@@ -315,40 +318,43 @@ def open_(
     if key is not None:
         if name or rate is not None or seconds is not None:
             raise click.UsageError("--name, --rate and --seconds go with --where; `subqueue pause` takes a KEY")
-        _do(config, "open", key, as_json=as_json)
+        _do(config, "open", key, as_json=as_json, host=host)
     else:
-        _do(config, "open", None, as_json=as_json, where=where, name=name, rate=rate, seconds=seconds)
+        _do(config, "open", None, as_json=as_json, host=host, where=where, name=name, rate=rate, seconds=seconds)
 
 
 @subqueue.command(epilog="Example: sidecar subqueue close dkim-domain:example.com@google")
 @_key
+@by_host
 @as_json
 @click.pass_obj
-def close(config: Config, key: str, *, as_json: bool) -> None:
+def close(config: Config, key: str, *, host: str, as_json: bool) -> None:
     """Close a sub-queue: what it holds is released, and new mail is no longer held."""
-    _do(config, "close", key, as_json=as_json)
+    _do(config, "close", key, as_json=as_json, host=host)
 
 
 @subqueue.command(epilog="Example: sidecar subqueue pause dkim-domain:example.com@google --seconds 600")
 @_key
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="For so long; else as the rule says.")
+@by_host
 @as_json
 @click.pass_obj
-def pause(config: Config, key: str, *, seconds: float | None, as_json: bool) -> None:
+def pause(config: Config, key: str, *, seconds: float | None, host: str, as_json: bool) -> None:
     """Pause a sub-queue, opening it where it is not open."""
-    _do(config, "pause", key, as_json=as_json, seconds=seconds)
+    _do(config, "pause", key, as_json=as_json, host=host, seconds=seconds)
 
 
 @subqueue.command(epilog="Example: sidecar subqueue release dkim-domain:example.com@google")
 @click.argument("key", callback=_checked, required=False)
 @click.option("--all", "everything", is_flag=True, help="Whatever is held, under any key.")
+@by_host
 @as_json
 @click.pass_obj
-def release(config: Config, key: str | None, *, everything: bool, as_json: bool) -> None:
-    """Let what is held go, paced, each message for one attempt; the sub-queue stays open."""
+def release(config: Config, key: str | None, *, everything: bool, host: str, as_json: bool) -> None:
+    """Let what is held go, on all hosts of a fleet, paced, each message for one attempt; the sub-queue stays open."""
     if (key is None) is not everything:
         raise click.UsageError("wanted either a KEY or --all")
-    _do(config, "release", key or "all", as_json=as_json)
+    _do(config, "release", key or "all", as_json=as_json, host=host)
 
 
 def _do(config: Config, what: str, key: str | None, *, as_json: bool, **more: float | str | None) -> None:
@@ -357,16 +363,33 @@ def _do(config: Config, what: str, key: str | None, *, as_json: bool, **more: fl
     Raises CoreUnreachable, CoreRefused.
     """
     request = {"command": "subqueue", "do": what, "key": key, "who": who(), **more}
-    answer = ask_core(config.control_socket, {name: value for name, value in request.items() if value is not None})
-    said = answer.get("subqueue") or {name: value for name, value in answer.items() if name != "ok"}
+    given = {name: value for name, value in request.items() if value is not None}
+    answer = ask_core(config.control_socket, given, timeout=HOSTS_WITHIN)
+    said = answer.get("subqueue") or {name: value for name, value in answer.items() if name not in _BY_HOST}
     if as_json:
-        _printed(said)
+        _printed({**said, **{name: answer[name] for name in _BY_HOST & answer.keys() if name != "ok"}})
     elif "released" in said:
         click.echo(f"{said['released']} messages are released")
-    elif "held" not in said:
-        click.echo(f"{printable(str(said['key']))}: {said['state']}")
-    else:
+    elif "held" in said:
         _print_row(Row.read(said), now=time.time())
+    elif "key" in said:
+        click.echo(f"{printable(str(said['key']))}: {said['state']}")
+    if not as_json:
+        print_hosts(answer)
+
+
+HOSTS_WITHIN = 15.0
+"""Seconds: core waits for other hosts, and for a store of the fleet that does not answer."""
+_BY_HOST = frozenset({"ok", "hosts", "unheard"})
+
+
+def print_hosts(answer: Mapping[str, Any]) -> None:
+    """Say what became of a command on each host of a fleet, where it was for more than this one."""
+    for host, each in sorted(answer.get("hosts", {}).items()):
+        released = f", {each['released']} messages released" if "released" in each else ""
+        click.echo(printable(f"host {host}: {f'done{released}' if each['ok'] else each['error']}"))
+    for host, why in sorted(answer.get("unheard", {}).items()):
+        click.echo(printable(f"host {host}: {why}"), err=True)
 
 
 def _print_row(row: Row, *, now: float) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -49,6 +50,7 @@ class Core:
             f'[policy]\nlisten = ["unix:{directory}/policy"]\n'
             f'[store]\npath = "{directory}"\nredis = "{url}"\n[fleet]\nhost = "{directory.name}"\n'
             f'[postfix]\nconfig_directory = "{postfix.config_directory}"\n'
+            '[[quota]]\nname = "domain-day"\nper = "sending-domain"\nlimit = 100\nwithin = "day"\n'
         )
 
     @contextlib.contextmanager
@@ -65,6 +67,15 @@ class Core:
     def ask(self, command: str, **request: Any) -> dict[str, Any]:
         return ask_core(self.directory / "control", {"command": command, **request})
 
+    def is_asked(self) -> None:
+        """An smtpd hands in a message of a domain that has a quota."""
+        request = {"request": "smtpd_access_policy", "protocol_state": "RCPT", "instance": "1", "sender": "a@a.example",
+                   "recipient": "user@gmail.com", "client_address": "192.0.2.7", "recipient_count": "0"}  # fmt: skip
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.directory / "policy"))
+            connection.sendall("".join(f"{name}={value}\n" for name, value in request.items()).encode() + b"\n")
+            assert connection.recv(1_000).startswith(b"action=")
+
     def suppresses(self, address: str) -> bool:
         return bool(self.ask("suppress", do="check", address=address)["suppressed"])
 
@@ -74,6 +85,13 @@ class Core:
         except CoreUnreachable:  # it is just beginning
             return False
         return fleet["rounds"] >= 2 and not fleet["silent"]
+
+    def hears_of_all(self) -> bool:
+        hosts = self.ask("status")["fleet"]["hosts"]
+        return [host["host"] for host in hosts if not host["silent"]] == NAMES
+
+    def changed_by(self, key: str) -> list[str]:
+        return [each["by_whom"] for each in self.ask("changes")["changes"] if each["key"] == key]
 
     def state(self, key: str) -> str:
         return next((sub["state"] for sub in self.ask("status")["subqueues"] if sub["key"] == key), "closed")
@@ -129,6 +147,63 @@ def test_a_line_in_one_host_s_log_pauses_the_key_on_the_other(tmp_path: Path, po
             other.ask("suppress", do="add", who="root", rows=[{"address": "dead@gmail.com"}])
             await until(lambda: one.suppresses("dead@gmail.com"), within=3.0)
             await until(lambda: [host["host"] for host in other.ask("status")["fleet"]["hosts"]] == NAMES, within=10.0)
+
+    asyncio.run(scene())
+
+
+def test_an_admin_s_command_on_one_host_is_done_on_all(tmp_path: Path, postfix: PrivatePostfix) -> None:
+    stream = {"do": "open", "where": "tenant = news", "name": "news", "who": "root"}
+    key = "stream:news@*"
+
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, two(tmp_path, postfix, server) as (one, other):
+            await until(one.hears_of_all, within=20.0)
+            opened = await asyncio.to_thread(lambda: one.ask("subqueue", **stream, host=""))
+            assert set(opened["hosts"]) == set(NAMES), opened
+            assert opened["unheard"] == {}
+            assert [host.state(key) for host in (one, other)] == ["paused", "paused"]
+            await until(lambda: other.changed_by(key) == ["host mx1 (root)"], within=10.0)
+            closed = await asyncio.to_thread(lambda: one.ask("subqueue", do="close", key=key, host="mx2"))
+            assert set(closed["hosts"]) == {"mx2"}
+            assert [host.state(key) for host in (one, other)] == ["paused", "closed"]
+            released = await asyncio.to_thread(lambda: other.ask("subqueue", do="release", key="all", host=""))
+            assert {name: each["released"] for name, each in released["hosts"].items()} == {"mx1": 0, "mx2": 0}
+            for host in (one, other):
+                await asyncio.to_thread(host.is_asked)
+            emptied = await asyncio.to_thread(lambda: one.ask("quota", do="reset", key="a.example", host=""))
+            assert {name: each["reset"] for name, each in emptied["hosts"].items()} == {
+                "mx1": ["domain-day"],
+                "mx2": ["domain-day"],
+            }
+            with pytest.raises(CoreRefused, match="nothing is in use"):
+                await asyncio.to_thread(lambda: one.ask("quota", do="reset", key="a.example", host=""))
+            with pytest.raises(CoreRefused, match="mx9: no host of the fleet; known are mx1, mx2"):
+                one.ask("subqueue", do="release", key="all", host="mx9")
+            shared = one.is_refused(1)
+            await until(lambda: other.state(shared) == "paused", within=20.0)
+            with pytest.raises(CoreRefused, match="it has one state"):
+                one.ask("subqueue", do="close", key=shared, host="mx2")
+            assert "hosts" not in one.ask("subqueue", do="pause", key=shared, host="")
+
+    asyncio.run(scene())
+
+
+def test_a_host_that_was_away_does_it_when_it_is_back(tmp_path: Path, postfix: PrivatePostfix) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server:
+            one, other = (Core(tmp_path / name, postfix, server.url) for name in NAMES)
+            with one.running():
+                with other.running() as process:
+                    await until(lambda: one.reaches_the_store() and other.reaches_the_store(), within=60.0)
+                    await until(one.hears_of_all, within=20.0)
+                    process.kill()
+                answer = await asyncio.to_thread(
+                    lambda: one.ask("subqueue", do="open", where="tenant = news", name="news", host="")
+                )
+                assert "does it when it is back within 1 h" in answer["unheard"]["mx2"]
+                with other.running():
+                    await until(other.reaches_the_store, within=60.0)
+                    await until(lambda: other.state("stream:news@*") == "paused", within=20.0)
 
     asyncio.run(scene())
 

@@ -300,7 +300,25 @@ def test_by_hand(tmp_path: Path, words: list[str], request_: dict[str, Any], ans
     assert people.exit_code == 0
     assert says in people.stdout
     assert json.loads(programs.stdout) == answer.get("subqueue", answer)
-    assert asked.requests == [{"command": "subqueue", "who": "ann", **request_}] * 2
+    of_all = {} if request_["do"] == "show" else {"host": ""}
+    assert asked.requests == [{"command": "subqueue", "who": "ann", **of_all, **request_}] * 2
+
+
+def test_what_became_of_it_on_each_host_is_told(tmp_path: Path) -> None:
+    hosts = {"mx1": {"ok": True, "released": 12}, "mx2": {"ok": False, "error": "no such sub-queue is open"}}
+    answer = {"released": 12, "hosts": hosts, "unheard": {"mx3": "not there; does it when it is back within 1 h"}}
+    with core(tmp_path, {"subqueue": answering(answer)}) as asked:
+        people = asked.sidecar("subqueue", "release", KEY, "--host", "mx1")
+        programs = asked.sidecar("subqueue", "release", KEY, "--json")
+
+    assert people.stdout.splitlines() == [
+        "12 messages are released",
+        "host mx1: done, 12 messages released",
+        "host mx2: no such sub-queue is open",
+    ]
+    assert people.stderr == "host mx3: not there; does it when it is back within 1 h\n"
+    assert json.loads(programs.stdout) == answer
+    assert [each["host"] for each in asked.requests] == ["mx1", ""]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from sidecar.suppression import Suppression
 if TYPE_CHECKING:
     from sidecar.channels import Channel
     from sidecar.core_parts import Lag, Parts
+    from sidecar.fleet.commands import FleetCommands
     from sidecar.fleet.exchange import Exchange
     from sidecar.fleet.maps import SharedMaps
     from sidecar.fleet.pages import SharedPages
@@ -109,6 +110,18 @@ def learning(
         thread=thread,
     )
     return warm_ups, SharedMaps(fleet.host, _store(config), engine, store.taught, thread=thread)
+
+
+def commands(config: Config, fleet: "Exchange | None") -> "FleetCommands | None":
+    """Have hosts do what an admin asks of all of them on one; nothing is asked yet. Raises ConfigError."""
+    if fleet is None:
+        return None
+    from sidecar.fleet.commands import FleetCommands  # noqa: PLC0415  # only a fleet pays for the client
+
+    def members() -> dict[str, bool]:
+        return {str(row["host"]): not row["silent"] for row in fleet.host.standing()["hosts"]}
+
+    return FleetCommands(name(config), _store(config), members)
 
 
 def pages(config: Config, rows: "IncidentStore", channels: "Sequence[Channel]") -> "SharedPages | None":

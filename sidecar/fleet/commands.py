@@ -1,0 +1,194 @@
+"""What an admin has all hosts do, or another one: told by a stream in Redis, done once by each, answered to who asked.
+
+Knows who ought to hear and for how long it is worth doing; what is done is core's business.
+"""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from sidecar.fleet.redis_store import ANSWER_WITHIN, LISTENS, RedisStore, StoreSilent, close_all, goes_on
+
+_LOG = logging.getLogger("sidecar.fleet")
+
+Request = Mapping[str, Any]
+Answer = Mapping[str, Any]
+
+STILL_DONE: Final = 3_600.0
+"""Seconds after which a host that was away does it no more."""
+ANSWERED_WITHIN: Final = 3.0
+"""Seconds for which who asked waits for those that are there."""
+MOST: Final = 1_000
+"""Commands that are kept."""
+TRY_AGAIN: Final = 1.0
+_LOOK: Final = 0.05
+
+# A host does a command once, also where it is started anew while it does it.
+_BEGIN = """
+if redis.call('HGET', KEYS[1], ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+_BEGUN: Final = {"ok": False, "error": "begun, and core there ended before it was done"}
+
+
+class Told(NamedTuple):
+    """What became of a command."""
+
+    answers: Mapping[str, Answer]
+    """By host, of the others that answered in time."""
+    unheard: Mapping[str, str]
+    """By host, why there is no answer."""
+
+
+class FleetCommands:
+    def __init__(self, host: str, store: RedisStore, members: Callable[[], Mapping[str, bool]]) -> None:
+        """`members`: of all hosts, whether each is there."""
+        self.host = host
+        self.do: Callable[[Request], Awaitable[Answer]] | None = None
+        """Does a command here. Raises ValueError."""
+        self.silent = "not asked yet"
+        self.done = 0
+        """Commands of others that were done here."""
+        self._store = store
+        self._members = members
+        self._stream = store.key("commands")
+        self._turn = asyncio.Lock()
+        self._after = ""
+
+    def others(self, to: str = "") -> list[str]:
+        """List the other hosts that a command is for: all, or the one. Raises ValueError."""
+        known = self._members()
+        if to and to not in {*known, self.host}:
+            raise ValueError(f"host {to}: no host of the fleet; known are {', '.join(sorted({*known, self.host}))}")
+        return [name for name in sorted(known) if name != self.host and to in {"", name}]
+
+    async def tell(self, request: Request, to: str = "") -> Told:
+        """Have the others do it, and wait for those that are there. Raises ValueError."""
+        wanted = self.others(to)
+        there = self._members()
+        entry = {"host": self.host, "to": to, "request": json.dumps(dict(request))}
+        try:
+            async with self._turn, self._store.answering():
+                number = str(await self._store.redis.xadd(self._stream, entry, maxlen=MOST, approximate=True))  # type: ignore[arg-type]  # text to text
+                await self._store.redis.expire(self._stream, int(STILL_DONE))
+        except StoreSilent as error:
+            return Told({}, dict.fromkeys(wanted, f"perhaps not told: the fleet's store is silent: {error}"))
+        answers = await self._answers(number, {name for name in wanted if there[name]})
+        late = f"does it when it is back within {STILL_DONE / 3600:g} h"
+        why = {name: f"no answer within {ANSWERED_WITHIN:g} s" if there[name] else "not there" for name in wanted}
+        return Told(answers, {name: f"{why[name]}; {late}" for name in wanted if name not in answers})
+
+    async def _answers(self, number: str, wanted: set[str]) -> dict[str, Answer]:
+        found: dict[str, Answer] = {}
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + ANSWERED_WITHIN
+        while True:
+            try:
+                async with self._turn, self._store.answering():
+                    said: Any = await self._store.redis.hgetall(self._answer(number))
+            except StoreSilent:
+                return found
+            found = {str(host): json.loads(text) for host, text in said.items() if text != json.dumps(_BEGUN)}
+            if wanted <= set(found) or loop.time() >= ends:
+                return found
+            await asyncio.sleep(_LOOK)
+
+    async def run(self) -> None:
+        """Do what others tell until cancelled. What fails is read again."""
+        try:
+            while goes_on():
+                try:
+                    await self._listen()
+                except StoreSilent as error:
+                    if not self.silent:
+                        _LOG.warning("commands of other hosts are not heard: %s", error)
+                    self.silent = str(error)
+                except Exception:  # noqa: BLE001  # an error of ours here must not end core: it answers Postfix
+                    _LOG.exception("commands of other hosts")
+                await asyncio.sleep(TRY_AGAIN * random.uniform(0.5, 1.0))
+        finally:
+            await self._store.close()
+
+    async def _listen(self) -> None:
+        """Raises StoreSilent."""
+        listener, watchers = self._store.clients(wait=None)
+        try:
+            async with listener:
+                while goes_on():
+                    await self._take(listener)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreSilent(str(error) or "the reader's connection gave no sign of life") from error
+        finally:
+            await close_all(watchers)
+
+    async def _take(self, listener: Redis) -> None:
+        at = await self._now()
+        oldest = f"{int(1_000 * (at - STILL_DONE))}-0"
+        newest = f"{int(1_000 * at)}-0"
+        # A place ahead of the clock is of another server: what this one has is looked through, and done where it was not.
+        after = self._after if self._after and _place(oldest) <= _place(self._after) <= _place(newest) else oldest
+        async with asyncio.timeout(LISTENS + ANSWER_WITHIN):
+            found: Any = await listener.xread({self._stream: after}, count=1, block=int(1_000 * LISTENS))
+        self.silent = ""
+        for number, fields in found[0][1] if found else ():
+            if fields.get("host") != self.host and fields.get("to") in {"", self.host}:
+                await self._do(str(number), fields)
+            self._after = str(number)
+
+    async def _now(self) -> float:
+        """By the store's clock."""
+        async with self._turn, self._store.answering():
+            seconds, micro = await self._store.redis.time()
+            return float(seconds) + float(micro) / 1e6
+
+    async def _do(self, number: str, fields: Mapping[str, str]) -> None:
+        """Raises StoreSilent."""
+        async with self._turn, self._store.answering():
+            begun: Any = await self._store.redis.eval(
+                _BEGIN, 1, self._answer(number), self.host, json.dumps(_BEGUN), str(int(2 * STILL_DONE))
+            )
+        if not int(begun):
+            return
+        late = max(0.0, await self._now() - _place(number)[0] / 1_000)
+        answer = await self._answered(fields, late)
+        self.done += 1
+        async with self._turn, self._store.answering():
+            await self._store.redis.hset(self._answer(number), self.host, json.dumps(answer))
+
+    async def _answered(self, fields: Mapping[str, str], late: float) -> Answer:
+        try:
+            request = _request(fields, late)
+            assert self.do is not None  # core sets it before it runs us
+            return {"ok": True, **await self.do(request)}
+        except ValueError as error:
+            return {"ok": False, "error": str(error)}
+        except Exception as error:  # noqa: BLE001  # a bug in one command must not end core
+            _LOG.exception("a command of host %s", fields.get("host"))
+            return {"ok": False, "error": f"{type(error).__name__}: {error}"}
+
+    def _answer(self, number: str) -> str:
+        return self._store.key(f"answers:{number}")
+
+
+def _request(fields: Mapping[str, str], late: float) -> dict[str, Any]:
+    """Read what another host tells; `late`: seconds since it did. Raises ValueError."""
+    request = json.loads(fields.get("request", ""))
+    if not isinstance(request, dict):
+        raise ValueError("wanted a JSON object")  # noqa: TRY004  # of another program: the text is bad
+    if request.get("seconds") is not None:
+        request["seconds"] = float(request["seconds"]) - late
+        if request["seconds"] <= 0:
+            raise ValueError(f"its time was over {-request['seconds']:.0f} s before it was heard here")
+    return {**request, "who": f"host {fields['host']} ({request.get('who', '')})"}
+
+
+def _place(identifier: str) -> tuple[int, ...]:
+    return tuple(map(int, identifier.split("-")))
