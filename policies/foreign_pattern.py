@@ -203,21 +203,24 @@ def _words(items: Items, remarks: list[str]) -> tuple[tuple[str, ...], tuple[str
     """Phrases for `any` and for `all`, and a pattern where these do not say everything."""
     any_of: tuple[str, ...] = ()
     all_of: list[str] = []
-    enough = True
+    enough = told = True
     for segment, loose in _segments(items):
         phrases = tuple(dict.fromkeys(filter(None, (_phrase(text, loose=loose) for text in segment))))
         whole = loose and len(phrases) == len({normalise(text) for text in segment}) and bool(phrases)
         if not phrases or (len(phrases) < len(segment) and not whole):
             enough = enough and all(not text.strip() for text in segment)
+            told = told and not any(sum(map(str.isalnum, text)) > 2 for text in segment)
         elif len(phrases) == 1:
             all_of.append(phrases[0])
         elif not any_of:
             any_of = phrases
         else:
-            enough = False
+            enough = told = False
         enough = enough and whole
-    enough = enough and all(is_wild(item) or texts_of(item) is not None for item in items)
-    reply = "" if enough else _bounded(items, remarks, phrases=bool(any_of or all_of))
+    fixed = all(is_wild(item) or texts_of(item) is not None for item in items)
+    reply = ""
+    if not (enough and fixed):
+        reply = _bounded(items, remarks, phrases=bool(any_of or all_of), told=told and fixed)
     if not any_of and len(all_of) == 1:
         any_of, all_of = (all_of[0],), []
     return any_of, tuple(all_of), reply
@@ -251,16 +254,33 @@ _ADDRESS: Final = re.compile(r"(?:(?:\[\\d\]\{1,\d+\}|\[0-9\]\{1,\d+\})(?:\\\.|\
 """Four numbers with dots between them, as `_emitted` writes them."""
 
 
-def _bounded(items: Items, remarks: list[str], *, phrases: bool) -> str:
+_LEADING: Final = re.compile(r"^(\[(?:\\.|[^\]\\])+\]|\\?.)\{1,\d+\}")
+_MAIL_ADDRESS: Final = r"[\S]{1,60}@[\S]{1,60}"
+
+
+def _bounded(items: Items, remarks: list[str], *, phrases: bool, told: bool) -> str:
+    """A pattern of bounded work. `told`: the phrases say all but the order, and may stand alone where there is none.
+
+    Where they say less ("user" of "user unknown"), a rule of them would take replies of every kind.
+    """
     source = _ADDRESS.sub("[0-9a-f.:]{7,39}", _emitted(items))
-    try:
-        compile_pattern(source)
-    except ValueError:
-        if not phrases:
-            raise PatternError("its repeats combine to too many ways, and it has no fixed words") from None
-        remarks.append("only its words are asked for, not their order: its repeats combine to too many ways")
-        return ""
-    return source
+    for tried in (source, _with_fewer_ways(source)):
+        try:
+            compile_pattern(tried)
+        except ValueError:
+            continue
+        return tried
+    if not phrases:
+        raise PatternError("its repeats combine to too many ways, and it has no fixed words")
+    if not told:
+        raise PatternError("its repeats combine to too many ways, and its words alone say too little")
+    remarks.append("only its words are asked for, not their order: its repeats combine to too many ways")
+    return ""
+
+
+def _with_fewer_ways(source: str) -> str:
+    """What is sought anywhere needs one of what it may begin with several of; between words, an address is a word."""
+    return _LEADING.sub(r"\1", source).replace(_MAIL_ADDRESS, r"[\S]{3,120}")
 
 
 def _emitted(items: Iterable[tuple[Any, Any]]) -> str:
