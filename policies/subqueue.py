@@ -15,6 +15,9 @@ _LOOK_AGAIN: Final = 1.0
 """Seconds between two looks at what a fleet lets us do."""
 _CATCH_UP: Final = 3.0
 """Seconds' worth of unspent budget that is kept: releases go about once a second, and now and then one is late."""
+_CATCH_UP_TOGETHER: Final = 1.5
+"""... and in a fleet: what holds up one host may hold up all (a store, a log server), and a limit meets all that they are behind
+with at once."""
 _EVEN: Final = 1e-9
 """A budget that is whole but for rounding is whole."""
 
@@ -377,7 +380,7 @@ class SubQueue:
     def _earn(self, now: float) -> None:
         """Earn budget for the time since the last look, at the pace of that time."""
         rate = self._rate
-        most = max(1 + rate, rate * _CATCH_UP)
+        most = max(1 + rate, rate * (_CATCH_UP if self.fleet is None else _CATCH_UP_TOGETHER))
         self._budget = min(most, self._budget + rate * (now - self._budget_at))
         self._budget_at = now
 

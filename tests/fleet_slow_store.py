@@ -174,6 +174,12 @@ class SlowFleet:
             for world, clock in zip(self.worlds, self._clocks, strict=True):
                 world.run(clock() - world.now, step=step)
 
+    async def stall(self, seconds: float) -> None:
+        """Nothing is done on any host for so long, and then what is due."""
+        await asyncio.sleep(seconds)
+        for world, clock in zip(self.worlds, self._clocks, strict=True):
+            world.run(clock() - world.now, step=seconds)
+
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -182,6 +188,10 @@ class SlowFleet:
     @property
     def delivered(self) -> int:
         return sum(sum(world.delivered.values()) for world in self.worlds)
+
+    @property
+    def deferrals(self) -> int:
+        return sum(world.deferrals for world in self.worlds)
 
     @property
     def lost_or_twice(self) -> int:

@@ -78,6 +78,27 @@ def test_what_went_on_being_accepted_on_any_host_tells_where_the_ramp_begins() -
         assert run.limit.most_in_a_minute(after=run.limit.tried[0] + 10) <= 60 * RATE + AT_ONCE
 
 
+def test_hosts_that_were_all_held_up_do_not_meet_the_limit_with_what_they_are_behind() -> None:
+    limit = Limit(RATE, AT_ONCE)
+
+    async def stalled() -> tuple[int, int]:
+        fleet = SlowFleet(5, limit, Shelf(seed=1, delay=(0.0, 0.002), lost=0.0), scale=SCALE)
+        await fleet.run(ALONE_AFTER + 5)
+        for world in fleet.worlds:
+            send(world, 200)
+        await fleet.run(70.0, step=0.1)
+        before, delivered = fleet.deferrals, fleet.delivered
+        await fleet.stall(3.0)
+        await fleet.run(2.0, step=0.1)
+        found = fleet.deferrals - before, fleet.delivered - delivered
+        await fleet.stop()
+        return found
+
+    deferrals, delivered = leap(stalled())
+    assert deferrals == 0
+    assert delivered > 0.5 * RATE * 5.0
+
+
 def test_clocks_that_are_hours_wrong_change_nothing() -> None:
     shelf = Shelf(seed=1, delay=(0.0, 0.002), lost=0.0)
     run = Run(5, shelf, ahead=(0.0, -3_600.0, 0.0, 7_200.0, 45.0))
