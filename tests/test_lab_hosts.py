@@ -57,7 +57,7 @@ def test_a_refusal_on_one_host_pauses_all() -> None:
 
 @pytest.mark.postfix
 @pytest.mark.timeout(160)
-@pytest.mark.parametrize("name", ["fleet-short-redis-killed", "fleet-short-host-paused"])
+@pytest.mark.parametrize("name", ["fleet-short-redis-killed", "fleet-short-host-paused", "fleet-short-failover"])
 def test_a_failure_costs_no_mail_and_is_soon_over(name: str) -> None:
     told = lab("--drill", name)
     assert told["times"]["converged_s"] <= 5.0

@@ -7,17 +7,21 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from random import Random
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from sidecar.control import CoreRefused, CoreUnreachable
 from sidecar.lab.attachment import Attachment
 from sidecar.lab.dns import NameServer, zone
 from sidecar.lab.fleet import Fleet, Submissions
 from sidecar.lab.hosts import links
+from sidecar.lab.hosts.clock import in_another_time
+from sidecar.lab.hosts.sentinels import NAME, PORTS, Sentinels
 from sidecar.lab.hosts.shared_store import PORT, SLOW_PORT, SharedStore
 from sidecar.lab.maillog import Follower, merged
 from sidecar.lab.measure import Evidence
@@ -29,6 +33,24 @@ from sidecar.lab.scenario import Scenario, Sender
 _ANSWERS_WITHIN_S = 2.0
 
 
+class Way(StrEnum):
+    """How the hosts reach their Redis."""
+
+    DIRECT = "direct"
+    PROXY = "proxy"
+    """It delivers late."""
+    SENTINELS = "sentinels"
+    """They say where it is."""
+
+
+class Setting(NamedTuple):
+    """What is not as usual."""
+
+    way: Way = Way.DIRECT
+    ahead: Mapping[int, float] = MappingProxyType({})
+    """Seconds by which the clocks of some hosts are ahead, by number."""
+
+
 @dataclass(slots=True, eq=False)
 class LabHost:
     name: str
@@ -37,6 +59,8 @@ class LabHost:
     sidecar: Attachment
     senders: Fleet
     follower: Follower
+    ahead: float = 0.0
+    """Seconds, of its clock."""
     alive: bool = True
     stopped: bool = False
     """Its sidecar is, by a signal."""
@@ -64,6 +88,7 @@ class LabHost:
 class HostsBench:
     scenario: Scenario
     store: SharedStore
+    sentinels: Sentinels
     ledger: Ledger
     hosts: Sequence[LabHost]
     directory: Path
@@ -89,7 +114,7 @@ class HostsBench:
 
 
 @contextlib.asynccontextmanager
-async def hosts_bench(scenario: Scenario, directory: Path, *, through_proxy: bool) -> AsyncIterator[HostsBench]:
+async def hosts_bench(scenario: Scenario, directory: Path, setting: Setting) -> AsyncIterator[HostsBench]:
     """Set up everything below `directory`, ready to send; all of it is gone afterwards."""
     directory.mkdir(mode=0o755)  # noqa: ASYNC240  # before anything runs
     ledger, random = Ledger(), Random(scenario.seed)
@@ -103,17 +128,20 @@ async def hosts_bench(scenario: Scenario, directory: Path, *, through_proxy: boo
             links.ip("address", "add", f"{links.PROVIDERS}.{last}/32", "dev", "lo")
         await open_now.enter_async_context(names.serve([links.RESOLVER, "127.0.0.1"]))
         await serve(providers, scenario, open_now, links.PROVIDERS)
-        store = SharedStore(open_now.enter_context(links.network()), directory)
+        network = open_now.enter_context(links.network())
+        links.store_network(network)
+        store, sentinels = SharedStore(network, directory), Sentinels(network, directory)
         open_now.callback(store.kill)
-        hosts = [
-            _host(scenario, number, store, directory, open_now, slow=through_proxy) for number in _numbers(scenario)
-        ]
+        open_now.callback(sentinels.kill)
+        hosts = [_host(scenario, number, store, directory, open_now, setting=setting) for number in _numbers(scenario)]
         store.start()
-        if through_proxy:
+        if setting.way is Way.PROXY:
             await open_now.enter_async_context(store.proxied())
+        if setting.way is Way.SENTINELS:
+            await asyncio.to_thread(sentinels.start)
         open_now.push_async_callback(_stop, hosts)
         await asyncio.gather(*(_start(host) for host in hosts))
-        yield HostsBench(scenario, store, ledger, hosts, directory, started=time.time())
+        yield HostsBench(scenario, store, sentinels, ledger, hosts, directory, started=time.time())
 
 
 async def _start(host: LabHost) -> None:
@@ -138,7 +166,7 @@ def _host(
     directory: Path,
     open_now: contextlib.AsyncExitStack,
     *,
-    slow: bool,
+    setting: Setting,
 ) -> LabHost:
     name = f"mx{number}"
     network = open_now.enter_context(links.network())
@@ -150,27 +178,42 @@ def _host(
         "inet_interfaces": "all",  # with one named, smtp(8) would send from that
     }
     (directory / name).mkdir(mode=0o755)
+    ahead = setting.ahead.get(number, 0.0)
+    within = network.within
+    if ahead:
+        time_of_its_own, imported = in_another_time(ahead)
+        within, own = (*within, *time_of_its_own), {**own, **imported}
     postfix = PrivatePostfix(
         directory / name / "postfix",
         address=links.mail_address(number),
         port=SUBMISSION_PORT,
-        within=network.within,
+        within=within,
         main_cf=own | main_cf_of(scenario, attached=True),
         master_cf="".join(f"{line}\n" for line in scenario.master_cf),
         header_checks=HEADER_CHECKS,
     )
-    url = f"redis://{links.store_address(number)}:{SLOW_PORT if slow else PORT}/0"
-    more = (f'store.redis = "{url}"', f'fleet.host = "{name}"', *scenario.sidecar)
+    more = (f'store.redis = "{_url(number, setting.way)}"', f'fleet.host = "{name}"', *scenario.sidecar)
     follower = Follower(postfix.maillog)
     open_now.callback(follower.close)
     return LabHost(
         name,
         number,
         postfix,
-        Attachment(directory / name / "sidecar", postfix, scenario.scale, more, within=network.within),
+        Attachment(directory / name / "sidecar", postfix, scenario.scale, more, within=within),
         Fleet(share_of(scenario, number), postfix),
         follower,
+        ahead,
     )
+
+
+def _url(number: int, way: Way) -> str:
+    match way:
+        case Way.DIRECT:
+            return f"redis://{links.store_address(number)}:{PORT}/0"
+        case Way.PROXY:
+            return f"redis://{links.store_address(number)}:{SLOW_PORT}/0"
+        case Way.SENTINELS:
+            return f"sentinel://{','.join(f'{links.ALL_STORES}:{port}' for port in PORTS)}/{NAME}/0"
 
 
 def share_of(scenario: Scenario, number: int) -> Scenario:

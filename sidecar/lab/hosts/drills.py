@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from policies.fleet.terms import ALONE_AFTER
+from policies.subqueue import State
 from sidecar.lab.drills.drill import DrillError
-from sidecar.lab.hosts.bench import HostsBench, LabHost
+from sidecar.lab.hosts.bench import HostsBench, LabHost, Setting, Way
 from sidecar.lab.scenario import Scenario, read
 
-KEY = "dkim-domain:bigsale.example@google"
+DOMAIN = "bigsale.example"
+KEY = f"dkim-domain:{DOMAIN}@google"
 CONVERGED_WITHIN_S = 5.0
 BUDGET = 1.1
+_USUAL = Setting()
 _LOOK_EVERY_S = 0.2
+_UNDER_WAY_S = 2.0
+"""What was under way when a pause began has ended after so long."""
 _SEVERAL_LEASES_S = ALONE_AFTER + 12.0
 """Long enough for a host that hears nothing to go on alone for a while."""
 
@@ -45,6 +50,7 @@ to = ["google"]
 name = "google"
 domains = ["gmail.com", "school.example"]
 mx = ["gmail-smtp-in.l.google.com"]
+transaction_s = {transaction}
 
 [[provider.limit]]
 by = "dkim"
@@ -66,18 +72,28 @@ class FleetDrill:
     burst: int = 600
     drains: bool = True
     """Whether to wait until all is delivered; else what is still held is counted, and found again."""
-    through_proxy: bool = False
+    at: State = State.RAMPING
+    """Where the domain is on all hosts when it begins."""
+    transaction: float = 0.3
+    """Seconds that the provider takes for a message."""
+    setting: Setting = _USUAL
 
     def scenario(self) -> Scenario:
         return read(
-            _TOML.format(name=self.name, hosts=self.hosts, scale=self.scale, burst=self.burst),
+            _TOML.format(
+                name=self.name,
+                hosts=self.hosts,
+                scale=self.scale,
+                burst=self.burst,
+                transaction=self.transaction,
+            ),
             file=Path(f"drill {self.name}"),
         )
 
 
 async def play(drill: FleetDrill, bench: HostsBench) -> None:
     """Raises DrillError where what must come does not."""
-    await until(bench, _ramps, "the domain ramps on all hosts", 90)
+    await until(bench, _all_are(drill.at), f"the domain is {drill.at} on all hosts", 90)
     bench.times["broken_at_s"] = time.time() - bench.started
     await drill.act(bench)
     if drill.drains:
@@ -111,8 +127,8 @@ def _state(status: dict[str, Any]) -> str:
     return str(_sub(status)["state"])
 
 
-def _ramps(answers: Sequence[dict[str, Any]]) -> bool:
-    return all(_state(each) == "ramping" for each in answers)
+def _all_are(state: State) -> Callable[[Sequence[dict[str, Any]]], bool]:
+    return lambda answers: all(_state(each) == state for each in answers)
 
 
 def agree(answers: Sequence[dict[str, Any]]) -> bool:
@@ -223,16 +239,78 @@ async def _lead_killed(bench: HostsBench) -> None:
     await _converged(bench)
 
 
+async def _probe_killed(bench: HostsBench) -> None:
+    """The one whose probe is out is gone for good; another probes, once, when the lease is over."""
+    await asyncio.sleep(_UNDER_WAY_S)
+    tried = len(_tried(bench))
+    host = await _lead(bench)
+    while len(_tried(bench)) == tried:  # noqa: ASYNC110  # the provider writes down, and tells nobody
+        await asyncio.sleep(0.01)
+    await host.die()
+    died, tried = time.time(), len(_tried(bench))
+    await until(bench, _some_are(State.RAMPING), "the domain ramps on another host", 30)
+    probes = [at - died for at in _tried(bench)[tried:]]
+    if len(probes) != 1:
+        raise DrillError(f"{len(probes)} messages were tried between the death and the ramp; wanted the one probe")
+    bench.times["next_probe_s"] = probes[0]
+    await _converged(bench)
+    await until(bench, _all_are(State.RAMPING), "the domain ramps on all hosts", 30)
+
+
+def _tried(bench: HostsBench) -> list[float]:
+    """When the domain's messages were tried."""
+    return [it.time for it in bench.ledger.attempts if it.envelope_domain == DOMAIN]
+
+
+def _some_are(state: State) -> Callable[[Sequence[dict[str, Any]]], bool]:
+    return lambda answers: any(_state(each) == state for each in answers)
+
+
+async def _clocks_wrong(bench: HostsBench) -> None:
+    """Nothing else breaks."""
+    await _converged(bench)
+
+
+async def _failed_over(bench: HostsBench) -> None:
+    """The primary dies; the Sentinels make its replica one, with what that has heard."""
+    await asyncio.to_thread(bench.store.kill)
+    died = time.monotonic()
+    await asyncio.to_thread(bench.sentinels.wait_for_the_replica)
+    bench.times["failed_over_s"] = time.monotonic() - died
+    await _converged(bench)
+
+
 FLEET_DRILLS = {
     drill.name: drill
     for drill in (
         FleetDrill("fleet-redis-killed", "Redis restarts empty: the hosts tell it where they stand", _redis_killed),
         FleetDrill("fleet-redis-stopped", "a Redis that hangs stops nobody for good", _redis_stopped),
-        FleetDrill("fleet-redis-slow", "a Redis that is late is still one", _redis_slow, through_proxy=True),
+        FleetDrill("fleet-redis-slow", "a Redis that is late is still one", _redis_slow, setting=Setting(Way.PROXY)),
+        FleetDrill(
+            "fleet-failover",
+            "the replica that Sentinels make the primary is where all agree again",
+            _failed_over,
+            setting=Setting(Way.SENTINELS),
+        ),
         FleetDrill("fleet-links-down", "no host hears of Redis, and none of its end", _links_down),
         FleetDrill("fleet-split", "two of five cut off take no more than their part", _split),
         FleetDrill("fleet-host-paused", "who slept wakes without a lease", _host_paused),
-        FleetDrill("fleet-lead-killed", "the probe and the pace go to another", _lead_killed),
+        FleetDrill("fleet-lead-killed", "the lead and its part of the pace go to others", _lead_killed),
+        FleetDrill(
+            "fleet-probe-killed",
+            "a probe that nobody answers for is followed by one more, when its lease is over",
+            _probe_killed,
+            scale=60,
+            drains=False,
+            at=State.PAUSED,
+            transaction=1.0,
+        ),
+        FleetDrill(
+            "fleet-clocks-wrong",
+            "hosts whose clocks are 90 s ahead and 90 s behind share one pace all the same",
+            _clocks_wrong,
+            setting=Setting(ahead={2: 90.0, 3: -90.0}),
+        ),
         FleetDrill(
             "fleet-short-redis-killed",
             "fleet-redis-killed in a minute",
@@ -250,6 +328,16 @@ FLEET_DRILLS = {
             scale=60,
             burst=150,
             drains=False,
+        ),
+        FleetDrill(
+            "fleet-short-failover",
+            "fleet-failover in a minute",
+            _failed_over,
+            hosts=3,
+            scale=60,
+            burst=150,
+            drains=False,
+            setting=Setting(Way.SENTINELS),
         ),
     )
 }

@@ -56,11 +56,11 @@ class Paused(NamedTuple):
     """Another host said so; no refusal of its own did."""
 
 
-def paused_at(store: Path) -> Mapping[str, Paused]:
-    """When and how each key was first paused on a host, by its own changes."""
+def paused_at(store: Path, *, ahead: float = 0.0) -> Mapping[str, Paused]:
+    """When and how each key was first paused on a host, by its own changes; `ahead`: seconds, of its clock."""
     with closing(sqlite3.connect(f"file:{store / 'core.db'}?mode=ro", uri=True)) as database:
         rows = database.execute("SELECT key, min(time), by_whom FROM change WHERE state = 'paused' GROUP BY key")
-        return {str(key): Paused(float(time), by_whom.startswith("host ")) for key, time, by_whom in rows}
+        return {str(key): Paused(float(time) - ahead, by_whom.startswith("host ")) for key, time, by_whom in rows}
 
 
 def fleet_figures(evidence: Evidence, whole: Figures, paused: Iterable[Mapping[str, Paused]]) -> FleetFigures:

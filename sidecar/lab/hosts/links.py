@@ -17,6 +17,8 @@ from sidecar.lab.namespace import NamespaceError
 PROVIDERS = "10.79.0"
 """The network of the providers' addresses; they are the lab's own."""
 RESOLVER = f"{PROVIDERS}.53"
+ALL_STORES = "10.78.0.1"
+"""Where every host finds the servers in the network of Redis, whichever cable it comes by."""
 
 
 class Network(NamedTuple):
@@ -51,6 +53,11 @@ class Network(NamedTuple):
 def missing_programs() -> list[str]:
     """Programs that a fleet needs beside Postfix, and that are not installed."""
     return [name for name in ("ip", "nsenter", "redis-server") if shutil.which(name) is None]
+
+
+def store_network(network: Network) -> None:
+    """Give the network of Redis the address that all hosts know."""
+    network.ip("address", "add", f"{ALL_STORES}/32", "dev", "lo")
 
 
 @contextlib.contextmanager
@@ -96,6 +103,7 @@ def to_the_store(host: Network, store: Network, number: int) -> None:
     store.ip("link", "set", f"host{number}", "up")
     host.ip("address", "add", f"10.78.{number}.2/30", "dev", "store")
     host.ip("link", "set", "store", "up")
+    host.ip("route", "add", f"{ALL_STORES}/32", "via", store_address(number))
 
 
 def pull(store: Network, number: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sidecar.lab.drills.drill import DrillError
 from sidecar.lab.hosts import drills
-from sidecar.lab.hosts.bench import HostsBench, conclude, hosts_bench, sending
+from sidecar.lab.hosts.bench import HostsBench, Setting, conclude, hosts_bench, sending
 from sidecar.lab.hosts.drills import FleetDrill
 from sidecar.lab.hosts.figures import FleetFigures, fleet_figures, paused_at
 from sidecar.lab.measure import Figures, figures
@@ -42,18 +42,18 @@ async def play(scenario: Scenario, drill: FleetDrill | None, directory: Path, sa
     asked_to_end = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, asked_to_end.set)
-    through_proxy = drill is not None and drill.through_proxy
-    async with hosts_bench(scenario, directory / "fleet", through_proxy=through_proxy) as bench:
+    setting = drill.setting if drill is not None else Setting()
+    async with hosts_bench(scenario, directory / "fleet", setting) as bench:
         say(
             f"{scenario.hosts} hosts with Postfix and sidecar, one Redis: {scenario.name}, {scenario.seconds:g} s at most"
         )
         async with sending(bench):
             deed = drills.play(drill, bench) if drill else asyncio.sleep(scenario.seconds)
             findings = await _until_done(bench, deed, asked_to_end, say, on_time=drill is None)
-        paused = [host.sidecar.directory / "store" for host in bench.here()]
+        stores = [(host.sidecar.directory / "store", host.ahead) for host in bench.here()]
         evidence = await conclude(bench)
         counted = figures(evidence)
-        fleet = fleet_figures(evidence, counted, map(paused_at, paused))
+        fleet = fleet_figures(evidence, counted, [paused_at(store, ahead=ahead) for store, ahead in stores])
         findings += [f"{name} {getattr(counted, name)}, wanted 0" for name in counted.findings()]
         findings += drills.complaints(bench, fleet.over_budget)
         if not counted.injected:
