@@ -16,12 +16,15 @@ from policies.parked import OpenSubQueue
 from policies.queue_age import queue_age
 from policies.routing import to_provider
 from policies.subqueues import BY_HAND, DOMAIN_TYPES
+from sidecar import mail_host
 from sidecar.control import Handler
 from sidecar.core_figures import figures
 from sidecar.core_parts import Lag, Parts
 from sidecar.pool_answers import PoolAnswers
+from sidecar.queue_client import HelperUnavailable
 from sidecar.reload import Reload, ReloadError
-from sidecar.rerouting import REQUEUED, begin, objection
+from sidecar.requeue_limits import objection
+from sidecar.rerouting import REQUEUED, begin
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -268,12 +271,13 @@ class Answers:
     async def requeue(self, request: Request) -> Answer:
         """Have queued mail of a transport requeued, paced, so that it goes another way."""
         parts, steering = self._parts, self._parts.steering
-        if parts.config.postfix.reach:
-            raise ValueError("this core watches another host's Postfix; mail is requeued by a core on that host")
         source, to = to_provider("any", str(request.get("transport", ""))).transport, str(request.get("to", ""))
-        pools = sorted(steering.pools) if steering is not None else []
-        table = parts.config.postfix.transport_table
-        refused = await asyncio.to_thread(objection, parts.instances, table, source, to, pools)
+        if parts.config.postfix.reach:
+            refused = await self._far_objection(source, to)
+        else:
+            pools = sorted(steering.pools) if steering is not None else []
+            table = parts.config.postfix.transport_table
+            refused = await asyncio.to_thread(objection, parts.instances, table, source, to, pools)
         if refused:
             raise ValueError(refused)
         sub = begin(
@@ -287,6 +291,18 @@ class Answers:
         )
         self._wake()
         return {"subqueue": self._said(sub), "mode": str(parts.config.mode), "warnings": REQUEUED}
+
+    async def _far_objection(self, source: str, to: str) -> str:
+        """Say why mail of another host cannot be requeued: where it could be led is for that host's own core to say."""
+        reach = self._parts.config.postfix.reach
+        if not mail_host.is_far(self._parts.config):
+            return f'postfix.reach: found "{reach}": nothing is done to a queue that is only observed'
+        if to:
+            return f"to: {reach} is another host, whose table of transports is not written from here; leave --to out"
+        try:
+            return await self._parts.hands.objection(source)
+        except HelperUnavailable as error:
+            raise ValueError(f"whether {reach} may requeue is not known: {error}") from None
 
     def _let_go(self, key: Key, who: str, now: float) -> None:
         """What an admin lets go, no rule holds again half a minute later."""

@@ -28,6 +28,10 @@ class Hands:
     async def close(self) -> None:
         await self._client.close()
 
+    async def objection(self, source: str) -> str:
+        """As `requeue_limits.objection` of the host that we reach, with mail as its Postfix sends it. Raises HelperUnavailable."""
+        return await self._client.objection(source)
+
     async def do(self, commands: Sequence[Command]) -> None:
         for command in commands:
             try:

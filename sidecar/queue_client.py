@@ -197,6 +197,11 @@ class QueueClient:
         answer = await self._ask({"command": "queue", "instance": instance})
         return [_queued(each) for each in answer["messages"]]
 
+    async def objection(self, transport: str) -> str:
+        """Ask another host why its mail cannot be requeued from a transport; "" where it can."""
+        answer = await self._ask({"command": "may-requeue", "transport": transport})
+        return str(answer["objection"])
+
     async def alive(self) -> None:
         """Have another host note that we live: without that for failsafe_after_minutes it lets everything go."""
         await self._ask({"command": "alive"})

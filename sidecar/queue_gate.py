@@ -20,6 +20,7 @@ from sidecar.config import Config
 from sidecar.mail_host import to_json
 from sidecar.postfix import PostfixError
 from sidecar.queue_helper import LINE_MAX
+from sidecar.requeue_limits import objection
 
 HELPER_WITHIN = 120.0
 """Seconds for a command of the helper: a reload waits up to half a minute, and it does one at a time."""
@@ -35,6 +36,7 @@ class QueueGate:
             "instances": self._instances,
             "queue": self._queue,
             "alive": self._alive,
+            "may-requeue": self._may_requeue,
         }
 
     def answer(self, line: bytes) -> bytes:
@@ -72,6 +74,11 @@ class QueueGate:
         """The sign of life that this host's failsafe waits for."""
         (Path(self._config.runtime_directory) / "heartbeat").touch()
         return {}
+
+    def _may_requeue(self, request: Mapping[str, Any]) -> Answer:
+        """Look at this host's Postfix before mail is taken on hold for it; the helper looks again before each requeue."""
+        known = postfix.instances(Path(self._config.postfix.config_directory))
+        return {"objection": objection(known, "", str(request.get("transport", "")), "", ())}
 
     def _of_helper(self, line: bytes) -> bytes:
         try:

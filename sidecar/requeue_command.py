@@ -9,6 +9,10 @@ from sidecar.control import ask_core
 from sidecar.own_log import printable
 from sidecar.status import Rate, as_json, who
 
+NEAR_SECONDS = 5.0
+FAR_SECONDS = 30.0
+"""For an answer, where another host is asked first."""
+
 
 @click.command(epilog="Example: sidecar requeue --transport ip-1 --to pool:bulk --rate 300/m")
 @click.option("--transport", required=True, help="The transport over which the mail was tried, as the log names it.")
@@ -48,7 +52,8 @@ def requeue(
         "name": name,
         "who": who(),
     }
-    answer = ask_core(config.control_socket, {"command": "requeue", **asked})
+    timeout = FAR_SECONDS if config.postfix.reach else NEAR_SECONDS
+    answer = ask_core(config.control_socket, {"command": "requeue", **asked}, timeout=timeout)
     if as_json:
         click.echo(json.dumps(answer))
         return

@@ -18,7 +18,7 @@ import pytest
 
 from sidecar import mail_host
 from sidecar.config import Config, ConfigError, LogConfig, Mode, PostfixConfig, Route, StoreConfig
-from sidecar.control import CoreUnreachable, ask_core
+from sidecar.control import CoreRefused, CoreUnreachable, ask_core
 from sidecar.postfix import PostfixError
 from sidecar.queue_gate import QueueGate
 from tests.mail_host_world import MailHost, mail_host_of, running, submit, until
@@ -217,6 +217,27 @@ def test_each_host_s_mail_is_held_and_let_go_on_that_host(world: World, links: d
         assert one.on_hold() == 0
         links["mx1"].start()
         until(lambda: cores[0].status()["held_total"] == 0, within=90)
+
+
+@pytest.mark.usefixtures("links")
+def test_mail_of_the_other_host_is_requeued_there_after_that_host_s_own_checks(world: World) -> None:
+    host, core = world.hosts[1], world.core(1)
+    before = {each.queue_id for each in host.mail.postqueue()}
+    with core.running():
+        control = core.directory / "control"
+        for wanted, why in (
+            ({"transport": "smtp", "to": "relay"}, "leave --to out"),
+            ({"transport": "lane-07"}, "the log names none lane-07"),
+        ):
+            with pytest.raises(CoreRefused, match=why):
+                ask_core(control, {"command": "requeue", **wanted}, timeout=30.0)
+        submit(host, 2)
+        until(lambda: host.deferred() == len(before) + 2)
+        until(lambda: core.status()["messages_live"] == len(before) + 2)
+        queued = {each.queue_id for each in host.mail.postqueue()} - before
+        ask_core(control, {"command": "requeue", "transport": "smtp", "rate": 10.0}, timeout=30.0)
+        until(lambda: not queued & {each.queue_id for each in host.mail.postqueue()})
+        until(lambda: host.deferred() == len(before) + 2)  # each once, under another id
 
 
 @pytest.mark.usefixtures("links")

@@ -17,7 +17,7 @@ from policies.redirects import LIFETIME, Redirects, can_lead
 from policies.releasing import RESOLVED_FOR
 from policies.signs import Sign
 from policies.steering import Away
-from sidecar import pools, postfix, rerouting
+from sidecar import pools, postfix, requeue_limits, rerouting
 from sidecar.config import Config, ConfigError, ReactConfig
 from sidecar.hands import Hands
 from sidecar.lab.private_postfix import PrivatePostfix
@@ -342,6 +342,6 @@ def test_what_cannot_be_requeued_is_said_before_anything_is_touched(
     tmp_path: Path, settings: dict[str, str], table: str, source: str, *, to: str, says: str
 ) -> None:
     mail = PrivatePostfix(tmp_path / "postfix", main_cf={"transport_maps": BULK, **settings}, master_cf=MASTER)
-    said = rerouting.objection(postfix.instances(mail.config_directory), table, source, to, ["bulk"])
+    said = requeue_limits.objection(postfix.instances(mail.config_directory), table, source, to, ["bulk"])
     assert says in said
     assert bool(said) is bool(says)
