@@ -13,9 +13,9 @@ from parsers.clock import wall_second
 from parsers.journal_export import BEGIN, ExportedEntry
 from parsers.postfix import parse
 from parsers.postfix.agents import DELIVERY_LITERAL
-from parsers.postfix.delivery import delivery, usual_delivery
 from parsers.postfix.facts import DeliveryAttempt, Fact
-from parsers.postfix.grammar import KEY, Choice, MakeFact
+from parsers.postfix.grammar import KEY, Choice
+from parsers.postfix.usual import digits, usual_fact
 from parsers.record import LogRecord
 from parsers.speakers import BSD, ISO, Speakers
 from parsers.syslog import Syslog
@@ -32,7 +32,6 @@ _SAMPLE: Final = 2_000
 NO_ENVELOPE: Final = "(no envelope)"
 OTHER: Final = "(other)"
 
-_ZERO: Final = ord("0")
 _NINE: Final = ord("9")
 _SMALL: Final = ord("a")
 _BEGIN: Final = BEGIN.encode()
@@ -127,9 +126,10 @@ class LogReader:
         # gained them. What pays is to make less: `only`, `counting`, replies when asked.
         facts: list[Fact] = []
         counted: list[type[Fact]] = []
-        usual: MakeFact = delivery
         known, read_time = self.speakers.known, self.clock.read
         last, second, width, end = self._last, _NO_SECOND, 1, 0
+        passed: type[Fact] | None = None  # with `host`, of a last line that was counted and not made
+        host = ""
         start: float | None = None
         parts = 10.0 ** (self.speakers.cut - ISO - 1)
         places = _places(lines, literal) if literal else []
@@ -156,10 +156,11 @@ class LogReader:
                 start = read_time(second) if bsd else wall_second(second)
             header = lines[at + end : mark] if mark > at + end else ""
             process = known.get(header) or self.speakers.find(header)
-            micro = _digits(lines, at + ISO + 1, at + end) if end > ISO and process is not None else 0
+            micro = digits(lines, at + ISO + 1, at + end) if end > ISO and process is not None else 0
             if process is None or start is None or micro < 0:
-                some, last = self._any_line(lines[at:stop], last)
+                some, last = self._any_line(lines[at:stop], Counted(passed, host) if passed else last)
                 facts += some
+                passed = None
                 second, width = _NO_SECOND, 1
                 parts = 10.0 ** (self.speakers.cut - ISO - 1)
                 continue
@@ -172,7 +173,7 @@ class LogReader:
             if mark < stop and ord(lines[mark]) > _NINE:  # most queue ids begin with a digit
                 choice = plain.get(lines[mark : min(mark + KEY, stop)])
             lead = ""
-            last = None
+            last = passed = None
             if choice is not None:
                 rest = lines[mark:stop]
             elif (colon := lines.find(": ", mark, stop)) < 0:
@@ -180,10 +181,9 @@ class LogReader:
             else:
                 lead = lines[mark:colon]
                 if ord(lines[mark]) < _SMALL and lead.isalnum():
-                    key = lines[colon + 2 : min(colon + 2 + KEY, stop)]
-                    choice = queued.get(key)
-                    if key == "to=" and choice and choice[0][1] is usual:
-                        last = usual_delivery(time, host, instance, service, daemon, pid, lines, mark, colon, stop)
+                    choice = queued.get(lines[colon + 2 : min(colon + 2 + KEY, stop)])
+                    if choice:
+                        last = usual_fact(choice, time, host, instance, service, daemon, pid, lines, mark, colon, stop)
                         if last is not None:
                             facts.append(last)
                             continue
@@ -193,7 +193,7 @@ class LogReader:
                     if make is None:
                         if kind:
                             counted.append(kind)
-                            last = _make(Counted, (kind, host))
+                            passed = kind
                         break
                     record = _make(LogRecord, (time, host, instance, service, daemon, pid, lines[mark:stop]))
                     if last := make(record, lead, matched):
@@ -204,7 +204,7 @@ class LogReader:
                     some = self._record_facts(LogRecord(time, host, instance, service, daemon, pid, lines[mark:stop]))
                     last = some[-1] if some else None
                     facts += some
-        self._last = last
+        self._last = Counted(passed, host) if passed else last
         self._known.update(counted)
         return self._counted(facts)
 
@@ -298,18 +298,6 @@ def _places(text: str, literal: str) -> list[int]:
     while (at := text.rfind(literal, 0, at)) >= 0:
         places.append(at)
     return places
-
-
-def _digits(text: str, begin: int, end: int) -> int:
-    """The number that ASCII digits tell between two places; -1 where something else is among them, or nothing."""
-    # A loop, as compiled code makes no object for a character; `isdecimal` and `int` take five times as long.
-    number = 0 if begin < end else -1
-    for at in range(begin, end):
-        digit = ord(text[at]) - _ZERO
-        if not 0 <= digit <= 9:
-            return -1
-        number = number * 10 + digit
-    return number
 
 
 def count_lines(block: bytes) -> int:

@@ -160,6 +160,38 @@ def test_what_is_usual_is_read_the_short_way() -> None:
         assert short == read("smtp", text)
 
 
+LINES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
+    ("qmgr", (
+        ("from=<", "from=", 'from=<"', "from=<<"), ("a@b", "", "a b@c", "a>b"), (">, size=", ">, size=-", ">, size= ", ">,size="),
+        ("512", "", "1" * 15, "1" * 16, "x", "٣", "1_0"), (", nrcpt=", ",nrcpt=", ", "), ("3", "", "1" * 9, "1" * 10, "3, nrcpt=3"),
+        (" (queue active)", " (queue active) ", "(queue active)", ""),
+    )),
+    ("qmgr", (("removed", "removed ", "remove", "removed (canceled)"),)),
+    ("cleanup", (("message-id=", "message-id", "resent-message-id="), ("<a@b>", "", "<a b", "x=<y>, z"))),
+    ("cleanup", (("removed (", "removed"), ("canceled)", ")", ""))),
+    ("smtpd", (
+        ("client=", "client", "client=x "), ("mx[192.0.2.1]", "unknown[unknown]", "mx[::1]:25", "a,b[::1]", "mx[a,b]", "mx["),
+        ("", ", sasl_method=PLAIN", ", sasl_method=", ", sasl_method=A-B", ", sasl_method=é", ", orig_queue_id=3F2A81C0B8"),
+        ("", ", sasl_username=u", ", sasl_username=", ", sasl_sender=s", ", sasl_username=u, sasl_sender=s", ", orig_client=x"),
+    )),
+)  # fmt: skip
+"""By daemon: the pieces of its frequent lines as they should be, and otherwise."""
+
+
+@st.composite
+def frequent(draw: st.DrawFn) -> tuple[str, str]:
+    daemon, places = draw(st.sampled_from(LINES))
+    return daemon, "".join(draw(st.sampled_from([place[0]] * len(place) + list(place))) for place in places)
+
+
+@given(frequent(), st.sampled_from([QUEUE_ID, "4fRkzq1Z5wz2Dbc", "NOQUEUE"]))
+@settings(max_examples=600, deadline=None)
+def test_frequent_lines_as_they_should_be_and_otherwise(said: tuple[str, str], lead: str) -> None:
+    daemon, text = said
+    fact = read(daemon, f"{lead}: {text}")
+    assert fact is None or fact.queue_id in {lead, ""}
+
+
 @given(crafted)
 @settings(max_examples=200, deadline=None)
 def test_local_delivery_never_has_a_reply(text: str) -> None:
