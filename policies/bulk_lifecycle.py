@@ -48,6 +48,8 @@ _REQUEUE: Final = 120.0
 """pickup(8) wakes up every minute."""
 _NAMED: Final = 3
 """Messages that have named the same next queue id before the latest one that did."""
+_LETTER: Final = 97
+"""The code of `a`: queue ids do not begin with small letters."""
 _LONGEST: Final = 64
 """Characters of a queue id."""
 
@@ -167,7 +169,7 @@ class BulkLifecycle:
                 continue
             mark += 3
             kind, colon, lead = 0, 0, ""
-            if text[mark : mark + 1] < "a":
+            if mark < stop and ord(text[mark]) < _LETTER:
                 colon = text.find(": ", mark, stop)
                 if colon > mark and (kind := source.queued.get(text[colon + 2 : min(colon + 5, stop)], 0)):
                     lead = text[mark:colon]
@@ -347,7 +349,7 @@ class BulkLifecycle:
     def _has_left(self, message: MessageLines, source: Source, begun: float) -> None:
         """Its first line, or the refusal of a recipient, was overtaken by the end of its session."""
         for time, text in source.left:
-            if begun <= time <= begun + self._window:
+            if begun < time <= begun + self._window:  # not in the same second: that one was the session before
                 self._was_left(message, source, time, text)
 
     def _was_left(self, message: MessageLines, source: Source, time: float, text: str) -> None:
