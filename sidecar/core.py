@@ -217,7 +217,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
             hygiene=hygiene,
             fleet=fleet,
             shared_suppressions=shared,
-            shared_quotas=joining.quotas(config, fleet, quotas),
+            shared_quotas=joining.quotas(config, fleet, quotas, store=store, thread=thread),
             commands=joining.commands(config, fleet),
             shared_warm_ups=warmed,
             shared_maps=maps,

@@ -13,6 +13,7 @@ from policies.steering import Steering
 from sidecar import pool_rows, statements, suppression_store
 from sidecar.database import Database, StoreDamaged, StoreError, StoreUnavailable
 from sidecar.fleet.outbox import Outbox
+from sidecar.fleet.part_store import PartStore
 from sidecar.fleet.taught_store import TaughtStore
 from sidecar.fleet.warm_up_memory import WarmUpMemory
 from sidecar.history_store import HistoryStore
@@ -155,6 +156,10 @@ class Store:
     @property
     def fleet_warm_ups(self) -> WarmUpMemory:
         return WarmUpMemory(self._database)
+
+    @property
+    def fleet_part(self) -> PartStore:
+        return PartStore(self._database)
 
     @property
     def taught(self) -> TaughtStore:

@@ -31,17 +31,23 @@ DRAIN = 3_600.0
 RATE = LIMIT / DRAIN
 
 
+async def forgets(_: float) -> None:
+    """What a host is told is not kept."""
+
+
 class Mx:
-    def __init__(self, memory: Memory, name: str, *, ahead: float = 0.0) -> None:
-        """`ahead`: seconds that its clock is before the store's."""
+    def __init__(self, memory: Memory, name: str, *, ahead: float = 0.0, alone: float = 0.0) -> None:
+        """`ahead`: seconds that its clock is before the store's; `alone`: what it was told before core began."""
         self.memory = memory
         self.ahead = ahead
         self.name = name
         self.quotas: Quotas = quotas(ROW)
         self.messages = 0
+        self.remembered = alone
         engine = Engine(RULES, rules.organizational_domain, Settings(act=True))
         self.host = Host(name, engine, steady=lambda: memory.at)
-        self.shared = SharedQuotas(self.host, Way(memory, name), self.quotas, clock=self.clock)
+        self.host.contact.alone_before = alone
+        self.shared = SharedQuotas(self.host, Way(memory, name), self.quotas, remember=self.remember, clock=self.clock)
 
     def enrol(self) -> None:
         memory, contact = self.memory, self.host.contact
@@ -51,6 +57,9 @@ class Mx:
         roll = enrol(Roll.read(text) if text else None, contact.asking(), server=str(memory.life), at=memory.at)
         memory.texts["roll"] = roll.text()
         contact.answered(roll, at=memory.at, sent=memory.at, now=memory.at)
+
+    async def remember(self, alone: float) -> None:
+        self.remembered = alone
 
     def clock(self) -> float:
         return self.memory.at + self.ahead
@@ -293,12 +302,36 @@ def test_never_more_than_one_bucket_lets_in(steps: list[tuple[str, int, int]]) -
     asyncio.run(story())
 
 
+def test_hosts_that_all_restart_while_the_store_is_away_have_one_quota_together() -> None:
+    async def story() -> None:
+        memory, hosts = await fleet(4)
+        for each in hosts:
+            await each.shared._keep()
+        memory.cut_off = {each.name for each in hosts}
+        again = [Mx(memory, each.name, alone=each.remembered) for each in hosts]
+        for each in again:
+            await each.looks()
+            await each.shared._keep()
+        assert [each.remembered for each in again] == [each.remembered for each in hosts]
+        assert sum(each.takes(BURST) for each in again) == BURST
+        memory.cut_off = set()
+        for _ in range(8):
+            memory.at += 3.0
+            for each in again:
+                await each.looks()
+        assert sum(each.quotas.quotas["q"].part for each in again) == UNASKED * REDUCED
+        assert sum(each.takes(BURST) for each in again) < 0.1 * BURST  # what is in use is known to all
+
+    asyncio.run(story())
+
+
 def test_hosts_at_a_real_store_let_in_what_one_bucket_does(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 3) as fleet:
             buckets = [quotas(ROW) for _ in fleet]
             shared = [
-                SharedQuotas(each.host, RedisStore(server.url), mine) for each, mine in zip(fleet, buckets, strict=True)
+                SharedQuotas(each.host, RedisStore(server.url), mine, remember=forgets)
+                for each, mine in zip(fleet, buckets, strict=True)
             ]
             tasks = [asyncio.create_task(each.run()) for each in shared]
             taken = 0

@@ -31,6 +31,8 @@ class Contact:
     """Store's times, as in `Member`."""
     alone: float = 0.0
     """The part of a budget that is ours when we are alone."""
+    alone_before: float = 0.0
+    """As `alone`, when the program that ran here before heard last; 0: never. Nothing is claimed by it."""
     alone_at: float = math.inf
     """From then on we are, by our clock; infinite: we never met the fleet's store."""
     standing: Standing = _UNHEARD

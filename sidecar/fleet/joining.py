@@ -4,6 +4,8 @@ The Redis client is loaded by these calls alone: one host by itself does without
 """
 
 import asyncio
+import contextlib
+import functools
 import logging
 import socket
 import time
@@ -20,6 +22,7 @@ from policies.fleet.presence import Presence
 from policies.steering import Steering
 from sidecar.config import Config, ConfigError
 from sidecar.control import ask_core_async
+from sidecar.database import StoreUnavailable
 from sidecar.fleet import address
 from sidecar.store import Store
 from sidecar.suppression import Suppression
@@ -70,8 +73,12 @@ def suppressions(
     )
 
 
-def quotas(config: Config, fleet: "Exchange | None", buckets: Quotas | None) -> "SharedQuotas | None":
+def quotas(
+    config: Config, fleet: "Exchange | None", buckets: Quotas | None, *, store: Store, thread: ThreadPoolExecutor
+) -> "SharedQuotas | None":
     """Have this host's part of each bucket follow its need, where a quota is the fleet's; nothing is asked yet.
+
+    Until the fleet's store is met it is the equal part that `learning` found.
 
     Raises ConfigError.
     """
@@ -79,7 +86,12 @@ def quotas(config: Config, fleet: "Exchange | None", buckets: Quotas | None) -> 
         return None
     from sidecar.fleet.quotas import SharedQuotas  # noqa: PLC0415  # only a fleet pays for the client
 
-    return SharedQuotas(fleet.host, _store(config), buckets)
+    async def remember(alone: float) -> None:
+        keep = functools.partial(store.fleet_part.keep, fleet.host.name, alone)
+        with contextlib.suppress(StoreUnavailable):  # a full disk; commits say so already
+            await asyncio.get_running_loop().run_in_executor(thread, keep)
+
+    return SharedQuotas(fleet.host, _store(config), buckets, remember=remember)
 
 
 def learning(
@@ -92,7 +104,7 @@ def learning(
     thread: ThreadPoolExecutor,
 ) -> "tuple[SharedWarmUps, SharedMaps] | tuple[None, None]":
     """Join how far warm-ups have come, and what was learned about names, with the other hosts', in the thread that all SQL
-    runs in; nothing is asked yet.
+    runs in; and find which part of all budgets was ours. Nothing is asked yet.
 
     Raises ConfigError, StoreError.
     """
@@ -101,6 +113,7 @@ def learning(
     from sidecar.fleet.maps import SharedMaps  # noqa: PLC0415  # only a fleet pays for the client
     from sidecar.fleet.warm_ups import SharedWarmUps  # noqa: PLC0415  # as above
 
+    fleet.host.contact.alone_before = store.fleet_part.read(fleet.host.name)
     warm_ups = SharedWarmUps(
         fleet.host,
         _store(config),

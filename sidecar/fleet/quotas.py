@@ -8,7 +8,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,8 +69,17 @@ class Lease:
 
 
 class SharedQuotas:
-    def __init__(self, host: Host, store: Store, quotas: Quotas, *, clock: Callable[[], float] = time.time) -> None:
-        """`clock`: that by which the buckets drain."""
+    def __init__(
+        self,
+        host: Host,
+        store: Store,
+        quotas: Quotas,
+        *,
+        remember: Callable[[float], Awaitable[None]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`remember`: keeps what we may take of any budget when we are alone, for the next start; `clock`: that by which
+        the buckets drain."""
         self.silent = "not asked yet"
         """Why the store does not answer; "" while it does."""
         self.leases: dict[Place, Lease] = {}
@@ -91,6 +100,11 @@ class SharedQuotas:
         """When we last had word of a majority, by our steady clock."""
         self._away: dict[str, float] = {}
         """Hosts that may be on their own, and until when we take them for that."""
+        self._remember = remember
+        self._remembered = before = host.contact.alone_before
+        if host.takes_part and before:  # as it was when we heard last, until we hear again
+            self._parts = dict.fromkeys(self._drains, equal({host.name: before}, host.name))
+            quotas.take_part(self._parts, now=clock())
         self.declaring = Declaring(store, host.name, DECLARED)
 
     async def run(self) -> None:
@@ -100,6 +114,7 @@ class SharedQuotas:
                 try:
                     await self.look()
                     self.silent = ""
+                    await self._keep()
                 except StoreSilent as error:
                     if not self.silent:
                         _LOG.warning("quotas: the fleet's store is silent: %s; each host keeps its part", error)
@@ -107,6 +122,12 @@ class SharedQuotas:
                 await asyncio.sleep(LOOK * random.uniform(0.8, 1.0))
         finally:
             await self._store.close()
+
+    async def _keep(self) -> None:
+        alone = self._host.contact.alone
+        if self._host.contact.roll is not None and alone != self._remembered:
+            await self._remember(alone)
+            self._remembered = alone
 
     def status(self) -> Mapping[str, Any]:
         return {"silent": self.silent, "part": round(min(self._parts.values()), 4), "lent": len(self.leases)}
