@@ -109,7 +109,11 @@ class Answers:
 
     async def from_fleet(self, request: Request) -> Answer:
         """Do what an admin asked another host for. Raises ValueError."""
-        here = {"subqueue": self.subqueue, "quota": self.quota}.get(str(request.get("command")))
+        shared = self._parts.shared_suppressions
+        table: dict[str, Handler] = {"subqueue": self.subqueue, "quota": self.quota}
+        if shared is not None:
+            table["suppress-copy"] = shared.page
+        here = table.get(str(request.get("command")))
         if here is None or str(request.get("do")) not in _SPREAD[str(request["command"])]:
             raise ValueError(
                 f"{request.get('command')} {request.get('do')}: nothing that is done for another host here"
@@ -376,6 +380,7 @@ class Answers:
 _SPREAD: Final[Mapping[str, frozenset[str]]] = {
     "subqueue": frozenset({"open", "pause", "close", "release"}),
     "quota": frozenset({"reset"}),
+    "suppress-copy": frozenset({"page"}),
 }
 """What hosts do for each other, by command."""
 

@@ -88,6 +88,8 @@ async def run(config: Config, source: Source) -> None:
         answers = Answers(parts, lag, reload, wake.set)
         if parts.commands is not None:
             parts.commands.do = answers.from_fleet
+            if parts.shared_suppressions is not None:
+                parts.shared_suppressions.commands = parts.commands
         control = await serve_control(config.control_socket, answers.table())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

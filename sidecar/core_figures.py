@@ -40,6 +40,7 @@ def figures(parts: Parts, *, lag: Lag) -> dict[str, Any]:
         *_admission(parts),
         *pool_figures.rows(parts.steering, now=time.time()),
         *_fleet(parts),
+        *_fleet_suppressions(parts),
         *_own(parts),
     ]
     policy = parts.policy.figures()
@@ -291,6 +292,32 @@ def _admission(parts: Parts) -> list[Row]:
             "counter",
             "Recipients that hygiene refused or warned of.",
             _by("check", found),
+        ),
+    ]
+
+
+def _fleet_suppressions(parts: Parts) -> list[Row]:
+    shared = parts.shared_suppressions
+    if shared is None:
+        return []
+    return [
+        (
+            "sidecar_fleet_suppressions_waiting",
+            "gauge",
+            "Changes of the suppression list made here that the fleet has not read yet.",
+            [({}, shared.waiting)],
+        ),
+        (
+            "sidecar_fleet_suppressions_dropped_total",
+            "counter",
+            "Those that were dropped because too many waited: other hosts have to take a copy.",
+            [({}, shared.dropped)],
+        ),
+        (
+            "sidecar_fleet_suppressions_missed",
+            "gauge",
+            "Hosts of whose changes some were missed, until a copy is taken.",
+            [({}, len(shared.hearing.missed))],
         ),
     ]
 

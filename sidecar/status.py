@@ -102,7 +102,7 @@ def _fleet(fleet: Fleet | None) -> list[Text]:
         lines.append(Text(said, style="red"))
     if fleet.suppressions_missed:
         said = (
-            f"fleet: changes of {fleet.suppressions_missed} hosts to the suppression list were missed: take an export"
+            f"fleet: changes of {fleet.suppressions_missed} hosts to the suppression list were missed: a copy is taken"
         )
         lines.append(Text(said, style="yellow"))
     if fleet.alone:

@@ -177,6 +177,15 @@ class Suppression:
     async def _in_store(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
+    def ended(self, whos: Sequence[bytes]) -> dict[tuple[bytes, Listed], float]:
+        """When entries of these were last taken off; in the thread that all SQL runs in."""
+        found: dict[tuple[bytes, Listed], float] = {}
+        for who in whos:
+            for entry in self._tables.of(who):
+                if entry.ended_at:
+                    found[who, Listed(entry.list, Reason(entry.reason))] = entry.ended_at
+        return found
+
     # By hand, and by the outside process.
 
     async def answer(self, request: Request) -> Answer:

@@ -13,6 +13,7 @@ from policies.suppression import Listed, Reason
 from sidecar.control import CoreUnreachable
 from sidecar.fleet import change_log, suppressions
 from sidecar.fleet.change_log import ChangeLog
+from sidecar.fleet.commands import FleetCommands
 from sidecar.fleet.redis_store import RedisStore
 from sidecar.fleet.suppressions import SharedSuppressions
 from tests.redis_world import rights, running_server, until
@@ -220,6 +221,89 @@ def test_what_was_dropped_before_it_was_read_is_noticed(tmp_path: Path, monkeypa
             await until(lambda: one.shared.hearing.heard[one.shared.hearing.origin] == 401, within=WITHIN)
             async with host(tmp_path, "mx2", server.url) as two:
                 await until(lambda: two.shared.status()["missed_of"] == 1, within=HEALED_WITHIN)
+
+    asyncio.run(scene())
+
+
+@contextlib.asynccontextmanager
+async def asking(url: str, *hosts: Host) -> AsyncIterator[None]:
+    """Let hosts ask each other."""
+    names = [each.shared.host for each in hosts]
+    given = [FleetCommands(name, RedisStore(url), lambda: dict.fromkeys(names, True)) for name in names]
+    for each, commands in zip(hosts, given, strict=True):
+        commands.do = each.shared.page
+    tasks = [asyncio.create_task(commands.run()) for commands in given]
+    for each, commands in zip(hosts, given, strict=True):
+        each.shared.commands = commands
+        each.shared._lacks.set()  # core has this in place before it asks
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_host_that_missed_changes_takes_a_copy_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_log, "MOST", 1)
+    monkeypatch.setattr(suppressions, "COPY_PAUSE", 0.01)
+
+    async def scene() -> None:
+        many = [f"{number}@x.example" for number in range(600)]
+        async with running_server(tmp_path) as server, host(tmp_path, "mx1", server.url) as one:
+            async with host(tmp_path, "mx2", server.url) as two:
+                await one.add(ANN)
+                await until(lambda: two.has(ANN, BY_HAND), within=WITHIN)
+            await one.add(*many[:300])
+            await one.add(*many[300:])
+            await until(lambda: one.shared.hearing.heard[one.shared.hearing.origin] == 601, within=WITHIN)
+            async with host(tmp_path, "mx2", server.url) as two:
+                await until(lambda: two.shared.status()["missed_of"] == 1, within=HEALED_WITHIN)
+                assert not all(two.has(each, BY_HAND) for each in many)
+            async with host(tmp_path, "mx2", server.url) as two:  # it is known after a restart as well
+                assert two.shared.status()["missed_of"] == 1
+                await two.core.ask("add", rows=[{"address": BOB}])
+                await two.core.ask("remove", address=many[7])  # not here at all, or here by now
+                async with asking(server.url, one, two):
+                    await until(lambda: two.shared.status()["missed_of"] == 0, within=30.0)
+                    assert all(two.has(each, BY_HAND) for each in (ANN, BOB, *many[8:]))
+                    assert await two.by_whom(many[9]) == ["host mx1 (root)"]
+                    assert one.shared.status()["missed_of"] == 0
+
+    asyncio.run(scene())
+
+
+def test_what_waits_for_the_store_is_bounded_and_others_take_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(suppressions, "OUTBOX_MOST", 5)
+    monkeypatch.setattr(suppressions, "SETTLED_EVERY", 0.05)
+    monkeypatch.setattr(suppressions, "COPY_PAUSE", 0.01)
+
+    async def scene() -> None:
+        many = [f"{number}@x.example" for number in range(20)]
+        async with (
+            running_server(tmp_path) as server,
+            host(tmp_path, "mx1", server.url) as one,
+            host(tmp_path, "mx2", server.url) as two,
+        ):
+            await one.add(ANN)
+            await until(lambda: two.has(ANN, BY_HAND), within=WITHIN)
+            await until(lambda: one.shared.hearing.heard.get(one.shared.hearing.origin) == 1, within=WITHIN)
+            server.kill()
+            await one.add(*many)
+            await until(lambda: one.shared.status()["dropped"] == 15, within=WITHIN)
+            assert one.shared.status()["waiting"] == 5
+            assert "the oldest are dropped" in caplog.text
+            assert one.has(many[0], BY_HAND)
+            await server.start()
+            async with asking(server.url, one, two):
+                await until(lambda: all(two.has(each, BY_HAND) for each in many), within=30.0)
+                await until(lambda: two.shared.status()["missed_of"] == 0, within=WITHIN)
+                await until(lambda: one.shared.status()["waiting"] == 0, within=WITHIN)
+                await two.core.ask("remove", address=many[0])  # what was never told of it is in nobody's way
+                await until(lambda: one.has(many[0]), within=WITHIN)
+                assert one.shared.status()["missed_of"] == 0
 
     asyncio.run(scene())
 

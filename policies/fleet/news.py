@@ -74,12 +74,16 @@ class Hearing:
         if register is not None:
             self._unheard[register] += 1
 
+    def untold(self, change: Change) -> None:
+        """A change that we have made will never be told: what others say of the same goes from now on."""
+        self._read_back(_register(change))
+
     def take(self, entry: Entry) -> Change | None:
         """Give what is to be done here of an entry, in the order of all; None: nothing."""
         known = self.heard.get(entry.origin, 0)
         if entry.number <= known:
             return None
-        if known and entry.number > known + 1:
+        if known and entry.number > known + 1 and entry.origin != self.origin:  # of ours we know what was never told
             self.missed.add(entry.origin)
         self.heard[entry.origin] = entry.number
         register = _register(entry.change)

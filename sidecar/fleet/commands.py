@@ -24,8 +24,11 @@ STILL_DONE: Final = 3_600.0
 """Seconds after which a host that was away does it no more."""
 ANSWERED_WITHIN: Final = 3.0
 """Seconds for which who asked waits for those that are there."""
-MOST: Final = 1_000
-"""Commands that are kept."""
+MOST: Final = 10_000
+"""Commands that are kept, some two MB."""
+AT_ONCE: Final = 100
+ASKED: Final = 30.0
+"""Seconds for which the answer to a question is kept: nobody but who asked wants it."""
 TRY_AGAIN: Final = 1.0
 _LOOK: Final = 0.05
 
@@ -70,11 +73,14 @@ class FleetCommands:
             raise ValueError(f"host {to}: no host of the fleet; known are {', '.join(sorted({*known, self.host}))}")
         return [name for name in sorted(known) if name != self.host and to in {"", name}]
 
-    async def tell(self, request: Request, to: str = "") -> Told:
-        """Have the others do it, and wait for those that are there. Raises ValueError."""
+    async def tell(self, request: Request, to: str = "", *, asks: bool = False) -> Told:
+        """Have the others do it, and wait for those that are there. Raises ValueError.
+
+        `asks`: who hears of it late does nothing, for nobody waits for what it says.
+        """
         wanted = self.others(to)
         there = self._members()
-        entry = {"host": self.host, "to": to, "request": json.dumps(dict(request))}
+        entry = {"host": self.host, "to": to, "request": json.dumps(dict(request)), "asks": str(int(asks))}
         try:
             async with self._turn, self._store.answering():
                 number = str(await self._store.redis.xadd(self._stream, entry, maxlen=MOST, approximate=True))  # type: ignore[arg-type]  # text to text
@@ -136,7 +142,7 @@ class FleetCommands:
         # A place ahead of the clock is of another server: what this one has is looked through, and done where it was not.
         after = self._after if self._after and _place(oldest) <= _place(self._after) <= _place(newest) else oldest
         async with asyncio.timeout(LISTENS + ANSWER_WITHIN):
-            found: Any = await listener.xread({self._stream: after}, count=1, block=int(1_000 * LISTENS))
+            found: Any = await listener.xread({self._stream: after}, count=AT_ONCE, block=int(1_000 * LISTENS))
         self.silent = ""
         for number, fields in found[0][1] if found else ():
             if fields.get("host") != self.host and fields.get("to") in {"", self.host}:
@@ -151,13 +157,17 @@ class FleetCommands:
 
     async def _do(self, number: str, fields: Mapping[str, str]) -> None:
         """Raises StoreSilent."""
+        late = max(0.0, await self._now() - _place(number)[0] / 1_000)
+        asks = fields.get("asks") == "1"
+        if asks and late > ASKED:
+            return
+        kept = ASKED if asks else 2 * STILL_DONE
         async with self._turn, self._store.answering():
             begun: Any = await self._store.redis.eval(
-                _BEGIN, 1, self._answer(number), self.host, json.dumps(_BEGUN), str(int(2 * STILL_DONE))
+                _BEGIN, 1, self._answer(number), self.host, json.dumps(_BEGUN), str(int(kept))
             )
         if not int(begun):
             return
-        late = max(0.0, await self._now() - _place(number)[0] / 1_000)
         answer = await self._answered(fields, late)
         self.done += 1
         async with self._turn, self._store.answering():

@@ -68,6 +68,16 @@ class Outbox:
             )
             self._database.connection.execute("DELETE FROM fleet_told WHERE heard = 1 AND at < ?", (drop_before,))
 
+    def drop_oldest(self, *, upto: int, heard: int) -> list[Row]:
+        """Drop changes up to that number; those of them that nobody can have read. Raises StoreUnavailable.
+
+        `heard`: up to which number we have read ours back.
+        """
+        dropped = [Row(*row) for row in self._database.rows(_DROPPED, (heard, upto))]
+        with self._database.transaction():
+            self._database.connection.execute("DELETE FROM fleet_told WHERE number <= ?", (upto,))
+        return dropped
+
     def heard(self) -> Mapping[str, int]:
         """By origin, how far we have heard it."""
         rows = self._database.rows("SELECT source, number FROM suppression_heard WHERE source LIKE 'fleet:%'")
@@ -84,4 +94,5 @@ class Outbox:
 
 
 _UNHEARD = "SELECT number, change FROM fleet_told WHERE heard = 0 AND number > ? ORDER BY number LIMIT ?"
+_DROPPED = "SELECT number, change FROM fleet_told WHERE number > ? AND number <= ? ORDER BY number"
 _KEPT = "SELECT number, change FROM fleet_told WHERE number > ? ORDER BY number LIMIT ?"

@@ -8,16 +8,17 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from policies.fleet.news import Entry, Hearing, by_host, read_change
-from policies.suppression import Change, Erase, Heard
+from policies.suppression import Add, Change, Erase, Heard, Listed, Reason, read_list
 from sidecar.control import CoreRefused, CoreUnreachable
 from sidecar.fleet.change_log import ChangeLog, Telling
-from sidecar.fleet.outbox import HEARD, Erasure, Outbox
+from sidecar.fleet.commands import Told
+from sidecar.fleet.outbox import HEARD, Erasure, Outbox, Row
 from sidecar.fleet.redis_store import StoreSilent, goes_on
 from sidecar.fleet.stream import BEGINNING, Page
 from sidecar.suppression import Suppression
@@ -38,7 +39,23 @@ TRY_AGAIN = 1.0
 PLACE: Final = "fleet"
 """In `suppression_heard`: until when, by the store's clock, in milliseconds, the stream has been read."""
 ERASE_AGAIN: Final = 300.0
+OUTBOX_MOST = 100_000
+"""Changes that wait for a store of the fleet that is away, some 50 MB: as many as that keeps. Older ones are dropped."""
+COPY: Final = "fleet-copy"
+"""In `suppression_heard`: 1 while changes of others were missed, and no copy of their list was taken since."""
+COPY_AGAIN = 60.0
+COPIED_AT_ONCE: Final = 500
+COPY_PAUSE = 0.5
+"""Seconds between two parts of a copy: nobody waits for it, and others have more to do."""
 SETTLED_EVERY: Final = 5.0
+
+
+class Asking(Protocol):
+    """What is wanted of `FleetCommands`."""
+
+    def others(self, to: str = "") -> list[str]: ...
+
+    async def tell(self, request: Mapping[str, Any], to: str = "", *, asks: bool = False) -> Told: ...
 
 
 class SharedSuppressions:
@@ -60,6 +77,12 @@ class SharedSuppressions:
         """A host whose list is made with another key."""
         self.followed = self.bad = 0
         """Changes of others that were done here, and entries that cannot be read."""
+        self.waiting = self.dropped = 0
+        """Changes of ours that are not known to be told, and those that never will be."""
+        self.copied = 0
+        """Entries that were missed, and taken from another host's list."""
+        self.commands: Asking | None = None
+        """Asks other hosts; None: what was missed stays so until somebody imports it."""
         self._log = log
         self._outbox = outbox
         self._suppression = suppression
@@ -77,10 +100,16 @@ class SharedSuppressions:
         self._taken_out: list[Erase] = []
         """Persons of whom the stream is to say nothing more."""
         self._read_back = self._said
+        self._dropped_upto = 0
+        self._missed_of: set[str] = set()
+        """Hosts of whose changes some were missed."""
         self._began_with = outbox.last()
         self._met = False
         """Whether the fleet's store has told us how much of ours it knows."""
-        self._tells, self._erases = asyncio.Event(), asyncio.Event()
+        self._tells, self._erases, self._lacks = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        if suppression.opened.heard.get(COPY):
+            self.hearing.missed.add("before")
+            self._lacks.set()
         self._tells.set()
         self._erases.set()
         self._suppressing.told = self._told
@@ -89,7 +118,7 @@ class SharedSuppressions:
         """Tell and hear until cancelled. What fails is tried again: nothing of it is lost, and mail goes on."""
         try:
             async with asyncio.TaskGroup() as group:
-                for each in (self._say, self._hear, self._settle, self._erase):
+                for each in (self._say, self._hear, self._settle, self._erase, self._copy):
                     group.create_task(self._keep_at(each))
         finally:
             await self._log.close()
@@ -99,6 +128,9 @@ class SharedSuppressions:
             "silent": self.silent,
             "followed": self.followed,
             "missed_of": len(self.hearing.missed),
+            "copied": self.copied,
+            "waiting": self.waiting,
+            "dropped": self.dropped,
             "other_key": self.others_key,
             "bad": self.bad,
         }
@@ -179,6 +211,7 @@ class SharedSuppressions:
 
     def _is_up_to_date(self, told: Mapping[str, int]) -> None:
         self.hearing.ended(told)
+        self._is_missing()
         if self.silent:
             _LOG.info("the fleet's suppression list is followed")
         self.silent = ""
@@ -192,6 +225,7 @@ class SharedSuppressions:
         if page.entries:
             self._suppressing.moves.append(Heard(PLACE, int(page.upto.partition("-")[0])))
             self._after = page.upto
+            self._is_missing()
 
     def _take_entry(self, entry: Entry) -> None:
         if entry.key != self._key:
@@ -204,6 +238,8 @@ class SharedSuppressions:
             self.others_key = entry.host
             return
         change = self.hearing.take(entry)
+        if entry.origin in self.hearing.missed:
+            self._missed_of.add(entry.host)
         self._suppressing.moves.append(Heard(f"{HEARD}{entry.origin}", self.hearing.heard[entry.origin]))
         if isinstance(change, Erase):
             self._suppressing.moves.append(change._replace(by_whom=f"host {entry.host}"))
@@ -221,10 +257,108 @@ class SharedSuppressions:
         while True:
             await asyncio.sleep(SETTLED_EVERY)
             upto = self.hearing.heard.get(self._outbox.origin, 0)
+            last = await self._in_store(self._outbox.last)
+            if last - max(upto, self._dropped_upto) > OUTBOX_MOST:
+                self._dropped_upto = last - OUTBOX_MOST
+                bounds = {"upto": self._dropped_upto, "heard": upto}
+                self._is_dropped(await self._in_store(lambda: self._outbox.drop_oldest(**bounds)))  # noqa: B023  # as below
+            self.waiting = last - max(upto, self._dropped_upto)
             if upto > self._read_back and await self._suppression.stored():
                 before = time.time() - KEPT
                 await self._in_store(lambda: self._outbox.read_back(upto, drop_before=before))  # noqa: B023  # awaited here
                 self._read_back = upto
+
+    def _is_dropped(self, rows: Sequence[Row]) -> None:
+        if rows and not self.dropped:
+            _LOG.error(
+                "more than %d changes of the suppression list wait for the fleet's store: the oldest are dropped, and other "
+                "hosts have to take a copy of this one's list",
+                OUTBOX_MOST,
+            )
+        self.dropped += len(rows)
+        for row in rows:
+            self.hearing.untold(read_change(row.change))
+
+    # What was missed.
+
+    def _is_missing(self) -> None:
+        if self.hearing.missed and not self._suppression.opened.heard.get(COPY):
+            _LOG.warning("changes of the fleet's suppression list were missed: a copy of another host's list is taken")
+            self._note(1)
+            self._lacks.set()
+
+    def _note(self, missing: int) -> None:
+        """Have it known also after a restart."""
+        self._suppression.opened.heard[COPY] = missing
+        self._suppressing.moves.append(Heard(COPY, missing))
+
+    async def _copy(self) -> None:
+        """Take what others have and we lack. Who was taken off meanwhile stays: that is for people to say."""
+        while True:
+            await self._lacks.wait()
+            self._lacks.clear()
+            if self.commands is None or not self.hearing.missed:
+                continue
+            copied = False
+            try:
+                copied = await self._copied_from_all(self.commands)
+            finally:
+                if not copied:
+                    asyncio.get_running_loop().call_later(COPY_AGAIN, self._lacks.set)
+
+    async def _copied_from_all(self, commands: Asking) -> bool:
+        """Copy from each host whose changes were missed, or from as many others; whether that was done."""
+        missed, of = set(self.hearing.missed), set(self._missed_of)
+        # Who made a change has it; another host may have missed it, too, and not know that yet.
+        others = sorted(commands.others(), key=lambda name: name not in of)
+        wanted = max(1, len(of.intersection(others)))
+        for other in others:
+            if wanted and await self._copied(commands, other):
+                wanted -= 1
+        if wanted:
+            return False
+        self.hearing.missed -= missed
+        self._missed_of -= of
+        self._note(int(bool(self.hearing.missed)))
+        return True
+
+    async def _copied(self, commands: Asking, other: str) -> bool:
+        """Take one host's list; whether all of it was taken."""
+        after = 0
+        while True:
+            request = {"command": "suppress-copy", "do": "page", "key": self._key, "after": after}
+            told = await commands.tell(request, other, asks=True)
+            answer = told.answers.get(other, {"ok": False, "error": told.unheard.get(other, "no answer")})
+            if not answer["ok"]:
+                _LOG.warning("no copy of the suppression list of host %s: %s", other, answer["error"])
+                return False
+            if not answer["entries"]:
+                break
+            await self._lack(answer["entries"], other)
+            after = int(answer["entries"][-1]["id"])
+            await asyncio.sleep(COPY_PAUSE)
+        _LOG.info("a copy of the suppression list of host %s was taken: %d entries were new here", other, self.copied)
+        return True
+
+    async def _lack(self, rows: Sequence[Mapping[str, Any]], other: str) -> None:
+        """Add what is not here, and was not taken off here since it was made there."""
+        await self._suppression.stored()
+        ended = await self._in_store(lambda: self._suppression.ended([bytes.fromhex(row["digest"]) for row in rows]))
+        for row in rows:
+            who, listed = bytes.fromhex(row["digest"]), Listed(read_list(str(row["list"])), Reason(row["reason"]))
+            if ended.get((who, listed), 0.0) < float(row["since"]):
+                add = Add(who, str(row["address"]), listed, str(row["evidence"]), float(row["since"]), str(row["by_whom"]),
+                          str(row["provider"]), float(row["until"]), float(row["provisional_until"]))  # fmt: skip
+                self.copied += self._suppressing.follow(by_host(add, other))
+
+    async def page(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give another host a part of our list. Raises ValueError."""
+        if request.get("key") != self._key:
+            raise ValueError("suppression.key is another one here: wanted the same file on all hosts")
+        if self.hearing.missed:
+            raise ValueError("this host has missed changes itself")
+        asked = {"do": "list", "after": int(request.get("after", 0)), "limit": COPIED_AT_ONCE}
+        return await self._suppression.answer(asked)
 
     # Erasing.
 
