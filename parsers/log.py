@@ -15,10 +15,10 @@ from parsers.postfix import parse
 from parsers.postfix.agents import DELIVERY_LITERAL
 from parsers.postfix.facts import DeliveryAttempt, Fact
 from parsers.postfix.grammar import KEY, Choice
-from parsers.postfix.usual import digits, usual_fact
 from parsers.record import LogRecord
 from parsers.speakers import BSD, ISO, Speakers
 from parsers.syslog import Syslog
+from parsers.usual_lines import digits, usual_fact
 
 _REPEATED: Final = re.compile(r"message repeated (\d{1,9}) times: \[ ?(.*)\]", re.ASCII)
 _REPEATS: Final = 10_000
