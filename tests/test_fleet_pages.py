@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from parsers.feeds.dnsbl import Severity
 from policies.figures import Kind
-from policies.fleet.page import CLAIM, SEEN_FOR, Hand, Page, Sight, Told, merged, of_fleet
+from policies.fleet.page import CLAIM, SEEN_FOR, Hand, Page, Sight, Told, merged, of_fleet, said
 from policies.fleet.terms import GRACE
 from policies.incidents import MESSAGES_A_DAY, Incident, Member, Phase
 from policies.note import MESSAGES, Note, NoteKind
@@ -279,13 +279,13 @@ def test_a_store_that_is_away_makes_each_speak_for_itself_and_no_storm_follows(f
 
 
 def test_a_store_that_forgot_everything_is_told_and_nobody_is_paged_again(fleet: Fleet) -> None:
-    fleet.hosts[0].sees()
+    fleet.hosts[2].sees()
     fleet.passes(4.0)
     fleet.memory.texts, fleet.memory.life = {}, 2
-    fleet.hosts[1].sees()
-    fleet.hosts[2].sees()
+    fleet.hosts[0].sees()  # it asks before the one that knows what was told
     fleet.passes(60.0)
     assert fleet.people.messages == [NoteKind.OPENED]
+    assert set(Page.read(fleet.memory.texts[f"{pages.NAME}{KEY}"]).sights) == {"mx0", "mx2"}
 
 
 def test_a_host_that_is_gone_does_not_keep_it_open_for_ever(fleet: Fleet) -> None:
@@ -311,13 +311,13 @@ def test_who_takes_it_on_or_closes_it_does_so_for_all(fleet: Fleet) -> None:
     fleet.hosts[0].acked_by = "root"
     fleet.hosts[0].shared.by_hand(KEY, closed=False, who="root")
     fleet.passes(6.0)
-    assert [host.acked_by for host in fleet.hosts] == ["root", "root on mx0", "root on mx0"]
+    assert [host.acked_by for host in fleet.hosts] == ["root", "host mx0 (root)", "host mx0 (root)"]
     fleet.hosts[1].severity = None
     fleet.hosts[1].shared.by_hand(KEY, closed=True, who="ann")
     fleet.passes(6.0)
     assert [host.severity for host in fleet.hosts] == [None, None, None]
     assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED]
-    assert fleet.people.told[-1][3].by_whom == "closed by ann on mx1"
+    assert fleet.people.told[-1][3].by_whom == "closed by host mx1 (ann)"
     fleet.hosts[2].sees()  # it fires anew
     fleet.passes(6.0)
     assert fleet.people.messages[-1] is NoteKind.REOPENED
@@ -362,6 +362,17 @@ def test_copies_come_together_in_any_order() -> None:
     assert Page.read(both.text()) == both
     newer = both.text().replace('"token"', '"of_a_later_version":[1],"token"')
     assert Page.read(newer) == both
+
+
+def test_who_says_that_it_goes_on_makes_it_no_better() -> None:
+    page = said(Page(), "pager", NoteKind.OPENED, Told(1.0, "critical", scope=2, thread="1.1", by="mx0"))
+    page = said(page, "pager", NoteKind.AGAIN, Told(2.0, "error", by="mx1"))
+    told = page.told["pager"]
+    assert (told.severity, told.scope, told.thread, told.by, told.messages) == ("critical", 2, "1.1", "mx1", (1.0,))
+    page = said(page, "pager", NoteKind.RESOLVED, Told(3.0, "error", by="mx1"))
+    assert page.told["pager"][:4] == (3.0, "", 0, 0)
+    page = said(page, "pager", NoteKind.REOPENED, Told(4.0, "warning", by="mx1"))
+    assert page.told["pager"].severity == "warning"
 
 
 class Story(RuleBasedStateMachine):

@@ -102,7 +102,7 @@ def test_two_hosts_page_once_and_each_for_itself_without_the_store(tmp_path: Pat
                 await until(lambda: all(host.incidents() for host in (first, second)), within=30.0)
                 (number, *_) = first.incidents()[0]
                 ask_core(first.directory / "outside", {"command": "incident-ack", "incident": number, "who": "ann"})
-                await until(lambda: second.incidents()[0][2] == "ann on mx1", within=30.0)
+                await until(lambda: second.incidents()[0][2] == "host mx1 (ann)", within=30.0)
                 await until(lambda: list(pager.open.values()) == ["acknowledged"], within=30.0)
                 for host in (first, second):
                     host.attempts(3_000, "sent", "google")

@@ -262,8 +262,10 @@ def said(page: Page, channel: str, kind: NoteKind, new: Told) -> Page:
     """Have it known that people were told; `new` without what goes on from before."""
     was, at = page.told.get(channel, Told(0.0)), new.at
     over = kind in {NoteKind.RESOLVED, NoteKind.CLOSED}
+    # A host that sees it as less bad may be the one that says that it goes on.
+    graver = was.severity and not worse(Severity(new.severity), Severity(was.severity))
     told = new._replace(
-        severity="" if over else new.severity,
+        severity="" if over else was.severity if graver else new.severity,
         hosts=0 if over else max(was.hosts, len(page.seen(at=at))),
         scope=0 if over else max(was.scope, new.scope),
         messages=(*(each for each in was.messages if at - each < DAY), *((at,) if kind in MESSAGES else ())),

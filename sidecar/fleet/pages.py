@@ -175,7 +175,7 @@ class SharedPages:
         """Have all hosts know that it was taken on or closed here."""
         with self._lock:
             page = self._pages.get(key, Page())
-            at, who = self._now(), f"{who} on {self.host}"
+            at, who = self._now(), f"host {self.host} ({who})"
             new = page.closed._replace(at=at, who=who)
             self._pages[key] = page._replace(closed=new) if closed else page._replace(acked=new)
         self.happened()
@@ -214,6 +214,8 @@ class SharedPages:
                 saying = self._saying.get(place)
                 ours = saying is not None and saying.row == posted.id
                 if posted.state in {"sent", "unsure"}:
+                    self._passed_on.discard(place)
+                    self._not_before.pop(place, None)
                     self._is_said(posted, saying.scope if saying is not None and ours else 0)
                 elif posted.state == "failed":
                     self._not_before[place] = self._steady() + TRY_BROKEN_EVERY
