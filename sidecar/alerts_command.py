@@ -323,4 +323,5 @@ def _do(config: Config, command: str, number: int, *, as_json: bool) -> None:
         click.echo(json.dumps({key: value for key, value in answer.items() if key != "ok"}))
     else:
         by = f", acknowledged by {answer['acked_by']}" if answer["acked_by"] else ""
-        click.echo(f"incident {answer['incident']}: {answer['phase']}{by}")
+        on = f", on {', '.join(map(printable, answer['hosts']))}" if answer.get("hosts") else ""
+        click.echo(f"incident {answer['incident']}: {answer['phase']}{by}{on}")

@@ -354,10 +354,11 @@ class Lookout:
             now = self._clock()
             incident = do(number, who=who[:100], now=now)
             self._store_changes(now=now)
+        said: dict[str, Any] = {"incident": incident.id, "phase": str(incident.phase), "acked_by": incident.acked_by}
         if self.pages is not None and of_fleet(incident):
-            self.pages.by_hand(incident.dedup_key, closed=not incident.live, who=who[:100])
+            said["hosts"] = self.pages.by_hand(incident.dedup_key, closed=not incident.live, who=who[:100])
         self.outbox.wake_from_thread()
-        return {"incident": incident.id, "phase": str(incident.phase), "acked_by": incident.acked_by}
+        return said
 
     def _works(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         name = str(request.get("channel"))

@@ -309,7 +309,7 @@ def test_who_takes_it_on_or_closes_it_does_so_for_all(fleet: Fleet) -> None:
         host.sees()
     fleet.passes(4.0)
     fleet.hosts[0].acked_by = "root"
-    fleet.hosts[0].shared.by_hand(KEY, closed=False, who="root")
+    assert fleet.hosts[0].shared.by_hand(KEY, closed=False, who="root") == ["mx0", "mx1", "mx2"]
     fleet.passes(6.0)
     assert [host.acked_by for host in fleet.hosts] == ["root", "host mx0 (root)", "host mx0 (root)"]
     fleet.hosts[1].severity = None

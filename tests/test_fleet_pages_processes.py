@@ -101,7 +101,8 @@ def test_two_hosts_page_once_and_each_for_itself_without_the_store(tmp_path: Pat
                 await until(lambda: bool(slack.taken and pager.events), within=60.0)
                 await until(lambda: all(host.incidents() for host in (first, second)), within=30.0)
                 (number, *_) = first.incidents()[0]
-                ask_core(first.directory / "outside", {"command": "incident-ack", "incident": number, "who": "ann"})
+                ack = {"command": "incident-ack", "incident": number, "who": "ann"}
+                assert "mx1" in ask_core(first.directory / "outside", ack)["hosts"]
                 await until(lambda: second.incidents()[0][2] == "host mx1 (ann)", within=30.0)
                 await until(lambda: list(pager.open.values()) == ["acknowledged"], within=30.0)
                 for host in (first, second):

@@ -171,14 +171,16 @@ class SharedPages:
 
     # By hand.
 
-    def by_hand(self, key: str, *, closed: bool, who: str) -> None:
-        """Have all hosts know that it was taken on or closed here."""
+    def by_hand(self, key: str, *, closed: bool, who: str) -> list[str]:
+        """Have all hosts know that it was taken on or closed here; those that see it, as far as is known."""
         with self._lock:
             page = self._pages.get(key, Page())
             at, who = self._now(), f"host {self.host} ({who})"
             new = page.closed._replace(at=at, who=who)
             self._pages[key] = page._replace(closed=new) if closed else page._replace(acked=new)
+            seen = sorted({*page.seen(at=at), self.host})
         self.happened()
+        return seen
 
     # A round.
 
