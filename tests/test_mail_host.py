@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,6 +102,12 @@ class Sshd:
         command = [shutil.which("sshd") or "/usr/sbin/sshd", "-D", "-e", "-f", str(self.directory / "sshd_config")]
         with (self.directory / "said").open("ab") as said:
             self._process = subprocess.Popen(command, stderr=said, start_new_session=True)
+
+    def freeze(self) -> None:
+        """Have its sessions do nothing any more, with their connections open; new ones are answered."""
+        assert self._process is not None
+        for child in children(self._process.pid):
+            os.kill(child, signal.SIGSTOP)
 
     def cut(self) -> None:
         """End it with all sessions that it has."""
@@ -238,6 +246,48 @@ def test_mail_of_the_other_host_is_requeued_there_after_that_host_s_own_checks(w
         ask_core(control, {"command": "requeue", "transport": "smtp", "rate": 10.0}, timeout=30.0)
         until(lambda: not queued & {each.queue_id for each in host.mail.postqueue()})
         until(lambda: host.deferred() == len(before) + 2)  # each once, under another id
+
+
+@pytest.mark.timeout(300)
+def test_a_link_that_hangs_stalls_no_other_host_and_is_given_up(world: World, links: dict[str, Sshd]) -> None:
+    one, two = world.hosts
+    cores = world.core(0), world.core(1)
+    with cores[0].running(), cores[1].running():
+        for host, core in zip((one, two), cores, strict=True):
+            mail = host.deferred()
+            submit(host, 1)
+            until(lambda host=host, mail=mail: host.deferred() == mail + 1)  # type: ignore[misc]
+            until(lambda core=core, host=host: core.status()["messages_live"] == host.deferred())  # type: ignore[misc]
+            core.do("pause", seconds=600)
+        until(lambda: bool(one.on_hold() and two.on_hold()))
+        links["mx1"].freeze()
+        asked = time.monotonic()
+        cores[0].do("close")
+        cores[1].do("close")
+        until(lambda: two.on_hold() == 0, within=30)
+        assert cores[0].status()["held_total"] == one.on_hold()  # it is answered while its commands hang
+        until(lambda: one.on_hold() == 0, within=120)  # over another connection, as soon as ssh gives up the first
+        assert time.monotonic() - asked >= 10.0
+
+
+@pytest.mark.parametrize("trouble", ["no answer to a SYN", "no word of SSH"])
+def test_an_address_that_does_not_answer_is_given_up_in_time(world: World, trouble: str) -> None:
+    """A port whose queue of connections is full is as silent as an address behind which nothing is."""
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.socket())
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        for _ in range(3 if trouble == "no answer to a SYN" else 0):
+            full = stack.enter_context(socket.socket())
+            full.setblocking(False)
+            full.connect_ex(silent.getsockname())
+        file = world.directory / "ssh_config_of_silence"
+        file.write_text(f"Host mx9\n  HostName 127.0.0.1\n  Port {silent.getsockname()[1]}\n")
+        config = dataclasses.replace(far(world, "mx1"), postfix=PostfixConfig(reach="mx9", ssh_config=str(file)))
+        asked = time.monotonic()
+        with pytest.raises(PostfixError, match=r"mx9: .*(timed out|timeout)"):
+            mail_host.instances(config)
+        assert time.monotonic() - asked < mail_host.WITHIN
 
 
 @pytest.mark.usefixtures("links")
