@@ -43,10 +43,8 @@ from parsers.postfix.facts import (
     Released,
     Requeued,
 )
-from policies.lifecycle import Lifecycle
 from policies.message_record import MessageRecord
 from sidecar.bulk import Part, fold, parts
-from sidecar.log_messages import MessageLog
 
 _ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 PFLOGSUMM: Final = ("pflogsumm", "--syslog-name=postfix-out")
@@ -132,6 +130,8 @@ def tracked(part: Part) -> Counter[str]:
 def followed(part: Part) -> Counter[str]:
     """The same with `policies.lifecycle`: hops, lines out of order, queue ids used again, copies of lines."""
     reader = part.reader(only=_FOLLOWED, counting=True)
+    from policies.lifecycle import Lifecycle  # noqa: PLC0415  # the others do not need it
+
     lifecycle = Lifecycle()
     found: Counter[str] = Counter()
     for block in part.blocks():
@@ -160,6 +160,8 @@ def _summed(messages: list[MessageRecord]) -> list[Counter[Any]]:
 
 def in_bulk(part: Part, processes: int = 1) -> Counter[str]:
     """Whole messages as `sidecar parse --messages` reads them, and what pflogsumm sums up of them."""
+    from sidecar.log_messages import MessageLog  # noqa: PLC0415  # with multiprocessing, which the others do not need
+
     log = MessageLog([part], processes=processes)
     total = _summed([])
     for some in log.made(_summed):
