@@ -20,7 +20,7 @@ from sidecar.lab.attachment import Attachment
 from sidecar.lab.dns import NameServer, zone
 from sidecar.lab.fleet import Fleet, Submissions
 from sidecar.lab.hosts import links
-from sidecar.lab.hosts.clock import in_another_time
+from sidecar.lab.hosts.clock import in_another_time, library
 from sidecar.lab.hosts.sentinels import NAME, PORTS, Sentinels
 from sidecar.lab.hosts.shared_store import PORT, SLOW_PORT, SharedStore
 from sidecar.lab.maillog import Follower, merged
@@ -181,7 +181,7 @@ def _host(
     ahead = setting.ahead.get(number, 0.0)
     within = network.within
     if ahead:
-        time_of_its_own, imported = in_another_time(ahead)
+        time_of_its_own, imported = in_another_time(ahead, library(directory))
         within, own = (*within, *time_of_its_own), {**own, **imported}
     postfix = PrivatePostfix(
         directory / name / "postfix",
