@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What the lab and the tests start for real; installed by name when it is missing and we are root.
-PACKAGES := postfix postfix-lmdb iproute2 python3-venv procps rbldnsd zstd util-linux systemd dovecot-imapd openssl pflogsumm redis-server chromium fonts-liberation gcc libc6-dev python3-dev clickhouse-server openssh-client openssh-server
+PACKAGES := postfix postfix-lmdb iproute2 python3-venv procps rbldnsd zstd util-linux systemd dovecot-imapd openssl pflogsumm redis-server chromium fonts-liberation gcc libc6-dev python3-dev clickhouse-server openssh-client openssh-server rsyslog
 BENCH_PACKAGES := postfwd
 
 .PHONY: venv run test lint bench screenshots soak system clean
