@@ -126,19 +126,17 @@ _PAIRS: Final[dict[str, tuple[re.Pattern[str], Callable[[str], Any]]]] = {
         ("delay", r"-?[\d.]++", read_seconds),
         ("delays", r"[\d./]++", read_delays),
         ("tls", r"[^,]*+", str),
-        ("dsn", r"\d\.\d{1,3}\.\d{1,3}", str),
-        ("status", r"[^\s(]++", str),
+        ("dsn", r"\d\.\d{1,3}\.\d{1,3}, status=[^\s(]++", read_outcome),
     )
 }
-"""What the expression of the usual form takes between two commas, and who reads it."""
+"""What the expression of the usual form takes between two commas, and who reads it; the two that end it as one."""
 # Whole pairs, one name each. Any, so that compiled code hands numbers on as the objects that lie here.
 _relay_pairs: Final[dict[str, Any]] = {}
 _use_pairs: Final[dict[str, Any]] = {}
 _delay_pairs: Final[dict[str, Any]] = {}
 _delays_pairs: Final[dict[str, Any]] = {}
 _tls_pairs: Final[dict[str, Any]] = {}
-_dsn_pairs: Final[dict[str, Any]] = {}
-_status_pairs: Final[dict[str, Any]] = {}
+_outcome_pairs: Final[dict[str, Any]] = {}
 
 
 def _read(known: dict[str, Any], name: str, pair: str) -> Any:
@@ -181,39 +179,50 @@ def usual_delivery(  # noqa: PLR0917  # by name it takes longer
     it should stand, and what follows the first parenthesis is not looked at. It costs a third of the expression.
     """
     paren = lines.find("(", colon, stop)  # one character is found many times as fast as two
-    if paren < 0 or ord(lines[paren - 1]) != _BLANK:
+    end = lines.rfind(", dsn=", colon, paren) if paren > 0 else -1
+    if end < 0 or ord(lines[paren - 1]) != _BLANK:
         return None
-    pairs = lines[colon + 2 : paren - 1].split(", ")
+    pairs = lines[colon + 2 : end].split(", ")
     count = len(pairs)
-    if not 6 <= count <= 9 or not pairs[0].startswith("to=<"):
+    if not 4 <= count <= 7 or not pairs[0].startswith("to=<"):
         return None
     recipient = _address(pairs[0], 4)
     orig_to: str | None = ""
-    relay_at = 1
-    if pairs[1].startswith("orig_to=<"):
-        orig_to = _address(pairs[1], 9)
-        relay_at = 2
-    if recipient is None or orig_to is None:
-        return None
-    at = relay_at + 1
+    at = 1
+    relay: tuple[str, str, Any, Any] | None = _relay_pairs.get(pairs[1])
+    if relay is None:
+        if pairs[1].startswith("orig_to=<"):
+            orig_to = _address(pairs[1], 9)
+            at = 2
+        relay = _read(_relay_pairs, "relay", pairs[at])
+    at += 1
     conn_use: Any = None
-    if pairs[at].startswith("conn_use="):
-        conn_use = _read(_use_pairs, "conn_use", pairs[at])
-        if conn_use is None:
-            return None
-        at += 1
+    delay = _delay_pairs.get(pairs[at])
+    if delay is None:
+        if pairs[at].startswith("conn_use="):
+            conn_use = _read(_use_pairs, "conn_use", pairs[at])
+            at += 1
+            if conn_use is None or count < at + 2:
+                return None
+        delay = _read(_delay_pairs, "delay", pairs[at])
     tls: Any = ""
-    if count == at + 5:
+    if count == at + 3:
         tls = _read(_tls_pairs, "tls", pairs[at + 2])
-    elif count != at + 4:
+    elif count != at + 2:
         return None
-    relay: tuple[str, str, Any, Any] | None = _read(_relay_pairs, "relay", pairs[relay_at])
-    delay = _read(_delay_pairs, "delay", pairs[at])
     delays = _read(_delays_pairs, "delays", pairs[at + 1])
-    dsn = _read(_dsn_pairs, "dsn", pairs[count - 2])
-    status = _read(_status_pairs, "status", pairs[count - 1])
-    if relay is None or delay is None or delays is None or tls is None or dsn is None or status is None:
+    outcome: tuple[str, str] | None = _read(_outcome_pairs, "dsn", lines[end + 2 : paren - 1])
+    if (
+        recipient is None
+        or orig_to is None
+        or relay is None
+        or delay is None
+        or delays is None
+        or tls is None
+        or outcome is None
+    ):
         return None
+    dsn, status = outcome
     relay_host, address, port, _ = relay
     text = lines[mark:stop]
     if ord(lines[stop - 1]) == _CLOSING and ord(lines[stop - 2]) != _COMMAND_END:
