@@ -159,9 +159,8 @@ class BulkLifecycle:
                 parts = 10.0 ** (cut - ISO - 1)
             header = text[at + cut : mark] if mark > at else _NO_SECOND
             found = known.get(header) or self._learn(header)
-            if found is None or start is None or (cut > ISO and not text[at + ISO + 1 : at + cut].isdecimal()):
-                for fact in self._reader.text_facts(text[at:stop]):
-                    self._take(fact)
+            if found is None or start is None:
+                self._take_line(text[at:stop])
                 second, width = _NO_SECOND, 1
                 continue
             source, offset = found
@@ -181,7 +180,12 @@ class BulkLifecycle:
                 kind = SELDOM
             time = start - offset
             if cut > ISO:
-                time += int(text[at + ISO + 1 : at + cut]) / parts
+                fraction = text[at + ISO + 1 : at + cut]
+                if not fraction.isdecimal():
+                    self._take_line(text[at:stop])
+                    second, width = _NO_SECOND, 1
+                    continue
+                time += int(fraction) / parts
             if kind == SELDOM:
                 said = text[mark:stop]
                 if said.startswith("disconnect "):
@@ -236,6 +240,11 @@ class BulkLifecycle:
         if place is None:
             place = self._places[host, instance] = Place(host, instance)
         return place
+
+    def _take_line(self, line: str) -> None:
+        """One that the short way does not read."""
+        for fact in self._reader.text_facts(line):
+            self._take(fact)
 
     def _take(self, fact: Fact) -> None:
         """A line that was read by itself."""

@@ -83,6 +83,16 @@ def test_bulk_of_the_whole_log_twice() -> None:
     expect_same(encoded([*EVERYTHING, *EVERYTHING]))
 
 
+@pytest.mark.parametrize("fraction", [".0000x0", ".00000-", ".      "])
+def test_bulk_of_a_fraction_that_is_none(fraction: str) -> None:
+    """Every third line has one, of processes that are known by then."""
+    lines = [
+        re.sub(r"(:\d\d)\.\d{6}", rf"\g<1>{fraction}", line, count=1) if number % 3 == 2 else line
+        for number, line in enumerate(EVERYTHING)
+    ]
+    expect_same(encoded(lines))
+
+
 AGAIN: dict[str, Callable[[list[str]], list[str]]] = {
     "twice": lambda lines: [*lines, *lines],
     "three times": lambda lines: [*lines, *lines, *lines],
