@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from math import exp
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from policies.buckets import Quotas
 from policies.engine import Engine
-from policies.fleet.allowance import APART, HOLDS, UNASKED, WHOLE
+from policies.fleet.allowance import APART, HOLDS, UNASKED, WHOLE, Wish, lend
 from policies.fleet.host import Host
 from policies.fleet.roll import Roll, enrol
 from policies.fleet.terms import REDUCED
@@ -234,6 +235,15 @@ def test_what_a_host_that_died_has_used_is_lent_again_as_it_comes_back() -> None
         assert await asks_again(memory, hosts[1], hosts[1:]) > 0.5 * BURST
 
     asyncio.run(story())
+
+
+def test_a_dead_host_s_part_of_a_day_is_lent_no_sooner_than_it_drains() -> None:
+    day, pool = 86_400.0, 0.8
+    lent = lend(None, Wish("mx0", 0.0, pool, day), pool, may_grow=True, all_declared=True, server="1", at=0.0)
+    assert lent.part("mx0") == pool
+    for at, part in ((HOLDS, 0.0), (HOLDS + day / 4, pool * (1.0 - exp(-0.25)))):
+        later = lend(lent, Wish("mx1", 0.0, pool, day), pool, may_grow=True, all_declared=True, server="1", at=at)
+        assert round(later.part("mx1"), 6) == round(part, 6)
 
 
 def test_a_store_that_restarts_empty_lends_nothing_until_all_have_told_what_they_hold() -> None:
