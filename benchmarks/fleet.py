@@ -39,9 +39,11 @@ from policies.key import Key
 from policies.site import Settings
 from policies.subqueue import State
 from sidecar import rules
+from sidecar.fleet import redis_store
 from sidecar.fleet.exchange import Exchange
 from sidecar.fleet.redis_store import RedisStore
 
+redis_store.ANSWER_WITHIN *= BEAT
 RULE = "google/rate-dkim-domain"
 WITHIN = 240.0
 """Seconds after which what is waited for is not waited for any more."""
