@@ -325,17 +325,17 @@ LONG = 60_000
 def test_time_grows_with_length(daemon: str) -> None:
     """Nothing backtracks over and over: a quadratic expression would take minutes here."""
     leads = ("", f"{QUEUE_ID}: ", "warning: ", f"{QUEUE_ID}: to=<", f"{QUEUE_ID}: reject: RCPT from h[1.2.3.4]: ")
-    started = time.perf_counter()
+    started = time.process_time()
     for piece in (*PIECES, '"\\', "a=b, ", ", a=b", "host h[1] said: 421-", " from h[1];", "; from=<a>", "[a", "<a: "):
         for lead in leads:
             text = lead + piece * (LONG // len(piece))
             parse(LogRecord(0.0, "mx1", "postfix" if daemon in DAEMONS else "", "", daemon, 1, text))
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_time_of_an_envelope_grows_with_its_length() -> None:
     reader = LogReader(zone=UTC, reference=1750000000.0)
-    started = time.perf_counter()
+    started = time.process_time()
     for piece in (*PIECES, "Jun  1 12:00:00 ", "2025-06-01T12:00:00Z ", "a: ", "[", '["', "\0", "{", '{"log":'):
         for lead in (
             "",
@@ -346,4 +346,4 @@ def test_time_of_an_envelope_grows_with_its_length() -> None:
             reader.facts((lead + piece * (LONG // len(piece))).encode())
             fold("421-" + piece * (LONG // len(piece)))
             read_reply("host h[1] said: 421-" + piece * (LONG // len(piece)))
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
