@@ -123,8 +123,10 @@ def _prepare(path: Path, schema: Schema) -> sqlite3.Connection:
     """Open for writing, checked and brought to the present schema."""
     with _translated(path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        # SQLite would have the umask decide; the file names correspondents.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o640))
+        # SQLite would have the umask decide; the file names correspondents. One that is there is not opened but by SQLite: to
+        # close a file gives up all locks on it of this process, and another that closes it then would take the log away.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640))
         connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             _set_up(path, connection, schema)

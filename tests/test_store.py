@@ -297,6 +297,27 @@ def at_version(path: Path, version: int) -> sqlite3.Connection:
     return connection
 
 
+def test_two_connections_of_one_process_keep_their_log_when_another_process_closes_the_file(
+    path: Path, store: Store
+) -> None:
+    """The outside process has its file open several times, and a command may write it."""
+    also = Database.open(path, statements.SCHEMA)
+    store.commit(Commit(attempts=[attempt(1)]))
+    log = path.with_name(f"{path.name}-wal")
+    before = log.stat().st_ino
+    writes = (
+        "import sqlite3, sys; file = sqlite3.connect(sys.argv[1]);"
+        "file.execute('BEGIN IMMEDIATE'); file.rollback(); file.close()"
+    )
+    subprocess.run([sys.executable, "-c", writes, str(path)], check=True, timeout=30)
+    also.close()
+    assert log.stat().st_ino == before
+    store.commit(Commit(attempts=[attempt(2)]))
+    reader = open_read_only(path)
+    assert [row.queue_id for row in reader.attempts(0, 10)] == [attempt(1).queue_id, attempt(2).queue_id]
+    reader.close()
+
+
 def test_a_store_of_version_1_is_brought_to_the_present_one(path: Path) -> None:
     old = at_version(path, 1)
     before = Attempt._fields[: Attempt._fields.index("recipient")]
