@@ -107,13 +107,20 @@ _OUR_FAULT: Final = frozenset({
     "full", "quota", "overquota", "temporarily", "temporary", "later", "retry", "authentication", "authenticate",
     "unauthenticated", "starttls", "tls", "helo", "ehlo", "attachment", "attachments", "connections",
     "sender", "throttled", "throttling", "large", "password", "login", "outgoing", "abuse", "command", "count", "allowed",
-    "authorized", "unauthorized", "family",
+    "authorized", "unauthorized", "family", "originating", "callback", "currently", "presently", "pending", "maintenance",
+    "migrated", "migration", "payment", "backend", "restricted", "derzeit", "momentan", "voruebergehend", "vorübergehend",
+    "actuellement", "temporairement", "actualmente", "temporalmente", "attualmente", "temporaneamente", "temporariamente",
 })  # fmt: skip
 """A reply with one of these words is about us, our mail or the moment, whatever else it says: it condemns no recipient."""
 _OUR_FAULT_TOO: Final = (
     "too many", "undeliverable address: host", "your ip", "your domain", "your account", "your mailbox", "your server", "your host", "your provider",
     "your contract", "your subscription", "your network", "your client", "from address", "return address", "reply address", "client address",
     "in envelope", "in cc", "link to", "one address", "to send", "log in", "does not resolve",
+    "your address", "your mail address", "your user", "your connection", "you send", "you write", "from-address",
+    "user in from", "address in from", "source address", "envelope address", "bounce address", "return mailbox", "for sending",
+    "from outside", "external senders", "no permission", "or access", "or mail", "unknown domain or",
+    "for now", "for the moment", "at the moment", "at this time", "at present", "database connection", "database error", "backup mx",
+    "wrong server", "this node", "is down", "connection lost", "table missing", "in cache", "use the primary", "will be reactivated",
 )  # fmt: skip
 _OUR_CODES: Final = frozenset({"5.1.7", "5.1.8", "5.7.8", "5.7.9", "5.7.13"})
 """RFC 3463 and its registry: the sender's address, the client's login."""
