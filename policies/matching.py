@@ -108,7 +108,7 @@ _OUR_FAULT: Final = frozenset({
     "unauthenticated", "starttls", "tls", "helo", "ehlo", "attachment", "attachments", "connections",
     "sender", "throttled", "throttling", "large", "password", "login", "outgoing", "abuse", "command", "count", "allowed",
     "authorized", "unauthorized", "family", "originating", "callback", "currently", "presently", "pending", "maintenance",
-    "migrated", "migration", "payment", "backend", "restricted", "derzeit", "momentan", "voruebergehend", "vorübergehend",
+    "migrated", "migration", "payment", "backend", "restricted", "author", "submitting", "srs", "verp", "certificate", "writing", "derzeit", "momentan", "voruebergehend", "vorübergehend",
     "actuellement", "temporairement", "actualmente", "temporalmente", "attualmente", "temporaneamente", "temporariamente",
 })  # fmt: skip
 """A reply with one of these words is about us, our mail or the moment, whatever else it says: it condemns no recipient."""
@@ -118,10 +118,16 @@ _OUR_FAULT_TOO: Final = (
     "in envelope", "in cc", "link to", "one address", "to send", "log in", "does not resolve",
     "your address", "your mail address", "your user", "your connection", "you send", "you write", "from-address",
     "user in from", "address in from", "source address", "envelope address", "bounce address", "return mailbox", "for sending",
+    "the envelope", "bounce recipient", "return recipient", "smtp user", "relay user", "client account", "service account", "hosting account",
+    "domain account", "domains account", "domain owner", "account you use", "cannot send", "may send", "this connection", "on port",
+    "you are unknown", "unknown to recipient", "unknown to this recipient", "unknown to the recipient", "user agent", "your whitelist",
     "from outside", "external senders", "no permission", "or access", "or mail", "unknown domain or",
-    "for now", "for the moment", "at the moment", "at this time", "at present", "database connection", "database error", "backup mx",
-    "wrong server", "this node", "is down", "connection lost", "table missing", "in cache", "use the primary", "will be reactivated",
+    "for now", "for the moment", "at the moment", "at this time", "at present", "locked out", "unlock", "will be reactivated",
+    "database connection", "database error", "database not found", "table not found", "table missing", "list not found", "list is invalid",
+    "book not found", "server not found", "record not found", "a record", "host address", "mx address", "key not found", "recipients header",
+    "backup mx", "other mx", "another server", "wrong server", "this node", "is down", "connection lost", "in cache", "use the primary",
 )  # fmt: skip
+_OUR_PHRASES: Final = Phrases((order, phrase, None) for order, phrase in enumerate(_OUR_FAULT_TOO))
 _OUR_CODES: Final = frozenset({"5.1.7", "5.1.8", "5.7.8", "5.7.9", "5.7.13"})
 """RFC 3463 and its registry: the sender's address, the client's login."""
 _ADDRESS: Final = re.compile(r"address:? ?[\[(]?\d{1,3}\.\d")
@@ -168,7 +174,7 @@ def _is_about_us(heard: Heard) -> bool:
         return True
     if "denied" in have and "access denied" in text and heard.enhanced != _DIRECTORY_SAYS_NO:
         return True
-    return any(phrase in text for phrase in _OUR_FAULT_TOO)
+    return bool(_OUR_PHRASES.found(text, have))
 
 
 def _about_what_came_later(rule: Rule, command: str) -> bool:
