@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -240,8 +241,7 @@ class Answers:
             case "open":
                 self._engine.orders.open(key, rule=BY_HAND, by_whom=who, now=now)
             case "pause":
-                seconds = request.get("seconds")
-                self._engine.orders.pause(key, float(seconds) if seconds is not None else None, by_whom=who, now=now)
+                self._engine.orders.pause(key, _seconds(request), by_whom=who, now=now)
             case "close":
                 self._let_go(key, who, now)
                 if not self._engine.orders.close(key, by_whom=who, now=now):
@@ -260,12 +260,11 @@ class Answers:
         return {"subqueue": self._said(sub)} if sub else {"key": str(key), "state": "closed"}
 
     def _open_stream(self, request: Request, *, by_whom: str, now: float) -> Answer:
-        seconds = request.get("seconds")
         sub = self._engine.orders.open_stream(
             str(request["where"]),
             name=str(request.get("name", "")),
             rate=float(request.get("rate", 0.0)),
-            seconds=float(seconds) if seconds is not None else None,
+            seconds=_seconds(request),
             by_whom=by_whom,
             now=now,
         )
@@ -289,7 +288,7 @@ class Answers:
             Requeueing(source, to),
             where=str(request.get("where") or ""),
             rate=float(request.get("rate") or 0.0),
-            seconds=float(request.get("seconds") or 0.0),
+            seconds=_seconds(request) or 0.0,
             name=str(request.get("name") or ""),
             by_whom=str(request.get("who") or "control socket"),
         )
@@ -383,6 +382,19 @@ _SPREAD: Final[Mapping[str, frozenset[str]]] = {
     "suppress-copy": frozenset({"page"}),
 }
 """What hosts do for each other, by command."""
+
+
+def _seconds(request: Request) -> float | None:
+    """For how long, where that is said: by an admin, or by another host. Raises ValueError.
+
+    NaN is no time that ever comes, so mail held for so long would stay for ever.
+    """
+    if request.get("seconds") is None:
+        return None
+    seconds = float(request["seconds"])
+    if not 0.0 < seconds < math.inf:
+        raise ValueError(f"seconds: found {seconds:g}, wanted a number above 0, or none")
+    return seconds
 
 
 async def _awaited(answer: Any) -> Answer:

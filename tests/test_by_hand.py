@@ -212,6 +212,19 @@ def test_over_the_control_socket() -> None:
         answers.subqueue({"do": "open", "where": "tenant ="})
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", -5, 0])
+@pytest.mark.parametrize(
+    "asked", [{"do": "pause", "key": "dkim-domain:shop.example@google"}, {"do": "open", "where": NEWS}]
+)
+def test_a_time_that_never_comes_is_refused_and_nothing_held(asked: dict[str, str], seconds: object) -> None:
+    at = world()
+    parts = SimpleNamespace(engine=at.engine, fleet=None, steering=None)
+    answers = Answers(parts, Lag(), SimpleNamespace(), lambda: None)  # type: ignore[arg-type]  # what it needs
+    with pytest.raises(ValueError, match=f"seconds: found {seconds}, wanted a number above 0"):
+        answers.subqueue({**asked, "seconds": seconds})
+    assert at.engine.subqueues.all() == []
+
+
 def test_so_many_and_no_more() -> None:
     at = world()
     for i in range(MOST_STREAMS):
