@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -69,6 +70,27 @@ def test_all_or_the_one_named_do_it_once_and_answer(tmp_path: Path, monkeypatch:
             async with at_work(one, again):
                 await one.commands.tell({"key": "after"}, "mx2")
                 assert [each["key"] for each in again.asked] == ["after"]
+
+    asyncio.run(story())
+
+
+def test_an_answer_waits_for_a_store_that_is_silent_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with running_server(tmp_path) as server:
+            one, two, three = fleet(monkeypatch, server.url)
+
+            async def stops_the_store(request: Mapping[str, Any]) -> Mapping[str, Any]:
+                server.send(signal.SIGSTOP)
+                asyncio.get_running_loop().call_later(1.2, server.send, signal.SIGCONT)
+                return await two.do(request)
+
+            two.commands.do = stops_the_store
+            async with at_work(one, two, three):
+                told = await one.commands.tell({"key": "k"}, "mx2")
+                assert told == ({"mx2": {"ok": True, "released": 3}}, {})
+                assert len(two.asked) == 1
 
     asyncio.run(story())
 

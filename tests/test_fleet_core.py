@@ -86,6 +86,12 @@ class Core:
             return False
         return fleet["rounds"] >= 2 and not fleet["silent"]
 
+    def follows_its_log(self) -> bool:
+        """A log of which nothing is known is read from its end on, wherever that is when core comes to it."""
+        with self.log.open("a") as log:
+            log.write(f"{_now()} mx1 postfix/postfix-script[99]: starting the Postfix mail system\n")
+        return int(self.ask("status")["log"]["lines"]) > 0
+
     def hears_of_all(self) -> bool:
         hosts = self.ask("status")["fleet"]["hosts"]
         return [host["host"] for host in hosts if not host["silent"]] == NAMES
@@ -99,7 +105,7 @@ class Core:
     def is_refused(self, number: int) -> str:
         """A mail of a domain of its own is deferred here; its sub-queue's key."""
         domain, queue_id = f"burst{number}.example", f"4WzBBB{number:04d}".translate(_LETTERS) + "zB"
-        now = datetime.now(tz=UTC).isoformat(timespec="microseconds")
+        now = _now()
         relay = "gmail-smtp-in.l.google.com[192.0.2.1]"
         refusal = f"host {relay} said: {GOOGLE_DKIM.format(domain=domain)} (in reply to end of DATA command)"
         with self.log.open("a") as log:
@@ -111,6 +117,10 @@ class Core:
         return f"dkim-domain:{domain}@google"
 
 
+def _now() -> str:
+    return datetime.now(tz=UTC).isoformat(timespec="microseconds")
+
+
 NAMES = ["mx1", "mx2"]
 _LETTERS = str.maketrans("0123456789", "BCDFGHJKLM")
 
@@ -120,6 +130,8 @@ async def two(tmp_path: Path, postfix: PrivatePostfix, server: Server) -> AsyncI
     one, other = (Core(tmp_path / name, postfix, server.url) for name in NAMES)
     with one.running(), other.running():
         await until(lambda: one.reaches_the_store() and other.reaches_the_store(), within=60.0)
+        await until(lambda: one.follows_its_log() and other.follows_its_log(), within=20.0)
+        await until(lambda: one.hears_of_all() and other.hears_of_all(), within=20.0)
         yield one, other
 
 
@@ -157,7 +169,6 @@ def test_an_admin_s_command_on_one_host_is_done_on_all(tmp_path: Path, postfix: 
 
     async def scene() -> None:
         async with running_server(tmp_path) as server, two(tmp_path, postfix, server) as (one, other):
-            await until(one.hears_of_all, within=20.0)
             opened = await asyncio.to_thread(lambda: one.ask("subqueue", **stream, host=""))
             assert set(opened["hosts"]) == set(NAMES), opened
             assert opened["unheard"] == {}

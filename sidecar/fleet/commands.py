@@ -4,6 +4,7 @@ Knows who ought to hear and for how long it is worth doing; what is done is core
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -65,6 +66,8 @@ class FleetCommands:
         self._stream = store.key("commands")
         self._turn = asyncio.Lock()
         self._after = ""
+        self._unsaid: dict[str, Answer] = {}
+        """What was done here while the store was silent: said when the command is read again."""
 
     def others(self, to: str = "") -> list[str]:
         """List the other hosts that a command is for: all, or the one. Raises ValueError."""
@@ -97,12 +100,10 @@ class FleetCommands:
         loop = asyncio.get_running_loop()
         ends = loop.time() + ANSWERED_WITHIN
         while True:
-            try:
+            with contextlib.suppress(StoreSilent):  # it was told: that the store is slow for a moment does not end it
                 async with self._turn, self._store.answering():
                     said: Any = await self._store.redis.hgetall(self._answer(number))
-            except StoreSilent:
-                return found
-            found = {str(host): json.loads(text) for host, text in said.items() if text != json.dumps(_BEGUN)}
+                found = {str(host): json.loads(text) for host, text in said.items() if text != json.dumps(_BEGUN)}
             if wanted <= set(found) or loop.time() >= ends:
                 return found
             await asyncio.sleep(_LOOK)
@@ -159,19 +160,22 @@ class FleetCommands:
         """Raises StoreSilent."""
         late = max(0.0, await self._now() - _place(number)[0] / 1_000)
         asks = fields.get("asks") == "1"
-        if asks and late > ASKED:
-            return
-        kept = ASKED if asks else 2 * STILL_DONE
+        if number not in self._unsaid:
+            if (asks and late > ASKED) or not await self._begins(number, ASKED if asks else 2 * STILL_DONE):
+                return
+            self._unsaid[number] = await self._answered(fields, late)
+            self.done += 1
+        async with self._turn, self._store.answering():
+            await self._store.redis.hset(self._answer(number), self.host, json.dumps(self._unsaid[number]))
+        del self._unsaid[number]
+
+    async def _begins(self, number: str, kept: float) -> bool:
+        """Whether this host has not begun with it before. Raises StoreSilent."""
         async with self._turn, self._store.answering():
             begun: Any = await self._store.redis.eval(
                 _BEGIN, 1, self._answer(number), self.host, json.dumps(_BEGUN), str(int(kept))
             )
-        if not int(begun):
-            return
-        answer = await self._answered(fields, late)
-        self.done += 1
-        async with self._turn, self._store.answering():
-            await self._store.redis.hset(self._answer(number), self.host, json.dumps(answer))
+        return bool(int(begun))
 
     async def _answered(self, fields: Mapping[str, str], late: float) -> Answer:
         try:
