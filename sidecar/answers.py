@@ -145,6 +145,7 @@ class Answers:
                 "source": self._parts.config.log.source,
                 "lag_s": round(self._lag.seconds, 3),
                 "lines": self._parts.reader.lines,
+                "followed": self._lag.followed,
                 "unknown": dict(self._parts.reader.unknown),
             },
             "policy": self._parts.policy.figures()._asdict(),

@@ -252,8 +252,10 @@ async def _read(parts: Parts, lag: Lag, wake: Callable[[], None]) -> None:
     source = parts.config.log.source
     start = await asyncio.get_running_loop().run_in_executor(parts.store_thread, parts.store.checkpoint, source)
     from_end = start is None and not parts.store.recovered
+    lag.followed = not from_end
     async with contextlib.aclosing(follow(source, start=start, from_end=from_end)) as batches:
         async for batch in batches:
+            lag.followed = True
             if batch.gap:
                 _LOG.warning("%s: lines may be missing before %s", source, batch.position.token)
                 parts.engine.gap(now=time.time())

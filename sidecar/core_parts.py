@@ -69,6 +69,11 @@ class Lag:
     """What time the last line says, 0 before the first."""
     read_at: float = 0.0
     """When it was read."""
+    followed: bool = False
+    """Whether it is settled from where on the log is read: a line that is written from now on is seen.
+
+    Before that, at the first start, a line may be taken for one of the time before us.
+    """
 
     @property
     def seconds(self) -> float:

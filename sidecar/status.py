@@ -48,11 +48,16 @@ def screen(answer: Mapping[str, Any], *, now: float) -> RenderableType:
     return Group(*parts)
 
 
+def _waited_for(log: Mapping[str, Any]) -> str:
+    """An older core does not say it."""
+    return "" if log.get("followed", True) else "; it is not there yet"
+
+
 def _lines(answer: Mapping[str, Any]) -> list[Text]:
     log, policy, store = answer["log"], answer["policy"], answer.get("store") or {}
     said = [
         Text(f"mode {answer['mode']}, {len(answer['subqueues'])} sub-queues open, {answer['held_total']} held"),
-        Text(f"log {printable(log['source'])}: {log['lines']} lines, {log['lag_s']:.1f} s behind"),
+        Text(f"log {printable(log['source'])}: {log['lines']} lines, {log['lag_s']:.1f} s behind{_waited_for(log)}"),
         Text(f"queue: {answer['messages_live']} messages known"),
         Text(f"policy: {_total(policy.get('requests'))} requests, {_total(policy.get('fail_open'))} errors of ours"),
     ]

@@ -111,7 +111,7 @@ def dovecot() -> Iterator[Dovecot]:
     settings.write_text(SETTINGS.format(place=place, port=port, tls_port=tls_port, user=user))
     server = subprocess.Popen(["dovecot", "-F", "-c", settings], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", tls_port)).close()
@@ -123,7 +123,7 @@ def dovecot() -> Iterator[Dovecot]:
         yield Dovecot(place, config, tls_port)
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
         shutil.rmtree(place)
 
 

@@ -63,7 +63,7 @@ def running(config: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def submit(host: MailHost, count: int) -> None:
-    with smtplib.SMTP("127.0.0.1", host.mail.port, timeout=20) as session:
+    with smtplib.SMTP("127.0.0.1", host.mail.port, timeout=60) as session:
         for number in range(count):
             session.sendmail("news@snd.example", [f"later@{'gmail.com'}"], f"Subject: {number}\r\n\r\nx\r\n")
 

@@ -61,4 +61,4 @@ def _rsyslogd(folder: Path, configuration: str) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=60)

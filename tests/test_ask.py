@@ -32,7 +32,7 @@ def core_at(path: Path, handler: Callable[[dict[str, Any]], Mapping[str, Any]]) 
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield
     finally:

@@ -77,7 +77,7 @@ class Supervised:
         assert self.process.stdout is not None
         self.process.send_signal(signal.SIGTERM)
         written = self.process.stdout.read()
-        self.process.wait(20)
+        self.process.wait(60)
         return written
 
 
@@ -106,7 +106,7 @@ def supervised(*specs: Spec, sockets: Sequence[Path] = ()) -> AbstractContextMan
 def answer(path: Path) -> tuple[int, str, Mapping[str, str]]:
     """Connect and read: waits as long as nobody accepts, as smtpd does."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
+        connection.settimeout(60)
         connection.connect(str(path))
         text = b""
         while piece := connection.recv(4096):

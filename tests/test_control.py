@@ -54,7 +54,7 @@ def talking(
         failures: Counter[str] = Counter()
         server = await control.serve_control(path, commands, failures=failures)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await talk(path, failures)
         finally:
             server.close()

@@ -394,7 +394,7 @@ def rbldnsd(directory: Path, zones: dict[str, str]) -> Iterator[int]:
 
 
 def _await_answer(port: int, zone: str) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while True:
         try:
             dns.query.udp(dns.message.make_query(f"2.0.0.127.{zone}", "A"), "127.0.0.1", port=port, timeout=0.2)

@@ -186,7 +186,7 @@ def test_syslog_gets_a_line_a_datagram_and_may_be_started_again(tmp_path: Path) 
     def listening() -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         made.bind(str(path))
-        made.settimeout(5)
+        made.settimeout(60)
         return made
 
     with closing(Syslog(path)) as syslog:

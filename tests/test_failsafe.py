@@ -83,7 +83,7 @@ def heartbeat(site: Site, *, age: float) -> None:
     os.utime(path, (time.time() - age,) * 2)
 
 
-def until(condition: Callable[[], object], *, within: float = 20.0) -> None:
+def until(condition: Callable[[], object], *, within: float = 60.0) -> None:
     """Wait for what Postfix tells nobody: that a file has moved."""
     deadline = time.monotonic() + within
     pause = threading.Event()

@@ -109,18 +109,18 @@ def test_hosts_of_versions_that_were_and_of_this_one_are_one_fleet(tmp_path: Pat
                     return all(said[name] == value for name, value in wanted.items())
 
                 everybody = dict.fromkeys(("host-0", "host-1", "older"), False)
-                await until(lambda: old_host(hosts=everybody, majority=True), within=60.0)
-                await until(lambda: _hears_of(one, everybody) and _hears_of(two, everybody), within=60.0)
+                await until(lambda: old_host(hosts=everybody, majority=True))
+                await until(lambda: _hears_of(one, everybody) and _hears_of(two, everybody))
                 await host.says("open", KEY.value)
-                await until(lambda: one.state() == two.state() == "paused", within=20.0)
+                await until(lambda: one.state() == two.state() == "paused")
                 two.open(OURS)
                 both = {KEY.value: "paused", OURS.value: "paused"}
-                await until(lambda: old_host(states=both), within=20.0)
+                await until(lambda: old_host(states=both))
                 await host.says("close", OURS.value)
-                await until(lambda: one.state(OURS) == two.state(OURS) == "closed", within=20.0)
+                await until(lambda: one.state(OURS) == two.state(OURS) == "closed")
                 assert await old_host(bad=0, silent="")
             ours = {"host-0": False, "host-1": False}
-            await until(lambda: _hears_of(one, ours) or _hears_of(one, {**ours, "older": True}), within=60.0)
+            await until(lambda: _hears_of(one, ours) or _hears_of(one, {**ours, "older": True}))
             assert one.exchange.bad_texts == two.exchange.bad_texts == 0
             assert one.host.contact.standing.quorate
 
@@ -141,12 +141,12 @@ def test_what_an_older_version_left_is_gone_on_with_and_stays_as_that_reads_it(t
             for name, text in left["texts"].items():
                 await store.put(name, text)
             async with sidecars(server.url, 1) as (each,):
-                await until(lambda: each.state() == "paused", within=20.0)
-                await until(lambda: _hears_of(each, {"host-0": False, "older": True}), within=60.0)
+                await until(lambda: each.state() == "paused")
+                await until(lambda: _hears_of(each, {"host-0": False, "older": True}))
                 await store.push([pushed])
-                await until(lambda: each.state(OURS) == "paused", within=20.0)
+                await until(lambda: each.state(OURS) == "paused")
                 each.engine.orders.close(KEY, by_whom="admin", now=time.time())
-                await until(lambda: each.state() == "closed", within=20.0)
+                await until(lambda: each.state() == "closed")
                 roll, book = await store.read(list(left["texts"]))
             await store.close()
             for read, name in ((roll, "roll"), (book, f"book:{KEY}")):

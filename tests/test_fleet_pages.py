@@ -324,6 +324,24 @@ def test_who_takes_it_on_or_closes_it_does_so_for_all(fleet: Fleet) -> None:
     assert fleet.hosts[2].severity is not None
 
 
+def test_who_comes_to_see_it_after_it_was_taken_on_knows_that_and_not_of_what_is_over(fleet: Fleet) -> None:
+    first, *_, late = fleet.hosts
+    first.sees()
+    fleet.passes(4.0)
+    first.acked_by = "root"
+    first.shared.by_hand(KEY, closed=False, who="root")
+    late.sees()
+    fleet.passes(6.0)
+    assert late.acked_by == "host mx0 (root)"
+    first.severity = late.severity = None
+    fleet.passes(6.0)
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED]
+    late.sees()  # it fires anew
+    fleet.passes(6.0)
+    assert fleet.people.messages[-1] is NoteKind.REOPENED
+    assert late.acked_by == ""
+
+
 def test_hosts_that_take_turns_send_no_more_than_one_would(fleet: Fleet) -> None:
     for _ in range(20):
         for host in fleet.hosts:

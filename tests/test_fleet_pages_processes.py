@@ -22,7 +22,7 @@ from sidecar.statements import SCHEMA
 from tests.alert_world import KEY, PagerDuty, Slack, note
 from tests.lookout_world import ATTEMPT
 from tests.outside_world import http_server
-from tests.redis_world import free_port, running_server, until
+from tests.redis_world import PATIENCE, running_server, until
 
 ROOT = Path(__file__).parents[1]
 CORE: dict[str, Handler] = {"health": lambda _: {"log_lag_s": 0.1}, "queue": lambda _: {}, "noticed": lambda _: {}}
@@ -39,7 +39,7 @@ class Outside:
         self.config = directory / "sidecar.toml"
         self.config.write_text(
             f'runtime_directory = "{directory}"\n[store]\npath = "{directory}"\nredis = "{redis}"\n'
-            f'[fleet]\nhost = "{directory.name}"\n[web]\nlisten = "127.0.0.1:{free_port()}"\n'
+            f'[fleet]\nhost = "{directory.name}"\n[web]\nlisten = "127.0.0.1:0"\n'
             '[dns]\nresolvers = ["127.0.0.1:1"]\n'
             "[subqueues]\nscale = 200\n"  # looks each second, and three seconds of calm
             '[[condition]]\nname = "bad"\nwhen = "measure = deferrals.15m and kind = provider and share > 20%"\n'
@@ -63,7 +63,7 @@ class Outside:
 
     def is_there(self) -> bool:
         try:
-            ask_core(self.directory / "outside", {"command": "none such"})
+            ask_core(self.directory / "outside", {"command": "none such"}, timeout=PATIENCE)
         except CoreUnreachable:
             return False
         except Exception:  # noqa: BLE001  # it refused: so it is there
@@ -107,16 +107,16 @@ def test_two_hosts_page_once_and_each_for_itself_without_the_store(tmp_path: Pat
         cores = [await serve_control(host.directory / "control", CORE) for host in (first, second)]
         async with running_server(redis) as server, cores[0], cores[1]:
             with first.running(), second.running():
-                await until(lambda: first.is_there() and second.is_there(), within=60.0)
+                await until(lambda: first.is_there() and second.is_there())
                 for host in (first, second):
                     host.attempts(300, "deferred", "google")
-                await until(lambda: bool(slack.taken and pager.events), within=60.0)
-                await until(lambda: all(host.incidents() for host in (first, second)), within=30.0)
+                await until(lambda: bool(slack.taken and pager.events))
+                await until(lambda: all(host.incidents() for host in (first, second)))
                 (number, *_) = first.incidents()[0]
                 ack = {"command": "incident-ack", "incident": number, "who": "ann"}
-                assert "mx1" in ask_core(first.directory / "outside", ack)["hosts"]
-                await until(lambda: second.incidents()[0][2] == "host mx1 (ann)", within=30.0)
-                await until(lambda: list(pager.open.values()) == ["acknowledged"], within=30.0)
+                assert "mx1" in ask_core(first.directory / "outside", ack, timeout=PATIENCE)["hosts"]
+                await until(lambda: second.incidents()[0][2] == "host mx1 (ann)")
+                await until(lambda: list(pager.open.values()) == ["acknowledged"])
                 for host in (first, second):
                     host.attempts(3_000, "sent", "google")
                 await until(lambda: not pager.open and len(slack.taken) == 2, within=90.0)
@@ -130,7 +130,7 @@ def test_two_hosts_page_once_and_each_for_itself_without_the_store(tmp_path: Pat
                     host.attempts(300, "deferred", "yahoo")
                 await until(lambda: len(slack.taken) == 4 and pager.pages == 2, within=90.0)
                 await server.start()
-                await until(lambda: _is_agreed(server.url, hosts=2), within=60.0)  # and nobody speaks a second time
+                await until(lambda: _is_agreed(server.url, hosts=2))  # and nobody speaks a second time
                 assert len(slack.taken) == 4
 
     with http_server(slack) as chat, http_server(pager) as duty:

@@ -80,8 +80,8 @@ def test_hosts_learn_of_each_other_and_of_one_of_another_version(tmp_path: Path)
                 each.exchange.presences.describe = lambda name=each.host.name, held=number: SAID._replace(  # type: ignore[misc]
                     host=name, held=10 + held
                 )
-            await until(lambda: len(one.exchange.presences.known) == 2, within=60.0)
-            await until(lambda: not any(host["silent"] for host in one.exchange.status()["hosts"]), within=60.0)
+            await until(lambda: len(one.exchange.presences.known) == 2)
+            await until(lambda: not any(host["silent"] for host in one.exchange.status()["hosts"]))
             status = Fleet.read({"fleet": one.exchange.status()})
             assert status is not None
             assert [(host.name, host.held, host.version, host.silent) for host in status.hosts] == [
@@ -130,10 +130,10 @@ def test_a_book_of_a_newer_version_is_followed_and_kept_readable(tmp_path: Path)
             book = json.loads(Book(read.server, read.at + 1.0, row, token=3).text())
             await store.put(f"{BOOK}{KEY}", json.dumps({**book, "row": {**book["row"], **FUTURE}, **FUTURE}))
             async with sidecars(server.url, 1) as (older,):
-                await until(lambda: older.state() == "paused", within=30.0)
+                await until(lambda: older.state() == "paused")
                 older.engine.orders.close(KEY, by_whom="admin", now=time.time())
-                await until(lambda: older.state() == "closed", within=30.0)
-                await until(lambda: _closed_by_this_version(store), within=30.0)
+                await until(lambda: older.state() == "closed")
+                await until(lambda: _closed_by_this_version(store))
             assert older.exchange.bad_texts == 0
 
     asyncio.run(scene())
@@ -152,14 +152,14 @@ def test_a_rolling_upgrade_leaves_everything_as_it_was(tmp_path: Path) -> None:
         async with running_server(tmp_path) as server, contextlib.AsyncExitStack() as stack:
             running = {name: await stack.enter_async_context(started(name, server.url)) for name in ("mx1", "mx2")}
             for each, _ in running.values():
-                await until(lambda each=each: each.exchange.rounds >= 2, within=30.0)  # type: ignore[misc]
+                await until(lambda each=each: each.exchange.rounds >= 2)  # type: ignore[misc]
             running["mx1"][0].open()
-            await until(lambda: running["mx2"][0].state() == "paused", within=30.0)
+            await until(lambda: running["mx2"][0].state() == "paused")
             for name in running:
                 running[name][1].cancel()
                 await asyncio.gather(running[name][1], return_exceptions=True)
                 running[name] = await stack.enter_async_context(started(name, server.url))
-                await until(lambda name=name: running[name][0].state() == "paused", within=30.0)  # type: ignore[misc]
+                await until(lambda name=name: running[name][0].state() == "paused")  # type: ignore[misc]
             rows = [each.host.parts[KEY].replica.row for each, _ in running.values()]
             assert [(row.era, row.host) for row in rows] == [(1, "mx1")] * 2
 

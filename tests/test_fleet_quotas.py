@@ -352,8 +352,8 @@ def test_hosts_at_a_real_store_let_in_what_one_bucket_does(tmp_path: Path) -> No
                     taken += admitted(mine, 50, now=time.time(), message=f"{number}-{taken}")
                 return taken > 0.8 * BURST
 
-            await until(lambda: all(each.declaring.complete for each in shared), within=30.0)
-            await until(more, within=30.0)
+            await until(lambda: all(each.declaring.complete for each in shared))
+            await until(more)
             assert taken <= BURST * WHOLE
             for task in tasks:
                 task.cancel()

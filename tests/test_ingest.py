@@ -49,7 +49,7 @@ class Site:
         data = b"\n".join(json.dumps(event).encode() for event in events) if body is None else body
         url = f"http://{self.config.ingest.listen}{path}"
         headers = {"Authorization": f"Bearer {token}"}
-        return await asyncio.to_thread(requests.post, url, data=data, headers=headers, timeout=20)
+        return await asyncio.to_thread(requests.post, url, data=data, headers=headers, timeout=60)
 
     async def handed_over(self) -> None:
         while await self.it._hand_over():
@@ -164,7 +164,7 @@ def test_while_core_is_away_events_wait(tmp_path: Path) -> None:
             it.it._ask_core = away
             running = asyncio.create_task(it.it.run())
             assert (await it.post(event(1))).status_code == 200
-            await asyncio.wait_for(asked.wait(), 20)
+            await asyncio.wait_for(asked.wait(), 60)
             heard = asyncio.Event()
 
             async def back(request: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def test_while_core_is_away_events_wait(tmp_path: Path) -> None:
                 return await ask(request)
 
             it.it._ask_core = back
-            await asyncio.wait_for(heard.wait(), 20)
+            await asyncio.wait_for(heard.wait(), 60)
             assert it.core.listed("user1@x.example") != ()
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):

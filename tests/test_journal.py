@@ -52,7 +52,7 @@ class Reader:
         self.messages: list[str] = []
 
     async def batch(self) -> Batch:
-        batch = await asyncio.wait_for(anext(self._batches), 30)
+        batch = await asyncio.wait_for(anext(self._batches), 60)
         self.position = batch.position
         if batch.gap:
             self.gaps.append(len(self.messages))
@@ -257,7 +257,7 @@ async def pauses_of(directory: Path, count: int) -> list[float]:
 
     async with reading(directory, Position(SOURCE, "s=1;i=1"), program=("true",), pause=pause) as reader:
         endless = asyncio.create_task(reader.read(1))
-        await asyncio.wait_for(enough.wait(), 30)
+        await asyncio.wait_for(enough.wait(), 60)
         endless.cancel()
         await asyncio.gather(endless, return_exceptions=True)
     return pauses

@@ -336,7 +336,7 @@ def _with_provider(check: Check, *limits: Limit) -> None:
 
     async def run() -> None:
         async with _provider(*limits) as (server, port):
-            await asyncio.wait_for(check(server, port), 10)
+            await asyncio.wait_for(check(server, port), 60)
 
     asyncio.run(run())
 

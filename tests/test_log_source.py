@@ -15,7 +15,7 @@ from sidecar.log_source import follow, read_stdin
 
 async def first_of(batches: AsyncGenerator[Batch, None]) -> Batch:
     async with contextlib.aclosing(batches):
-        return await asyncio.wait_for(anext(batches), 30)
+        return await asyncio.wait_for(anext(batches), 60)
 
 
 def test_a_path_is_a_file(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ async def piped(write: Callable[[int], None]) -> list[Batch]:
     reading, writing = os.pipe()
     try:
         written = asyncio.create_task(asyncio.to_thread(write, writing))
-        batches = await asyncio.wait_for(all_of(read_stdin(reading)), 30)
+        batches = await asyncio.wait_for(all_of(read_stdin(reading)), 60)
         await written
     finally:
         os.close(reading)
@@ -140,5 +140,5 @@ def test_the_process_ends_while_the_input_does_not() -> None:
         assert child.stdout
         child.stdin.write(b"a\n")
         child.stdin.flush()
-        assert child.wait(timeout=30) == 0
+        assert child.wait(timeout=60) == 0
         assert child.stdout.read() == b"[b'a']\n"

@@ -416,7 +416,7 @@ def test_the_whole_of_it_with_a_pager(tmp_path: Path) -> None:
         )  # fmt: skip
         world.told("snds", Observation("snds", "192.0.2.10", "blocked", Outcome.OK, 1.0, "complaints"))
         running = asyncio.create_task(started.run())
-        await asyncio.wait_for(rang.wait(), 20)
+        await asyncio.wait_for(rang.wait(), 60)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert [each.state for each in world.store.posted()] == ["sent"]

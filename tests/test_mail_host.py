@@ -60,20 +60,21 @@ class Core:
             f'[postfix]\nreach = "{self._host.name}"\nssh_config = "{self._world.directory}/ssh_config"\n'
         )
         with running(self.config, "core") as process:
-            until(lambda: self.answers(process), within=60)
+            until(lambda: self.answers(process))
             yield
 
     def answers(self, process: subprocess.Popen[bytes]) -> bool:
         assert process.poll() is None, (self.directory / "said").read_text()
         with contextlib.suppress(CoreUnreachable):
-            return bool(self.status()["messages_live"] or True)
+            return bool(self.status()["log"]["followed"])
         return False
 
     def status(self) -> dict[str, Any]:
-        return ask_core(self.directory / "control", {"command": "status"})
+        return ask_core(self.directory / "control", {"command": "status"}, timeout=60.0)
 
     def do(self, what: str, **more: Any) -> None:
-        ask_core(self.directory / "control", {"command": "subqueue", "do": what, "key": KEY, "who": "test", **more})
+        asked = {"command": "subqueue", "do": what, "key": KEY, "who": "test", **more}
+        ask_core(self.directory / "control", asked, timeout=60.0)
 
 
 class Sshd:
@@ -212,11 +213,11 @@ def test_each_host_s_mail_is_held_and_let_go_on_that_host(world: World, links: d
         until(lambda: two.on_hold() == 0)
 
         links["mx1"].start()
-        until(lambda: one.on_hold() == 0, within=60)
-        until(lambda: cores[0].status()["held_total"] == 0, within=60)
+        until(lambda: one.on_hold() == 0)
+        until(lambda: cores[0].status()["held_total"] == 0)
 
         cores[0].do("pause", seconds=600)
-        until(lambda: one.on_hold() == 3, within=60)
+        until(lambda: one.on_hold() == 3)
         links["mx1"].cut()
         os.utime(one.directory / "heartbeat", (1, 1))  # as if the link were away for long
         failsafe = [sys.executable, "-m", "sidecar", "--config", str(one.config), "failsafe", "--json"]
@@ -239,12 +240,12 @@ def test_mail_of_the_other_host_is_requeued_there_after_that_host_s_own_checks(w
             ({"transport": "lane-07"}, "the log names none lane-07"),
         ):
             with pytest.raises(CoreRefused, match=why):
-                ask_core(control, {"command": "requeue", **wanted}, timeout=30.0)
+                ask_core(control, {"command": "requeue", **wanted}, timeout=60.0)
         submit(host, 2)
         until(lambda: host.deferred() == len(before) + 2)
         until(lambda: core.status()["messages_live"] == len(before) + 2)
         queued = {each.queue_id for each in host.mail.postqueue()} - before
-        ask_core(control, {"command": "requeue", "transport": "smtp", "rate": 10.0}, timeout=30.0)
+        ask_core(control, {"command": "requeue", "transport": "smtp", "rate": 10.0}, timeout=60.0)
         until(lambda: not queued & {each.queue_id for each in host.mail.postqueue()})
         until(lambda: host.deferred() == len(before) + 2)  # each once, under another id
 
@@ -261,11 +262,11 @@ def test_a_link_that_hangs_stalls_no_other_host_and_is_given_up(world: World, li
             until(lambda core=core, host=host: core.status()["messages_live"] == host.deferred())  # type: ignore[misc]
             core.do("pause", seconds=600)
         until(lambda: bool(one.on_hold() and two.on_hold()))
-        links["mx1"].freeze()
         asked = time.monotonic()
+        links["mx1"].freeze()
         cores[0].do("close")
         cores[1].do("close")
-        until(lambda: two.on_hold() == 0, within=30)
+        until(lambda: two.on_hold() == 0)
         assert cores[0].status()["held_total"] == one.on_hold()  # it is answered while its commands hang
         until(lambda: one.on_hold() == 0, within=120)  # over another connection, as soon as ssh gives up the first
         assert time.monotonic() - asked >= 10.0

@@ -726,7 +726,7 @@ async def follow_a_line(path: Path) -> list[str]:
         await asyncio.sleep(0)
         with path.open("a") as file:
             file.write("a\n")
-        return await asyncio.wait_for(waiting, 10)
+        return await asyncio.wait_for(waiting, 60)
 
 
 def test_a_change_wakes_the_reader(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -784,7 +784,7 @@ def test_telling_rests_under_load(log: Log, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(filewatch, "TOLD_WINDOW", 0.05)
     monkeypatch.setattr(filewatch, "REST", 0.05)
     log.write("")
-    asyncio.run(asyncio.wait_for(write_until_telling_rests(log.path), 20))
+    asyncio.run(asyncio.wait_for(write_until_telling_rests(log.path), 60))
 
 
 async def stop_after(path: Path, turns: int) -> None:

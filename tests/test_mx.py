@@ -237,7 +237,7 @@ async def lookups_until_told(
 ) -> tuple[Counter[str], NameServer]:
     """Run the look-ups until core has been told enough."""
     counts: Counter[str] = Counter()
-    async with name_server() as (server, resolver), asyncio.timeout(20):
+    async with name_server() as (server, resolver), asyncio.timeout(60):
         resolver.lifetime = lifetime
         lookups = MxLookups(
             core.answer, lambda: resolver, count=lambda kind: counts.update([kind]), controls=controls, every=0.02

@@ -160,7 +160,7 @@ def test_slack_is_asked_once_a_second(store: IncidentStore, tmp_path: Path) -> N
         out = Outbox(store, [channel], incidents=no_incidents, unsure=lambda _: None, told=told)
         post(store, out, *(note(incident=number, title=f"number {number}") for number in range(1, 4)))
         running = asyncio.create_task(out.run())
-        await asyncio.wait_for(done.wait(), 20)
+        await asyncio.wait_for(done.wait(), 60)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert sent == [Result.SENT] * 3
@@ -369,7 +369,7 @@ def test_a_pager_rings_once(tmp_path: Path, where: str, when: str) -> None:
 def test_a_channel_that_hangs_makes_no_other_one_wait(store: IncidentStore, tmp_path: Path) -> None:
 
     release, hanging, well = threading.Event(), Slack(), Slack()
-    hanging.before = functools.partial(release.wait, 20)
+    hanging.before = functools.partial(release.wait, 60)
     sent: list[tuple[str, Result]] = []
 
     async def story(one: str, two: str) -> None:
@@ -384,7 +384,7 @@ def test_a_channel_that_hangs_makes_no_other_one_wait(store: IncidentStore, tmp_
         out = Outbox(store, channels, incidents=no_incidents, unsure=lambda _: None, told=told)
         post(store, out, note())
         running = asyncio.create_task(out.run())
-        await asyncio.wait_for(heard.wait(), 10)
+        await asyncio.wait_for(heard.wait(), 60)
         assert sent == [("spare", Result.SENT)]
         running.cancel()  # stopping waits for what is on its way, and records it
         release.set()

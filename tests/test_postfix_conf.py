@@ -106,7 +106,7 @@ def logged(mail: PrivatePostfix, words: str) -> str:
 
 def answer(listener: socket.socket, asked: list[dict[str, str]]) -> None:
     """Answer two questions with DUNNO."""
-    listener.settimeout(20)
+    listener.settimeout(60)
     connection, _ = listener.accept()
     with connection, connection.makefile("rw") as stream:
         question: dict[str, str] = {}

@@ -105,7 +105,7 @@ def running(place: Path) -> Iterator[Site]:
             },
         )
         with mail, helper(place, mail.config_directory):
-            client = QueueClient(place / "helper", timeout=20)
+            client = QueueClient(place / "helper", timeout=60)
             yield Site(mail, postfix.instances(mail.config_directory)[0], exchanger, place, client)
         exchanger.shutdown()
 
@@ -140,7 +140,7 @@ def helper(directory: Path, config_directory: Path, name: str = "helper") -> Ite
     place.mkdir(exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
         ready.bind(str(place / "notify"))
-        ready.settimeout(30)
+        ready.settimeout(60)
         environment = os.environ | {"NOTIFY_SOCKET": str(place / "notify"), "PYTHONPATH": str(Path.cwd())}
         process = subprocess.Popen(
             [sys.executable, "-c", program, str(place), str(config_directory)],
@@ -152,11 +152,11 @@ def helper(directory: Path, config_directory: Path, name: str = "helper") -> Ite
             yield process
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
             (place / "notify").unlink()
 
 
-def until(condition: Callable[[], object], *, within: float = 20.0) -> None:
+def until(condition: Callable[[], object], *, within: float = 60.0) -> None:
     """Wait for what Postfix tells nobody: that a file has moved."""
     deadline = time.monotonic() + within
     pause = threading.Event()
@@ -214,7 +214,7 @@ def test_released_mail_leaves_at_once_whatever_its_back_off(site: Site) -> None:
     assert recorded(site) == set(ids)
     site.exchanger.refusing = False
     assert ask(site, lambda client: client.release("postfix", ids, key=KEY)) == ReleaseResult(tuple(ids), (), ())
-    assert {site.exchanger.taken.get(timeout=5) for _ in ids} == {"later@one.example", "later@two.example"}
+    assert {site.exchanger.taken.get(timeout=60) for _ in ids} == {"later@one.example", "later@two.example"}
     assert recorded(site) == set()
 
 
@@ -248,13 +248,13 @@ def test_what_is_not_there_is_missing(site: Site) -> None:
 
 def test_mail_that_is_being_delivered_is_not_released_nor_requeued(site: Site) -> None:
     ids = submit(site.mail, "slow@one.example")
-    assert site.exchanger.reached.wait(10)
+    assert site.exchanger.reached.wait(60)
     assert ask(site, lambda client: client.hold("postfix", ids, key=KEY)).held == tuple(ids)
     assert ask(site, lambda client: client.release("postfix", ids, key=KEY)) == ReleaseResult((), (), tuple(ids))
     assert ask(site, lambda client: client.requeue("postfix", ids, key=KEY)) == ReleaseResult((), (), tuple(ids))
     assert queue_of(site, ids[0]) == "hold"
     site.exchanger.go.set()
-    assert site.exchanger.taken.get(timeout=5) == "slow@one.example"
+    assert site.exchanger.taken.get(timeout=60) == "slow@one.example"
 
     def let_go() -> bool:
         return ask(site, lambda client: client.release("postfix", ids, key=KEY)).released == tuple(ids)
@@ -271,7 +271,7 @@ def test_adopted_mail_is_ours(site: Site) -> None:
     listed = ask(site, lambda client: client.held("postfix"))
     assert listed.ours == dict.fromkeys(ids, KEY)
     assert ask(site, lambda client: client.release("postfix", ids, key=KEY)).released == tuple(ids)
-    assert site.exchanger.taken.get(timeout=5) == "x@one.example"
+    assert site.exchanger.taken.get(timeout=60) == "x@one.example"
 
 
 def test_listing_shows_all_and_forgets_what_left(site: Site) -> None:
@@ -309,7 +309,7 @@ def test_requeued_mail_has_a_new_id_and_is_no_longer_ours(site: Site) -> None:
     ask(site, lambda client: client.hold("postfix", ids, key=KEY))
     site.exchanger.refusing = False
     assert ask(site, lambda client: client.requeue("postfix", ids, key=KEY)).released == tuple(ids)
-    assert site.exchanger.taken.get(timeout=5) == "later@one.example"
+    assert site.exchanger.taken.get(timeout=60) == "later@one.example"
     assert recorded(site) == set()
 
 
@@ -434,10 +434,10 @@ def test_killed_between_record_and_postsuper(site: Site) -> None:
     with (config_directory / "main.cf").open("a") as main_cf:
         main_cf.write(f"command_directory = {programs}\n")
     with helper(site.directory, config_directory, "killed") as process:
-        client = QueueClient(other / "helper", timeout=20)
+        client = QueueClient(other / "helper", timeout=60)
         with pytest.raises(HelperUnavailable, match="does sidecar-queue-helper run"):
             ask(site._replace(client=client), lambda client: client.hold("postfix", ids, key=KEY))
-        assert process.wait(10) == -9
+        assert process.wait(60) == -9
     record = HeldRecord(other / "held.record")
     assert [entry.op for entry in record.live.values()] == [Op.HOLD]
     assert queue_of(site, ids[0]) == "deferred"
@@ -467,7 +467,7 @@ def test_it_ends_quietly_with_connections_open(tmp_path: Path) -> None:
         talking.sendall(b"{}\n")
         assert b"unknown command" in talking.recv(1_000)
         process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (0, b"")
 
 
@@ -480,7 +480,7 @@ def test_a_helper_that_restarts_is_found_again(site: Site) -> None:
         with helper(site.directory, site.mail.config_directory, "again"):
             await client.held("postfix")
 
-    other = QueueClient(site.directory / "again" / "helper", timeout=20)
+    other = QueueClient(site.directory / "again" / "helper", timeout=60)
     ask(site._replace(client=other), across)
 
 

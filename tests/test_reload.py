@@ -240,7 +240,7 @@ class Core:
         raise AssertionError(f"ended without {words!r}: {seen}")
 
     def status(self) -> dict[str, Any]:
-        return ask_core(self.control, {"command": "status"})
+        return ask_core(self.control, {"command": "status"}, timeout=60.0)
 
     def reload(self) -> dict[str, Any]:
         return ask_core(self.control, {"command": "reload"}, timeout=90.0)
@@ -264,7 +264,7 @@ QUESTION = b"request=smtpd_access_policy\nprotocol_state=RCPT\ninstance=1\nrecip
 @pytest.mark.postfix
 def test_a_good_reload_is_taken_over_and_closes_no_connection(core: Core, config: Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(30)
+        client.settimeout(60)
         client.connect(str(core.policy))
         client.send(QUESTION)
         assert client.recv(100) == b"action=DUNNO\n\n"
@@ -379,7 +379,7 @@ def test_a_hang_up_goes_to_core_alone() -> None:
             assert process.stdout.readline() == "heard\n"
             process.terminate()
             assert process.stdout.read() == "", "nobody was started again"
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
 
@@ -394,7 +394,7 @@ def test_a_terminal_that_is_gone_stops_all() -> None:
             assert process.stdout
             assert [process.stdout.readline(), process.stdout.readline()] == ["ready\n", "ready\n"]
             process.send_signal(signal.SIGHUP)
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
             os.close(ours)

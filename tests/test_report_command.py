@@ -76,7 +76,7 @@ def outcome(place: Path, program: str, *, spool_mode: int) -> str:
     with PrivatePostfix(place / "postfix", main_cf=settings, master_cf=fragment(program, spool)) as postfix:
         with smtplib.SMTP("127.0.0.1", postfix.port) as client:
             client.sendmail("", ["fbl@shop.example"], MAILS["arf-yahoo"].decode())
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             if found := re.search(r"relay=sidecar-report.*", postfix.maillog.read_text()):
                 return found[0]

@@ -365,7 +365,7 @@ def test_every_source_is_looked_into(
         monkeypatch.setattr(report_intake, "LOCAL_SECONDS", 0.5)
         reports = ReportMail(settings, intake, database, lambda row: told.append(row.kind))
         running = asyncio.create_task(reports.run())
-        await asyncio.wait_for(done.wait(), 20)
+        await asyncio.wait_for(done.wait(), 60)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
@@ -384,7 +384,7 @@ class Hanging:
 
     def mails(self) -> Generator[Mail, None, None]:
         self.asked.set()
-        self.goes_on.wait(20)
+        self.goes_on.wait(60)
         yield from ()
 
 
@@ -405,9 +405,9 @@ def test_a_server_that_hangs_keeps_nothing_else_waiting(
 
         reports = ReportMail(settings, intake, database, hears)
         running = asyncio.create_task(reports.run())
-        await asyncio.to_thread(hanging.asked.wait, 20)
+        await asyncio.to_thread(hanging.asked.wait, 60)
         hand_over(settings.report_spool, MAILS["arf-yahoo"])
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), 60)
         assert not hanging.goes_on.is_set()
         hanging.goes_on.set()
         running.cancel()

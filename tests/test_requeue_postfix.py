@@ -104,14 +104,14 @@ class Site:
         with contextlib.ExitStack() as stack:
             for words in ("queue-helper", "core"):
                 process = stack.enter_context(subprocess.Popen(self.sidecar(words), cwd=ROOT))
-                stack.callback(process.wait, 30)
+                stack.callback(process.wait, 60)
                 stack.callback(process.terminate)
-            until(lambda: self.asked("health"))
+            until(lambda: self.asked("status").get("log", {}).get("followed"))
             yield
 
     def asked(self, command: str, **more: Any) -> dict[str, Any]:
         try:
-            return ask_core(self.control, {"command": command, **more})
+            return ask_core(self.control, {"command": command, **more}, timeout=60.0)
         except CoreUnreachable:
             return {}
 

@@ -71,7 +71,7 @@ def running(configuration: Path) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def until(condition: Callable[[], object], *, within: float = 60.0) -> None:
@@ -85,9 +85,9 @@ def until(condition: Callable[[], object], *, within: float = 60.0) -> None:
 
 def status(configuration: Path) -> dict[str, Any]:
     try:
-        return ask_core(configuration.parent / "run" / "control", {"command": "status"})
+        return ask_core(configuration.parent / "run" / "control", {"command": "status"}, timeout=60.0)
     except CoreUnreachable:
-        return {"held_total": -1, "helper": {"reachable": False}}
+        return {"held_total": -1, "log": {"followed": False}, "helper": {"reachable": False}}
 
 
 def submit(mail: PrivatePostfix, sender: str, count: int) -> set[str]:
@@ -108,7 +108,7 @@ def on_hold(mail: PrivatePostfix) -> set[str]:
 def test_another_host_adopts_what_was_held_and_releases_it(place: Path) -> None:
     one, configuration = host(place / "one")
     with one, running(configuration):
-        until(lambda: status(configuration)["held_total"] == 0)
+        until(lambda: status(configuration)["log"]["followed"])
         sidecar(configuration, "subqueue", "pause", KEY, "--seconds", "3600")
         ours, admins = submit(one, "news@snd.example", 4), submit(one, "admin@snd.example", 1)
         until(lambda: status(configuration)["held_total"] == 4)

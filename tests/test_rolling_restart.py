@@ -32,7 +32,7 @@ def directory() -> Iterator[Path]:
 
 
 def status(host: MailHost) -> dict[str, Any]:
-    return ask_core(host.directory / "control", {"command": "status"})
+    return ask_core(host.directory / "control", {"command": "status"}, timeout=60.0)
 
 
 def may_go_on(host: MailHost, core: subprocess.Popen[bytes]) -> bool:
@@ -44,7 +44,11 @@ def may_go_on(host: MailHost, core: subprocess.Popen[bytes]) -> bool:
         return False
     fleet = said["fleet"]
     return bool(
-        said["helper"]["reachable"] and said["log"]["lag_s"] < 60 and not fleet["silent"] and fleet["rounds"] > 1
+        said["helper"]["reachable"]
+        and said["log"]["followed"]
+        and said["log"]["lag_s"] < 60
+        and not fleet["silent"]
+        and fleet["rounds"] > 1
     )
 
 

@@ -623,7 +623,7 @@ def test_the_outside_process_tests_by_the_clock_and_shows_it(
 
     async def run() -> None:
         running = asyncio.create_task(SeedSchedule(config, store, told=told_).run())
-        assert await asyncio.to_thread(shown.wait, 20)
+        assert await asyncio.to_thread(shown.wait, 60)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

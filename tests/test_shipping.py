@@ -330,7 +330,7 @@ def test_a_paused_server_is_an_error_in_time(debian: PrivateServer) -> None:
         began = time.monotonic()
         with pytest.raises(ServerError, match="no answer"):
             client.rows("SELECT 1")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
 
 
 def test_a_wrong_password_is_said(debian: PrivateServer) -> None:

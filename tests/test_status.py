@@ -36,7 +36,7 @@ STATUS: dict[str, Any] = {
     "subqueues": [SUBQUEUE, {**SUBQUEUE, "key": "ip:192.0.2.1@yahoo", "state": "paused", "held": 40}],
     "held_total": 52,
     "messages_live": 60,
-    "log": {"source": "/var/log/mail.log", "lag_s": 0.25, "lines": 1234, "unknown": {}},
+    "log": {"source": "/var/log/mail.log", "lag_s": 0.25, "lines": 1234, "followed": True, "unknown": {}},
     "policy": {"requests": {"RCPT": 5, "END-OF-MESSAGE": 2}, "fail_open": {}},
     "helper": {"reachable": True},
     "store": {"failure": "", "recovered": ""},
@@ -75,7 +75,7 @@ def core(directory: Path, commands: Mapping[str, Handler]) -> Iterator[Asked]:
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield asked
     finally:

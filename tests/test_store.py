@@ -269,7 +269,7 @@ def test_a_reader_without_right_to_write_reads_after_core_has_stopped(path: Path
     drop_rights = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--securebits=+noroot", "--"]
     command = [*(drop_rights if os.geteuid() == 0 else []), sys.executable, "-c", READ_AS_NOBODY, str(path)]
     root = Path(__file__).parent.parent
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, cwd=root)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=root)
     path.parent.chmod(0o755)
     assert (done.stdout, done.stderr) == ("1\n", "")
 
@@ -309,7 +309,7 @@ def test_two_connections_of_one_process_keep_their_log_when_another_process_clos
         "import sqlite3, sys; file = sqlite3.connect(sys.argv[1]);"
         "file.execute('BEGIN IMMEDIATE'); file.rollback(); file.close()"
     )
-    subprocess.run([sys.executable, "-c", writes, str(path)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", writes, str(path)], check=True, timeout=60)
     also.close()
     assert log.stat().st_ino == before
     store.commit(Commit(attempts=[attempt(2)]))
@@ -463,7 +463,7 @@ def test_the_log_of_a_replaced_store_goes_with_it_and_not_into_the_new_one(path:
 
 def test_a_store_that_is_whole_in_its_write_ahead_log_is_not_lost(path: Path) -> None:
     with writer(path, size=1, dies_after=50) as child:
-        child.wait(timeout=30)
+        child.wait(timeout=60)
     garbage(path)
     store = Store.open(path)
     assert (store.recovered, attempts_and_checkpoint(store)) == ("", (50, 50))
@@ -538,7 +538,7 @@ def writer(path: Path, *, size: int, dies_after: int = -1) -> "subprocess.Popen[
 @pytest.mark.parametrize("how", ["cut", "garbled"])
 def test_a_damaged_write_ahead_log_loses_whole_commits_alone(path: Path, keep: float, how: str) -> None:
     with writer(path, size=1, dies_after=80) as child:
-        assert child.wait(timeout=30) == -signal.SIGKILL
+        assert child.wait(timeout=60) == -signal.SIGKILL
     log = path.with_name("core.db-wal")
     size = log.stat().st_size
     assert size > 100_000

@@ -185,7 +185,7 @@ def said(process: subprocess.Popen[str], words: str) -> str:
 def policy_answer(path: Path) -> str:
     """What smtpd would be told; waits as smtpd does, but longer."""
     with socket.socket(socket.AF_UNIX) as smtpd:
-        smtpd.settimeout(20)
+        smtpd.settimeout(60)
         smtpd.connect(str(path))
         smtpd.sendall(
             b"request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\ninstance=1.2.3\n"
@@ -209,7 +209,7 @@ def test_the_whole(site: Config, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         rest = process.stderr.read()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     order = re.findall(r"(\S+): pid \d+ stopped \(exit status 0\)", rest)
     assert order == ["outside", "core", "queue-helper"]
     assert "Traceback" not in rest
@@ -222,6 +222,6 @@ def test_a_configuration_error_ends_it_before_anything_starts(site: Config, tmp_
     with running(written(site, tmp_path / "sidecar.toml")) as process:
         assert process.stderr is not None
         told = process.stderr.read()
-        assert process.wait(10) == 2
+        assert process.wait(60) == 2
     assert told.startswith(f"sidecar: log.source: {tmp_path}/mail.log: No such file or directory")
     assert told.count("\n") == 1

@@ -41,7 +41,7 @@ def served(directory: Path, **settings: Any) -> Iterator[Run]:
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(60)
         yield lambda *words, **more: CliRunner().invoke(sidecar, ["suppress", *map(str, words)], obj=config, **more)
     finally:
         loop.call_soon_threadsafe(stop.set)

@@ -160,7 +160,7 @@ def test_ours_is_asked_after_the_sites_own(tmp_path: Path) -> None:
 
 
 def lines_until(mail: PrivatePostfix, pattern: str, count: int) -> list[re.Match[str]]:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while len(found := list(re.finditer(pattern, mail.maillog.read_text()))) < count:
         assert time.monotonic() < end, mail.maillog.read_text()
         time.sleep(0.05)

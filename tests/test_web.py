@@ -51,7 +51,7 @@ def serving(talk: Callable[[int, Counts], Awaitable[None]]) -> None:
             [*ROUTES, "/waits"],
             count=lambda path, status: counts.update([(path, status)]),
         )
-        async with web.serve_web("127.0.0.1:0", app) as port, asyncio.timeout(20):
+        async with web.serve_web("127.0.0.1:0", app) as port, asyncio.timeout(60):
             await talk(port, counts)
 
     asyncio.run(both())

@@ -521,7 +521,7 @@ _MULTIPART = (
 
 def _answer(listener: socket.socket, asked: list[str]) -> None:
     """Answer two questions with DUNNO."""
-    listener.settimeout(15)
+    listener.settimeout(60)
     connection, _ = listener.accept()
     with connection, connection.makefile("rw") as stream:
         for line in stream:

@@ -404,10 +404,11 @@ class SharedPages:
 
     def _follow(self, desk: Desk, incident: Incident, page: Page) -> None:
         sight = page.sights[self.host]
+        began = min((each.since for each in page.seen(at=self._now()).values()), default=sight.since)
         with contextlib.suppress(ValueError):  # it was over before
             if page.closed.at > sight.since:
                 desk.follow(incident.id, closed=True, who=page.closed.who)
-            elif page.is_acked and page.acked.at > sight.since and not incident.acked_by:
+            elif page.is_acked and page.acked.at > began and not incident.acked_by:  # also who sees it only since
                 desk.follow(incident.id, closed=False, who=page.acked.who)
 
     def _say(self, desk: Desk, incident: Incident | None, begun: Begun) -> None:

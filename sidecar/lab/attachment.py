@@ -46,7 +46,7 @@ class Attachment:
         self.config_file.write_text(lab_config(directory, postfix, scale) + "".join(f"{line}\n" for line in more))
 
     async def start(self) -> None:
-        """Start it and wait until its control socket answers.
+        """Start it and wait until it answers, and sees what is logged from now on.
 
         Raises AttachmentError.
         """
@@ -61,8 +61,8 @@ class Attachment:
         deadline = time.monotonic() + (_READY_TOGETHER_S if self._within else _READY_S)
         while True:
             with contextlib.suppress(CoreUnreachable):
-                await self.ask("health")
-                return
+                if (await self.ask("status"))["log"]["followed"]:  # else what is sent now may not be seen
+                    return
             if self._process.returncode is not None or time.monotonic() > deadline:
                 raise AttachmentError(f"sidecar run is not ready; it printed:\n{self.printed()}")
             await asyncio.sleep(0.05)
