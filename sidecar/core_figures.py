@@ -371,9 +371,22 @@ def _fleet(parts: Parts) -> list[Row]:
             "sidecar_fleet_unreadable_total",
             "counter",
             "Texts in the fleet's store that we could not read.",
-            [({}, fleet.bad_texts + fleet.presences.unreadable)],
+            [({}, _unreadable(parts))],
         ),
     ]
+
+
+def _unreadable(parts: Parts) -> int:
+    assert parts.fleet is not None  # who asks has looked
+    others = (
+        parts.shared_suppressions,
+        parts.shared_quotas,
+        parts.shared_maps,
+        parts.shared_warm_ups,
+        parts.commands,
+    )
+    bad = sum(other.bad for other in others if other is not None)
+    return parts.fleet.bad_texts + parts.fleet.presences.unreadable + bad
 
 
 def _resident() -> float:

@@ -39,7 +39,7 @@ def test_a_long_line_is_cut() -> None:
         (change_text(ADD).replace(WHO.hex(), "12"), "wanted 16"),
         (change_text(ADD).replace("global", "nowhere"), "wanted global"),
         (change_text(ADD).replace("hard-bounce", "mood"), "mood"),
-        (change_text(ADD).replace("5.0", '"now"'), "wanted seconds"),
+        (change_text(ADD).replace("5.0", '"now"'), "wanted seconds since"),
         (change_text(ADD).replace('"line"', "7"), "wanted a text"),
         (change_text(ADD).replace('"since"', '"then"'), "since"),
     ],

@@ -42,11 +42,11 @@ def test_an_older_version_lacks_fields_and_they_are_unknown() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[]", "wanted a JSON object"),
+        ("[]", "a JSON list"),
         ("{", "Expecting"),
         ('{"at": 1}', "has no host"),
         ('{"host": "a", "at": "soon"}', "the at 'soon'; wanted seconds"),
-        ('{"host": "a", "at": NaN}', "wanted seconds"),
+        ('{"host": "a", "at": NaN}', "NaN is no number"),
         ('{"host": "a", "at": 1, "held": -1}', "the held -1; wanted a whole number from 0 up"),
         ('{"host": "a", "at": 1, "held": true}', "the held True"),
         ('{"host": "a", "at": 1, "helper": "yes"}', "the helper 'yes'; wanted true or false"),

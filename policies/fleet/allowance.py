@@ -9,8 +9,9 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
+from policies.fleet import reading
 from policies.fleet.terms import REDUCED
 
 HOLDS: Final = 1_800.0
@@ -60,12 +61,12 @@ class Allowance:
     @classmethod
     def read(cls, text: str) -> Self:
         """Read what `text` wrote. Raises ValueError."""
-        try:
-            values = json.loads(text)
-            loans = {str(host): Loan(*map(float, loan[:3])) for host, loan in values["loans"].items()}
-            return cls(str(values["server"]), float(values["settled"]), loans)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{text[:40]!r} is no allowance of the fleet: {error!r}") from error
+        return reading.read(text, "allowance", cls._of)
+
+    @classmethod
+    def _of(cls, values: Any) -> Self:
+        loans = {host: _loan(loan) for host, loan in values["loans"].items()}
+        return cls(reading.text(values["server"]), reading.number(values["settled"]), loans)
 
     def text(self) -> str:
         values = {"server": self.server, "settled": self.settled, "loans": self.loans}
@@ -74,6 +75,11 @@ class Allowance:
     def part(self, host: str) -> float:
         loan = self.loans.get(host)
         return loan.part if loan is not None else 0.0
+
+
+def _loan(values: Any) -> Loan:
+    part, want, until, *_ = values
+    return Loan(reading.number(part, least=0.0), reading.number(want, least=0.0), reading.number(until))
 
 
 def lend(

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
+from policies.fleet import reading
+from policies.fleet.reading import number, whole
 from policies.fleet.roll import Standing
 from policies.fleet.row import Row
 from policies.fleet.terms import GRACE, LEASE
@@ -115,20 +117,20 @@ class Book:
     @classmethod
     def read(cls, text: str) -> Self:
         """Read what `text` wrote, by this version or a newer one. Raises ValueError."""
-        try:
-            values = json.loads(text)
-            lead, shares = values["lead"], values["shares"]
-            return cls(
-                str(values["server"]),
-                float(values["settled"]),
-                Row.of(values["row"]),
-                int(values["token"]),
-                Lead(str(lead[0]), int(lead[1]), float(lead[2])) if lead else None,
-                {str(host): _share_of(share) for host, share in shares.items()},
-                {str(host): _had_of(had) for host, had in values.get("had", {}).items()},
-            )
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(f"{text[:40]!r} is no book of the fleet: {error!r}") from error
+        return reading.read(text, "book", cls._of)
+
+    @classmethod
+    def _of(cls, values: Any) -> Self:
+        lead = values["lead"]
+        return cls(
+            reading.text(values["server"]),
+            number(values["settled"]),
+            Row.of(values["row"]),
+            whole(values["token"]),
+            Lead(reading.text(lead[0]), whole(lead[1]), number(lead[2])) if lead else None,
+            {host: _share_of(share) for host, share in values["shares"].items()},
+            {host: _had_of(had) for host, had in values.get("had", {}).items()},
+        )
 
     def text(self) -> str:
         values: dict[str, Any] = {
@@ -146,12 +148,14 @@ class Book:
 def _share_of(values: Sequence[Any]) -> Share:
     rate, need, expires, *rest = values
     accepted, before, during = (*rest, 0, 0, 0)[:3]  # older versions write fewer, newer ones more
-    return Share(float(rate), int(need), float(expires), int(accepted), int(before), float(during))
+    return Share(
+        number(rate, least=0.0), whole(need), number(expires), whole(accepted), whole(before), number(during, least=0.0)
+    )
 
 
 def _had_of(values: Sequence[Any]) -> Had:
     era, accepted, refused, seconds, *_ = values
-    return Had(int(era), Aftermath(int(accepted), int(refused), float(seconds)))
+    return Had(whole(era), Aftermath(whole(accepted), whole(refused), number(seconds, least=0.0)))
 
 
 def attend(book: Book | None, wish: Wish, standing: Standing, *, server: str, at: float) -> Book:

@@ -5,11 +5,12 @@ together never send more than the figure. The next one grows from what all of th
 """
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, NamedTuple, Self, get_type_hints
 
+from policies.fleet import reading
+from policies.fleet.reading import number, whole
 from policies.warm_up import REFUSALS, Level, Plan, settle, step_back
 
 
@@ -80,15 +81,15 @@ class Budget:
     @classmethod
     def read(cls, text: str) -> Self:
         """Read what `text` wrote, by this version or a newer one. Raises ValueError."""
-        try:
-            values = json.loads(text)
-            shares = {str(host): _share(each) for host, each in values["shares"].items()}
-            return cls(
-                str(values["server"]), int(values["unsure"]), int(values["heard_of"]), read_level(values["level"]),
-                str(values["stepped_by"]), shares, tuple(map(str, values["before"])),
-            )  # fmt: skip
-        except (KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{text[:40]!r} is no budget of the fleet: {error!r}") from error
+        return reading.read(text, "budget", cls._of)
+
+    @classmethod
+    def _of(cls, values: Any) -> Self:
+        shares = {host: _share(each) for host, each in values["shares"].items()}
+        return cls(
+            reading.text(values["server"]), whole(values["unsure"]), whole(values["heard_of"], least=-1),
+            _level(values["level"]), reading.text(values["stepped_by"]), shares, tuple(map(reading.text, values["before"])),
+        )  # fmt: skip
 
     def text(self) -> str:
         values = {name: getattr(self, name) for name in self.__slots__} | {"level": asdict(self.level)}
@@ -168,20 +169,27 @@ def uncounted(level: Level) -> Level:
     return replace(level, **nothing)
 
 
-def read_level(values: Mapping[str, Any]) -> Level:
-    """Read a level from JSON. Raises ValueError, KeyError, TypeError."""
+def read_level(text: str) -> Level:
+    """Read a level from JSON. Raises ValueError."""
+    return reading.read(text, "level", _level)
+
+
+def _level(values: Any) -> Level:
     level = Level(**{field.name: _KINDS[field.name](values[field.name]) for field in fields(Level)})
-    if not math.isfinite(level.figure) or level.figure < 0.0:
+    if level.figure < 0.0:
         raise ValueError(f"the figure {level.figure!r}; wanted recipients a day")
     return level
 
 
 def _share(values: Any) -> Share:
     lent, want, *counts = values
-    share = Share(float(lent), float(want), *map(int, counts[: len(TALLY)]))
-    if not (math.isfinite(share.lent) and math.isfinite(share.want)) or min(share) < 0:
-        raise ValueError(f"{values!r} is no share of a budget; wanted numbers from 0 up")
-    return share
+    return Share(number(lent, least=0.0), number(want, least=0.0), *map(whole, counts[: len(TALLY)]))
 
 
-_KINDS: Final[Mapping[str, Any]] = get_type_hints(Level)
+_READS: Final[Mapping[Any, Callable[[object], Any]]] = {
+    str: reading.text,
+    int: whole,
+    float: number,
+    bool: reading.flag,
+}
+_KINDS: Final = {name: _READS[kind] for name, kind in get_type_hints(Level).items()}

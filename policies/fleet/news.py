@@ -6,11 +6,13 @@ is read until it is read back itself: its place is after that.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from policies.fleet import reading
 from policies.suppression import Add, Change, End, Erase, Listed, Reason, read_list
 
+_END: Final = 253_402_300_800.0
 EVIDENCE_MOST: Final = 1_000
 """Letters of a log line that others are told."""
 
@@ -31,9 +33,8 @@ class Entry(NamedTuple):
     def of(cls, fields: Mapping[str, str]) -> "Entry":
         """Read an entry. Raises ValueError."""
         try:
-            return cls(
-                fields["origin"], int(fields["number"]), fields["host"], fields["key"], read_change(fields["change"])
-            )
+            number = reading.counted(fields["number"])
+            return cls(fields["origin"], number, fields["host"], fields["key"], read_change(fields["change"]))
         except KeyError as error:
             raise ValueError(f"an entry of the fleet's changes has no {error}") from error
 
@@ -122,29 +123,57 @@ def change_text(change: Change) -> str:
 
 def read_change(text: str) -> Change:
     """Read what `change_text` wrote, by this version or a newer one. Raises ValueError."""
-    try:
-        values = json.loads(text)
-        kind = next(each for each, name in _KINDS.items() if name == values["kind"])
-        known = {name: values[name] for name in kind._fields}
-        known["who"] = bytes.fromhex(known["who"])
-        if len(known["who"]) != WHO_BYTES:
-            raise ValueError(f"{len(known['who'])} bytes of a digest; wanted {WHO_BYTES}")
-        if kind is not Erase:
-            name, reason = known["listed"]
-            known["listed"] = Listed(read_list(name), Reason(reason))
-        for name, value in known.items():
-            if name in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ValueError(f"{name} {value!r}; wanted seconds")
-            if name in _TEXTS and not isinstance(value, str):
-                raise ValueError(f"{name} {value!r}; wanted a text")
-        return kind(**known)
-    except StopIteration:
-        raise ValueError(f"a change of the kind {values['kind']!r}, of another version than ours") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{text[:40]!r} is no change of a suppression list: {error!r}") from error
+    return reading.read(text, "change of a suppression list", _change)
+
+
+def _change(values: Mapping[str, Any]) -> Change:
+    kind = next((each for each, name in _KINDS.items() if name == values["kind"]), None)
+    if kind is None:
+        raise ValueError(f"the kind {values['kind']!r:.40}, of another version than ours")
+    return kind(**{name: _READS[name](values[name]) for name in kind._fields})
+
+
+def read_copied(values: Mapping[str, Any]) -> Add:
+    """Read a row of a copy of another host's list. Raises ValueError."""
+    return reading.made(values, "entry of a copied list", _copied)
+
+
+def read_place(values: Mapping[str, Any]) -> int:
+    """Tell after which row of the other's list a copy goes on. Raises ValueError."""
+    return reading.made(values, "entry of a copied list", lambda found: reading.whole(found["id"], least=1))
+
+
+def _copied(values: Mapping[str, Any]) -> Add:
+    listed = _listed((values["list"], values["reason"]))
+    rest = {name: _READS[name](values[name]) for name in Add._fields if name not in {"who", "listed"}}
+    return Add(who=_who(values["digest"]), listed=listed, **rest)
+
+
+def _who(value: object) -> bytes:
+    who = bytes.fromhex(reading.text(value))
+    if len(who) != WHO_BYTES:
+        raise ValueError(f"{len(who)} bytes of a digest; wanted {WHO_BYTES}")
+    return who
+
+
+def _listed(value: Sequence[Any]) -> Listed:
+    name, reason = value
+    return Listed(read_list(reading.text(name)), Reason(reason))
+
+
+def _seconds(value: object) -> float:
+    """Since the epoch, of a year that can be written."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < _END:
+        raise ValueError(f"{value!r:.40}; wanted seconds since the epoch, before the year 10000")
+    return float(value)
 
 
 WHO_BYTES: Final = 16
 _KINDS: Final[Mapping[type[Change], str]] = {Add: "add", End: "end", Erase: "erase"}
-_NUMBERS: Final = frozenset({"since", "until", "provisional_until", "at"})
-_TEXTS: Final = frozenset({"address", "evidence", "by_whom", "provider", "why"})
+_READS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "who": _who,
+    "listed": _listed,
+    "forget": reading.flag,
+    **dict.fromkeys(("since", "until", "provisional_until", "at"), _seconds),
+    **dict.fromkeys(("address", "evidence", "by_whom", "provider", "why"), reading.text),
+}

@@ -5,12 +5,13 @@ the store, for a while, with a token that grows. Times are the store's clock, bu
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 from parsers.feeds.dnsbl import Severity
 from policies.conditions import worse
 from policies.figures import Kind
+from policies.fleet import reading
 from policies.incidents import AGAIN, DAY, MESSAGES_A_DAY, SETTLE, Incident
 from policies.note import MESSAGES, NoteKind, span
 
@@ -104,14 +105,14 @@ class Page(NamedTuple):
     @classmethod
     def read(cls, text: str) -> Self:
         """Take the fields that we know. Raises ValueError."""
-        try:
-            found = json.loads(text)
-            known: dict[str, Any] = {name: _parts(kind, found.get(name, {})) for name, kind in _PARTS.items()}
-            known |= {name: _known(Hand, found[name]) for name in _HANDS if name in found}
-            known |= {name: kind(found[name]) for name, kind in _PLAIN.items() if name in found}
-            return cls(**known)
-        except (TypeError, AttributeError, KeyError) as error:
-            raise ValueError(f"{text[:60]!r} is no page of the fleet: {error}") from error
+        return reading.read(text, "page", cls._of)
+
+    @classmethod
+    def _of(cls, found: Mapping[str, Any]) -> Self:
+        known: dict[str, Any] = {name: _parts(kind, found.get(name, {})) for name, kind in _PARTS.items()}
+        known |= {name: _known(Hand, found[name]) for name in _HANDS if name in found}
+        known |= {name: read(found[name]) for name, read in _PLAIN.items() if name in found}
+        return cls(**known)
 
     def text(self) -> str:
         parts = {name: {key: each._asdict() for key, each in getattr(self, name).items()} for name in _PARTS}
@@ -280,15 +281,30 @@ def _parts(kind: Any, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _known(kind: Any, found: Mapping[str, Any]) -> Any:
-    values = {name: tuple(each) if isinstance(each, list) else each for name, each in found.items()}
-    made = kind(**{name: each for name, each in values.items() if name in kind._fields})
-    for each, default in zip(made, kind(*_ZERO[kind]), strict=True):
-        if not isinstance(each, int | float if isinstance(default, float) else type(default)):
-            raise TypeError(f"{each!r} in {kind.__name__}")
-    return made
+    return kind(**{name: _READS[name](found[name]) for name in kind._fields if name in found})
 
 
-_ZERO: Final[Mapping[Any, tuple[Any, ...]]] = {Sight: (0.0,), Told: (0.0,), Claim: ("", 0, 0.0), Hand: (0.0,)}
+def _severity(value: object) -> str:
+    return str(Severity(reading.text(value))) if value else ""
+
+
+def _numbers(values: Iterable[object]) -> tuple[float, ...]:
+    return tuple(map(reading.number, values))
+
+
+_READS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "severity": _severity,
+    "messages": _numbers,
+    "acked": reading.flag,
+    **dict.fromkeys(("at", "since", "until"), reading.number),
+    **dict.fromkeys(("number", "hosts", "scope", "token"), reading.whole),
+    **dict.fromkeys(("host", "thread", "by", "who"), reading.text),
+}
 _HANDS: Final = ("acked", "closed")
 _PARTS: Final[Mapping[str, Any]] = {"sights": Sight, "told": Told, "claims": Claim}
-_PLAIN: Final[Mapping[str, Any]] = {"title": str, "category": str, "opened_at": float, "token": int}
+_PLAIN: Final[Mapping[str, Any]] = {
+    "title": reading.text,
+    "category": reading.text,
+    "opened_at": reading.number,
+    "token": reading.whole,
+}

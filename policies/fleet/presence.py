@@ -5,7 +5,10 @@ It is one JSON object. Fields that a newer version added are passed over, and th
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
+
+from policies.fleet import reading
 
 VERSION = 1
 """Of the fields. It grows when a field is added; none changes its meaning."""
@@ -33,9 +36,10 @@ class Presence(NamedTuple):
     @classmethod
     def read(cls, text: str) -> Self:
         """Take the fields that we know. Raises ValueError, naming the one that is no good."""
-        values = json.loads(text)
-        if not isinstance(values, dict):
-            raise ValueError(f"{text[:40]!r} tells nothing of a host; wanted a JSON object")  # noqa: TRY004  # bad text
+        return reading.read(text, "word of a host", cls._of)
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> Self:
         for name in ("host", "at"):
             if name not in values:
                 raise ValueError(f"what a host says of itself has no {name}")

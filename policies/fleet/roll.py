@@ -7,8 +7,9 @@ store's.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+from policies.fleet import reading
 from policies.fleet.terms import FORGOTTEN_AFTER, GRACE, NEVER, REDUCED, SILENT_AFTER
 
 
@@ -78,16 +79,21 @@ class Roll:
     @classmethod
     def read(cls, text: str) -> Self:
         """Read what `text` wrote. Raises ValueError."""
-        try:
-            values = json.loads(text)
-            members = {str(host): Member(*map(float, member[:3])) for host, member in values["members"].items()}
-            return cls(str(values["server"]), float(values["settled"]), members)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{text[:40]!r} is no roll of the fleet: {error!r}") from error
+        return reading.read(text, "roll", cls._of)
+
+    @classmethod
+    def _of(cls, values: Any) -> Self:
+        members = {host: _member(member) for host, member in values["members"].items()}
+        return cls(reading.text(values["server"]), reading.number(values["settled"]), members)
 
     def text(self) -> str:
         values = {"server": self.server, "settled": self.settled, "members": self.members}
         return json.dumps(values, separators=(",", ":"), sort_keys=True)
+
+
+def _member(values: Any) -> Member:
+    met, agreed, alone, *_ = values
+    return Member(reading.number(met), reading.number(agreed), reading.number(alone, least=0.0))
 
 
 def enrol(roll: Roll | None, asking: Asking, *, server: str, at: float) -> Roll:

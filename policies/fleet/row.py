@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
+from policies.fleet import reading
 from policies.key import Key
 from policies.subqueue import State
 
@@ -110,13 +111,20 @@ class Row(NamedTuple):
     @classmethod
     def read(cls, text: str) -> Self:
         """Read a row as it was sent. Raises ValueError, as `of` does."""
-        values = json.loads(text)
-        if not isinstance(values, dict):
-            raise ValueError(f"{text[:40]!r} is no row of the fleet; wanted a JSON object")  # noqa: TRY004  # bad text
-        return cls.of(values)
+        return reading.read(text, "row", cls.of)
 
     def text(self) -> str:
         return json.dumps(self.values(), separators=(",", ":"))
+
+
+def pushed_text(row: Row, *, at: float) -> str:
+    """Write a row as it is pushed to the others; `at`: by the store's clock."""
+    return json.dumps({"at": at, "row": row.values()})
+
+
+def read_pushed(text: str) -> tuple[float, Row]:
+    """Read what `pushed_text` wrote. Raises ValueError."""
+    return reading.read(text, "change", lambda values: (reading.number(values["at"]), Row.of(values["row"])))
 
 
 def _number(value: object) -> bool:

@@ -4,9 +4,10 @@ It knows what such a fact looks like and which of two counts: what a host sees i
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from policies.fleet import reading
 from policies.recipients import RecipientProviders
 from policies.senders import Habit, SenderHabits
 
@@ -39,14 +40,12 @@ def texts(facts: Iterable[Fact]) -> list[str]:
 
 def read(text: str) -> list[Fact]:
     """Read what `texts` wrote; kinds of a newer version are passed over. Raises ValueError for what is no fact."""
-    if len(text) > _LONGEST_TEXT:
-        raise ValueError(f"{len(text)} characters; wanted at most {_LONGEST_TEXT}")
-    try:
-        rows = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("lists in lists; wanted facts") from error
-    if not isinstance(rows, list) or len(rows) > AT_ONCE:
-        raise ValueError(f"{text[:40]!r} tells no facts; wanted a JSON list of at most {AT_ONCE}")
+    return reading.read(text, "list of facts", _facts, kind=list, longest=_LONGEST_TEXT)
+
+
+def _facts(rows: Sequence[object]) -> list[Fact]:
+    if len(rows) > AT_ONCE:
+        raise ValueError(f"{len(rows)} facts; wanted at most {AT_ONCE}")
     return [fact for row in rows if (fact := _fact(row)) is not None]
 
 

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from policies.fleet import reading
 from sidecar.fleet.redis_store import KEPT, RedisStore
 from sidecar.fleet.stream import AT_ONCE, BEGINNING, Stream
 
@@ -25,7 +26,7 @@ class Telling(NamedTuple):
 
 # Told again where the answer was lost, an entry stands there once; a server that lost its memory says so by its number.
 _SAY = """
-local known = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+local known = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0') or 0
 if known ~= tonumber(ARGV[2]) then return known end
 for place = 7, #ARGV, 2 do
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], '*', 'origin', ARGV[1], 'host', ARGV[3], 'key', ARGV[4],
@@ -42,6 +43,8 @@ return known
 class ChangeLog:
     def __init__(self, store: RedisStore) -> None:
         """`store`: of one task, that tells."""
+        self.bad = 0
+        """Numbers that cannot be read."""
         self._store = store
         self.stream = Stream(store, "suppressions")
         self._stream = self.stream.key
@@ -63,7 +66,13 @@ class ChangeLog:
         """Give the last number of each origin that told anything lately. Raises StoreSilent."""
         async with self._store.answering():
             told: Any = await self._store.redis.hgetall(self._upto)
-            return {str(origin): int(number) for origin, number in told.items()}
+        known = {}
+        for origin, number in told.items():
+            try:
+                known[str(origin)] = reading.counted(number)
+            except ValueError:
+                self.bad += 1  # as of one that has told nothing
+        return known
 
     async def take_out(self, who: bytes) -> int:
         """Delete what is said about somebody; how many entries. Raises StoreSilent."""

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from policies.fleet import reading
 from sidecar.fleet.redis_store import ANSWER_WITHIN, LISTENS, RedisStore, StoreSilent, close_all, goes_on
 
 _LOG = logging.getLogger("sidecar.fleet")
@@ -28,6 +29,8 @@ ANSWERED_WITHIN: Final = 3.0
 MOST: Final = 10_000
 """Commands that are kept, some two MB."""
 AT_ONCE: Final = 100
+LONGEST: Final = 1 << 24
+"""Characters of an answer: that with a part of a list is the longest."""
 ASKED: Final = 30.0
 """Seconds for which the answer to a question is kept: nobody but who asked wants it."""
 TRY_AGAIN: Final = 1.0
@@ -59,6 +62,8 @@ class FleetCommands:
         self.do: Callable[[Request], Awaitable[Answer]] | None = None
         """Does a command here. Raises ValueError."""
         self.silent = "not asked yet"
+        self.bad = 0
+        """Commands and answers that cannot be read."""
         self.done = 0
         """Commands of others that were done here."""
         self._store = store
@@ -103,10 +108,22 @@ class FleetCommands:
             with contextlib.suppress(StoreSilent):  # it was told: that the store is slow for a moment does not end it
                 async with self._turn, self._store.answering():
                     said: Any = await self._store.redis.hgetall(self._answer(number))
-                found = {str(host): json.loads(text) for host, text in said.items() if text != json.dumps(_BEGUN)}
+                found = {str(host): self._read(text) for host, text in said.items() if text != json.dumps(_BEGUN)}
             if wanted <= set(found) or loop.time() >= ends:
                 return found
             await asyncio.sleep(_LOOK)
+
+    def _read(self, text: str) -> Answer:
+        try:
+            return read_answer(text)
+        except ValueError as error:
+            self._is_bad(error)
+            return {"ok": False, "error": str(error)}
+
+    def _is_bad(self, error: ValueError) -> None:
+        self.bad += 1
+        if self.bad == 1:
+            _LOG.warning("a host says to a command what we cannot read: %s", error)
 
     async def run(self) -> None:
         """Do what others tell until cancelled. What fails is read again."""
@@ -180,6 +197,12 @@ class FleetCommands:
     async def _answered(self, fields: Mapping[str, str], late: float) -> Answer:
         try:
             request = _request(fields, late)
+        except ValueError as error:
+            self._is_bad(error)
+            return {"ok": False, "error": str(error)}
+        try:
+            if request.get("seconds") is not None and request["seconds"] <= 0:
+                raise ValueError(f"its time was over {-request['seconds']:.0f} s before it was heard here")  # noqa: TRY301  # answered as what `do` raises
             assert self.do is not None  # core sets it before it runs us
             return {"ok": True, **await self.do(request)}
         except ValueError as error:
@@ -194,14 +217,21 @@ class FleetCommands:
 
 def _request(fields: Mapping[str, str], late: float) -> dict[str, Any]:
     """Read what another host tells; `late`: seconds since it did. Raises ValueError."""
-    request = json.loads(fields.get("request", ""))
-    if not isinstance(request, dict):
-        raise ValueError("wanted a JSON object")  # noqa: TRY004  # of another program: the text is bad
+    request = reading.read(fields.get("request", ""), "command", dict)
     if request.get("seconds") is not None:
-        request["seconds"] = float(request["seconds"]) - late
-        if request["seconds"] <= 0:
-            raise ValueError(f"its time was over {-request['seconds']:.0f} s before it was heard here")
-    return {**request, "who": f"host {fields['host']} ({request.get('who', '')})"}
+        request["seconds"] = reading.number(request["seconds"]) - late
+    return {**request, "who": f"host {fields.get('host', '')} ({request.get('who', '')})"}
+
+
+def read_answer(text: str) -> Answer:
+    """Read what another host says to a command. Raises ValueError."""
+    return reading.read(text, "answer", _answer_of, longest=LONGEST)
+
+
+def _answer_of(values: Mapping[str, Any]) -> Answer:
+    if not reading.flag(values["ok"]):
+        reading.text(values["error"])
+    return values
 
 
 def _place(identifier: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ that no policy answer waits for it either. With the store silent it backs off, a
 
 import asyncio
 import contextlib
-import json
+import functools
 import logging
 import math
 import random
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from policies.fleet.book import Book, Wish, attend
 from policies.fleet.host import Host
 from policies.fleet.roll import Roll, enrol
-from policies.fleet.row import Row
+from policies.fleet.row import Row, pushed_text, read_pushed
 from policies.fleet.terms import DUE_AFTER, NEVER, ROUND
 from policies.key import Key
 from sidecar.fleet.presences import Presences
@@ -309,7 +309,7 @@ class Exchange:
             await self._enrol()
 
     def _visit(self, key: Key, read: Read) -> "_Visit":
-        before, wish = self._known(Book.read, read.text), self.host.wish(key)
+        before, wish = self._known(functools.partial(_book_named, f"{BOOK}{key}"), read.text), self.host.wish(key)
         if before is not None:
             self._found(before.row)
         book = attend(before, wish, self.host.contact.standing, server=read.server, at=read.at)
@@ -320,7 +320,7 @@ class Exchange:
         for key, read, before, wish, book in visits:
             self.host.answered(key, book, wish, at=read.at, sent=sent, now=self._clock())
             if before is None or before.row != book.row:
-                self._unsaid[key] = json.dumps({"at": read.at, "row": book.row.values()})
+                self._unsaid[key] = pushed_text(book.row, at=read.at)
         await self._say()
 
     async def _say(self) -> None:
@@ -343,8 +343,9 @@ class Exchange:
             at = 0.0
             for start in range(0, len(names), AT_ONCE):
                 at, texts = await self._store.texts(names[start : start + AT_ONCE])
-                books = (self._known(Book.read, text) for text in texts)
-                rows |= {book.row.key: book.row for book in books if book is not None}
+                for name, text in zip(names[start : start + AT_ONCE], texts, strict=True):
+                    book = self._known(functools.partial(_book_named, name), text)
+                    rows |= {book.row.key: book.row} if book is not None else {}
         except StoreSilent:
             self._missed = True
             raise
@@ -397,9 +398,8 @@ class Exchange:
 
     def _heard(self, text: str) -> None:
         try:
-            pushed = json.loads(text)
-            at, row = float(pushed["at"]), Row.of(pushed["row"])
-        except (ValueError, KeyError, TypeError) as error:
+            at, row = read_pushed(text)
+        except ValueError as error:
             self._bad(str(error))
             return
         self.rows_heard += row.host != self.host.name
@@ -434,3 +434,11 @@ class Exchange:
         self.bad_texts += 1
         if self.bad_texts == 1:
             _LOG.warning("the fleet's store has what we cannot read, and is told anew: %s", why)
+
+
+def _book_named(name: str, text: str) -> Book:
+    """Read a book, and see that it is of what its name says. Raises ValueError."""
+    book = Book.read(text)
+    if f"{BOOK}{book.row.key}" != name:
+        raise ValueError(f"a book of {book.row.key}; wanted that of {name.removeprefix(BOOK)}")
+    return book

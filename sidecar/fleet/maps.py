@@ -150,6 +150,7 @@ class SharedMaps:
             if host == self._host.name:
                 continue
             try:
+                host.encode()  # it is kept
                 facts = taught.read(fields.get("facts", ""))
             except ValueError as error:
                 self._is_bad(host, error)

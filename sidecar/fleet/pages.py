@@ -451,7 +451,8 @@ class SharedPages:
             return Page.read(text) if text else None
         except ValueError as error:
             self.bad += 1
-            _LOG.warning("%s: written anew", error)
+            if self.bad == 1:
+                _LOG.warning("the fleet's store has what we cannot read, and is told anew: %s", error)
             return None
 
 

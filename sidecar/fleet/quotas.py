@@ -39,6 +39,7 @@ _LOG = logging.getLogger("sidecar.fleet")
 
 LOOK: Final = 0.5
 """Seconds between two looks at who needs more."""
+TRY_AGAIN: Final = 5.0
 AT_ONCE: Final = 16
 ROOM: Final = 4.0
 """A host asks for so many times what is in use there: that it has to ask again before it is full is rare."""
@@ -82,6 +83,8 @@ class SharedQuotas:
         the buckets drain."""
         self.silent = "not asked yet"
         """Why the store does not answer; "" while it does."""
+        self.bad = 0
+        """Allowances that cannot be read."""
         self.leases: dict[Place, Lease] = {}
         self._host = host
         self._store = store
@@ -119,6 +122,9 @@ class SharedQuotas:
                     if not self.silent:
                         _LOG.warning("quotas: the fleet's store is silent: %s; each host keeps its part", error)
                     self.silent = str(error)
+                except Exception:  # noqa: BLE001  # an error of ours here must not end core: it answers Postfix
+                    _LOG.exception("quotas of the fleet")
+                    await asyncio.sleep(TRY_AGAIN)
                 await asyncio.sleep(LOOK * random.uniform(0.8, 1.0))
         finally:
             await self._store.close()
@@ -130,7 +136,12 @@ class SharedQuotas:
             self._remembered = alone
 
     def status(self) -> Mapping[str, Any]:
-        return {"silent": self.silent, "part": round(min(self._parts.values()), 4), "lent": len(self.leases)}
+        return {
+            "silent": self.silent,
+            "part": round(min(self._parts.values()), 4),
+            "lent": len(self.leases),
+            "bad": self.bad,
+        }
 
     async def look(self) -> None:
         """Have buckets be as large as they may, then ask for those that need more or less. Raises StoreSilent."""
@@ -264,8 +275,11 @@ class SharedQuotas:
         contact = self._host.contact
         try:
             before = Allowance.read(read.text) if read.text else None
-        except ValueError:
-            before = None  # written anew, as what a store lost
+        except ValueError as error:
+            self.bad += 1
+            if self.bad == 1:
+                _LOG.warning("the fleet's store has a quota that we cannot read, and is told anew: %s", error)
+            before = None  # as what a store lost
         return lend(
             before,
             wish,

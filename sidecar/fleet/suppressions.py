@@ -5,16 +5,17 @@ until it is.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Final, Protocol, TypeVar
 
-from policies.fleet.news import Entry, Hearing, by_host, read_change
-from policies.suppression import Add, Change, Erase, Heard, Listed, Reason, read_list
+from policies.fleet.news import Entry, Hearing, by_host, read_change, read_copied, read_place
+from policies.suppression import Add, Change, Erase, Heard
 from sidecar.control import CoreRefused, CoreUnreachable
 from sidecar.fleet.change_log import ChangeLog, Telling
 from sidecar.fleet.commands import Told
@@ -92,7 +93,7 @@ class SharedSuppressions:
         self._erase_outside = erase_outside
         heard = outbox.heard()
         unheard = outbox.unheard(after=heard.get(outbox.origin, 0), limit=-1)
-        self.hearing = Hearing(outbox.origin, heard, (read_change(row.change) for row in unheard))
+        self.hearing = Hearing(outbox.origin, heard, _changes(unheard))
         place = suppression.opened.heard.get(PLACE, 0)
         self._after = f"{place}-0" if place else BEGINNING
         self._said = heard.get(outbox.origin, 0)
@@ -132,7 +133,7 @@ class SharedSuppressions:
             "waiting": self.waiting,
             "dropped": self.dropped,
             "other_key": self.others_key,
-            "bad": self.bad,
+            "bad": self.bad + self._log.bad,
         }
 
     async def _keep_at(self, work: Callable[[], Any]) -> None:
@@ -276,8 +277,8 @@ class SharedSuppressions:
                 OUTBOX_MOST,
             )
         self.dropped += len(rows)
-        for row in rows:
-            self.hearing.untold(read_change(row.change))
+        for change in _changes(rows):
+            self.hearing.untold(change)
 
     # What was missed.
 
@@ -332,24 +333,37 @@ class SharedSuppressions:
             if not answer["ok"]:
                 _LOG.warning("no copy of the suppression list of host %s: %s", other, answer["error"])
                 return False
-            if not answer["entries"]:
+            entries = answer.get("entries")
+            if entries == []:
                 break
-            await self._lack(answer["entries"], other)
-            after = int(answer["entries"][-1]["id"])
+            rows, upto = self._readable(entries if isinstance(entries, list) else [])
+            if upto <= after:
+                _LOG.warning("no copy of the suppression list of host %s: it does not say where to go on", other)
+                return False
+            await self._lack(rows, other)
+            after = upto
             await asyncio.sleep(COPY_PAUSE)
         _LOG.info("a copy of the suppression list of host %s was taken: %d entries were new here", other, self.copied)
         return True
 
-    async def _lack(self, rows: Sequence[Mapping[str, Any]], other: str) -> None:
+    def _readable(self, entries: Sequence[Any]) -> tuple[list[Add], int]:
+        """Give what can be read of a part of a list, and where it ends; 0 where it does not say."""
+        rows, upto = [], 0
+        for entry in entries:
+            try:
+                upto = max(upto, read_place(entry))
+                rows.append(read_copied(entry))
+            except ValueError as error:
+                self._is_bad(str(error))
+        return rows, upto
+
+    async def _lack(self, rows: Sequence[Add], other: str) -> None:
         """Add what is not here, and was not taken off here since it was made there."""
         await self._suppression.stored()
-        ended = await self._in_store(lambda: self._suppression.ended([bytes.fromhex(row["digest"]) for row in rows]))
+        ended = await self._in_store(lambda: self._suppression.ended([row.who for row in rows]))
         for row in rows:
-            who, listed = bytes.fromhex(row["digest"]), Listed(read_list(str(row["list"])), Reason(row["reason"]))
-            if ended.get((who, listed), 0.0) < float(row["since"]):
-                add = Add(who, str(row["address"]), listed, str(row["evidence"]), float(row["since"]), str(row["by_whom"]),
-                          str(row["provider"]), float(row["until"]), float(row["provisional_until"]))  # fmt: skip
-                self.copied += self._suppressing.follow(by_host(add, other))
+            if ended.get((row.who, row.listed), 0.0) < row.since:
+                self.copied += self._suppressing.follow(by_host(row, other))
 
     async def page(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give another host a part of our list. Raises ValueError."""
@@ -383,3 +397,10 @@ class SharedSuppressions:
 
     async def _in_store(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def _changes(rows: Sequence[Row]) -> Iterator[Change]:
+    """Give what can be read of what we told: others follow no more of it."""
+    for row in rows:
+        with contextlib.suppress(ValueError):
+            yield read_change(row.change)

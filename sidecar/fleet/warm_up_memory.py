@@ -25,9 +25,9 @@ class WarmUpMemory:
         """Give what was kept; what cannot be read is as if it was not."""
         for (text,) in self._database.rows("SELECT level FROM fleet_warm_up"):
             try:
-                yield read_level(json.loads(text))
-            except (ValueError, KeyError, TypeError) as error:
-                _LOG.warning("what was known of a warm-up of the fleet is forgotten: %r", error)
+                yield read_level(text)
+            except ValueError as error:
+                _LOG.warning("what was known of a warm-up of the fleet is forgotten: %s", error)
 
     def keep(self, levels: Sequence[Level]) -> None:
         """Raises StoreUnavailable."""

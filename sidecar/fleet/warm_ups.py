@@ -32,6 +32,7 @@ TOLD_EVERY: Final = 5.0
 """Seconds between two times that counts are told."""
 RENEWED: Final = 60.0
 """Seconds after which it is asked anew for what there is, and given back what is not needed."""
+TRY_AGAIN: Final = 5.0
 AT_ONCE: Final = 16
 AHEAD: Final = 2.0
 """So many times what was sent in the last minute, and what was turned away, a host would have at hand."""
@@ -110,6 +111,9 @@ class SharedWarmUps:
                     if not self.silent:
                         _LOG.warning("warm-ups: the fleet's store is silent: %s; each host goes by its part", error)
                     self.silent = str(error)
+                except Exception:  # noqa: BLE001  # an error of ours here must not end core: it answers Postfix
+                    _LOG.exception("warm-ups of the fleet")
+                    await asyncio.sleep(TRY_AGAIN)
                 await self.keep()
                 await asyncio.sleep(LOOK * random.uniform(0.8, 1.0))
         finally:
