@@ -106,12 +106,12 @@ class SlowRoll(RollStore):
         self._slow.write(ROLL, roll.text())
         mine = before.members.get(asking.host)
         text = roll.text() if whole or outline(roll.text()) != known else ""
-        return Tally(server, read.at, text, mine.met if mine is not None else None, roll.standing(at=read.at))
+        return Tally(server, read.at, text, mine.met if mine is not None else None, roll.standing(at=read.at), 0.0)
 
     async def look(self, server: str, host: str) -> Tally | Read:
         (read,) = await self._slow.read([ROLL])
         roll = Roll.read(read.text)
-        return Tally(server, read.at, read.text, roll.members[host].met, roll.standing(at=read.at))
+        return Tally(server, read.at, read.text, roll.members[host].met, roll.standing(at=read.at), 0.0)
 
     async def rewrite(self, read: Read, before: Roll | None, roll: Roll, host: str = "") -> Read | None:
         (now,) = await self._slow.read([ROLL])

@@ -4,13 +4,13 @@ Hosts ask in two steps, as in life: read, then swap. Between any two steps time 
 store restart empty, forget the last seconds, or become two. Host clocks and the stores' clocks share nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from policies.fleet.book import Book, Had, Word, attend
+from policies.fleet.book import Book, Had, Share, Wish, Word, attend, lend, outer, pool
 from policies.fleet.replica import Contact, Replica
 from policies.fleet.roll import Asking, Roll, enrol
 from policies.fleet.row import Row
@@ -36,6 +36,30 @@ class Store:
 
 
 @dataclass
+class Change:
+    """A host's own share in a book, and where `new` is given all but the others' shares."""
+
+    known: Book
+    new: Book | None
+    mine: Share | None
+    wish: Wish
+    pooled: float | None
+
+    def done(self, book: Book, *, at: float) -> Book | None:
+        """As the store does it when it gets there; None: it does not."""
+        led = book.lead is not None and book.lead.expires > at >= book.settled
+        same = outer(book, led=self.new is None) == self.known
+        mine = book.lent().get(self.wish.host)
+        if not same or not (led or self.new is not None):
+            return None
+        if (mine.expires if mine else None) != (self.mine.expires if self.mine else None):
+            return None
+        shares = {host: share for host, share in book.lent().items() if share.expires > at or host == self.wish.host}
+        written = replace(self.new if self.new is not None else book, shares=shares)
+        return lend(written, self.wish, self.pooled, at=at)
+
+
+@dataclass
 class Question:
     """One swap on its way: what was read, what is to stand there, when it was asked."""
 
@@ -43,7 +67,7 @@ class Question:
     server: str
     about: str
     read: Roll | Book | None
-    wanted: Roll | Book | Asking
+    wanted: Roll | Book | Asking | Change
     at: float
     sent: float
 
@@ -63,6 +87,8 @@ class Host:
     word: Word | None = None
     had: Had | None = None
     questions: list[Question] = field(default_factory=list)
+    read: tuple[Book, Share | None, float, float] | None = None
+    """A book as it was read last: all but the shares, ours, when by the store's clock, and by ours."""
 
 
 class Fleet(RuleBasedStateMachine):
@@ -73,13 +99,18 @@ class Fleet(RuleBasedStateMachine):
         self.store = Store("server-1", clock=5_000.0)
         self.other: Store | None = None
         self.hosts: list[Host] = []
+        self.of_many = False
+        """Whether they do as where there are hundreds: each its own share, beside the others'."""
         self.ceilings: list[tuple[float, float]] = []
         """(time, messages/s): what was in force, anywhere."""
         self.minute: list[tuple[float, float]] = []
         """Messages let out and allowed, a TICK each."""
 
-    @initialize(count=st.integers(2, 5), ceiling=st.sampled_from([0.5, 10.0, 200.0]), data=st.data())
-    def begin(self, count: int, ceiling: float, data: st.DataObject) -> None:
+    @initialize(
+        count=st.integers(2, 5), ceiling=st.sampled_from([0.5, 10.0, 200.0]), of_many=st.booleans(), data=st.data()
+    )
+    def begin(self, count: int, ceiling: float, data: st.DataObject, *, of_many: bool) -> None:
+        self.of_many = of_many
         row = Row(KEY, State.PAUSED, ceiling, 1, 1, 0.0, PAUSE, "google/rate", "line", "host-0")
         for number in range(count):
             clock = data.draw(st.sampled_from([0.0, -7_200.0, 123_456.0]))
@@ -95,7 +126,7 @@ class Fleet(RuleBasedStateMachine):
         store, sent = host.store, self.now + host.clock
         at = self.now + store.clock
         if about == "entry":
-            wanted: Roll | Book | Asking = host.contact.asking()
+            wanted: Roll | Book | Asking | Change = host.contact.asking()
             read: Roll | Book | None = None
         elif about == "roll":
             wanted = enrol(store.roll, host.contact.asking(), server=store.name, at=at)
@@ -104,9 +135,52 @@ class Fleet(RuleBasedStateMachine):
             if not host.contact.is_fresh(now=sent) or host.contact.server != store.name:
                 return
             wish = host.replica.wish(host.name, need=host.need, word=host.word)._replace(had=host.had)
-            wanted = attend(store.book, wish, host.contact.standing, server=store.name, at=at)
-            read = store.book
+            if about == "share":
+                found = self.renewal(host, wish, sent)
+                if found is None:
+                    return
+                wanted, read = found, None
+            else:
+                wanted, read = attend(store.book, wish, host.contact.standing, server=store.name, at=at), store.book
+                if read is not None:
+                    host.read = (outer(read, led=True), read.lent().get(host.name), at, sent)
+                if about == "beside" and read is not None and read.server == store.name:
+                    wanted = self.beside(host, read, wanted, wish, at)
         host.questions.append(Question(store, store.name, about, read, wanted, at, sent))
+
+    def renewal(self, host: Host, wish: Wish, sent: float) -> Change | None:
+        """Give what a host that knows a book from before wants of it, if that is its share alone."""
+        if host.read is None:
+            return None
+        known, mine, at, seen = host.read
+        if known.lead is None or known.lead.host == host.name:
+            return None
+        at += sent - seen
+        pooled = pool(known, host.contact.standing, at=at)
+        after = attend(known, wish, host.contact.standing, server=known.server, at=at)
+        alike = pooled is not None and outer(after, led=True) == known
+        return Change(known, None, mine, wish, pooled) if alike else None
+
+    def beside(self, host: Host, read: Book, wanted: Book, wish: Wish, at: float) -> Change:
+        """Write what `wanted` says, but for the shares that others have when that gets there."""
+        pooled = pool(wanted, host.contact.standing, at=at)
+        return Change(outer(read, led=False), outer(wanted, led=False), read.lent().get(host.name), wish, pooled)
+
+    def change(self, host: Host, question: Question, change: Change, *, heard: bool) -> None:
+        store, at = question.store, self.now + question.store.clock
+        before = store.book
+        book = change.done(before, at=at) if before is not None and before.server == store.name else None
+        if before is None or book is None:
+            return
+        store.book = book
+        if heard:
+            host.read = (outer(book, led=True), book.lent().get(host.name), at, question.sent)
+            now = self.now + host.clock
+            host.replica.came_from(book, host.name, at=at, sent=question.sent, now=now)
+            if change.new is not None:
+                host.word = None
+            if before.row != book.row:
+                self.push(store)
 
     def swap(self, host: Host, question: Question, *, heard: bool) -> None:
         host.questions.remove(question)
@@ -119,7 +193,9 @@ class Fleet(RuleBasedStateMachine):
                 host.contact.answered(store.roll, at=question.at, sent=question.sent, now=self.now + host.clock)
         elif isinstance(question.wanted, Asking):
             self.enter(host, question, question.wanted, heard=heard)
-        elif question.about == "book" and store.book == question.read and isinstance(question.wanted, Book):
+        elif isinstance(question.wanted, Change):
+            self.change(host, question, question.wanted, heard=heard)
+        elif store.book == question.read and isinstance(question.wanted, Book):
             before, store.book = store.book, question.wanted
             if heard:
                 now = self.now + host.clock
@@ -146,7 +222,7 @@ class Fleet(RuleBasedStateMachine):
                 other.replica.heard(store.book.row, at=self.now + store.clock, now=self.now + other.clock)
 
     def round(self, host: Host) -> None:
-        for about in ("entry", "roll", "book"):
+        for about in ("entry", "roll", *(("share", "beside") if self.of_many else ("book",))):
             known = len(host.questions)
             if about != "roll" or host.contact.standing_at < self.now + host.clock:  # the entry alone was not enough
                 self.ask(host, about)
@@ -159,7 +235,7 @@ class Fleet(RuleBasedStateMachine):
     def of(self, number: int) -> Host:
         return self.hosts[number % len(self.hosts)]
 
-    @rule(number=st.integers(0, 4), about=st.sampled_from(["roll", "entry", "book"]))
+    @rule(number=st.integers(0, 4), about=st.sampled_from(["roll", "entry", "book", "beside", "share"]))
     def sends(self, number: int, about: str) -> None:
         host = self.of(number)
         if host.alive and host.linked and len(host.questions) < 3:

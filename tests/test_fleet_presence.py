@@ -16,9 +16,9 @@ from policies.fleet.roll import Roll
 from policies.fleet.row import VERSION, Row
 from policies.subqueue import State
 from sidecar.core_status import Fleet
-from sidecar.fleet.exchange import BOOK
 from sidecar.fleet.presences import PRESENCE, Presences
 from sidecar.fleet.redis_store import RedisStore
+from sidecar.fleet.shares import BOOK
 from tests.redis_world import KEY, Sidecar, running_server, sidecars, until
 
 SAID = Presence("mx1", 5.0, sidecar="0.1.0", mode="act", held=12, live=40, subqueues=2, lag=0.5, helper=True)

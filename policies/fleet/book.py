@@ -5,9 +5,11 @@ no other host was quicker. Times are the store's.
 """
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from policies.fleet import reading
 from policies.fleet.reading import number, whole
@@ -89,6 +91,19 @@ class Wish(NamedTuple):
     had: Had | None = None
 
 
+class Glance(NamedTuple):
+    """What a look at the text of a book shows, where that is as `Book.text` writes it."""
+
+    row: str
+    """As it is written there; "" where that cannot be told."""
+    led_until: float
+
+    @classmethod
+    def at(cls, text: str) -> Self:
+        found = _GLANCE.search(text)
+        return cls(found["row"], float(found["until"] or -math.inf)) if found else cls("", -math.inf)
+
+
 @dataclass(frozen=True, slots=True)
 class Book:
     server: str
@@ -142,7 +157,15 @@ class Book:
             "shares": self.lent(),
             "had": {host: (had.era, *had.aftermath) for host, had in self.had.items()},
         }
-        return json.dumps(values, separators=(",", ":"), sort_keys=True)
+        return sorted_json(values)
+
+
+def sorted_json(values: object) -> str:
+    """Write what is in a book as all of it is written."""
+    return json.dumps(values, separators=(",", ":"), sort_keys=True)
+
+
+_GLANCE: Final = re.compile(r'"lead":(?:null|\["[^"]*",\d+,(?P<until>[-+.e\d]+)\]),"row":(?P<row>\{.*?\}),"server":"')
 
 
 def _share_of(values: Sequence[Any]) -> Share:
@@ -172,10 +195,17 @@ def attend(book: Book | None, wish: Wish, standing: Standing, *, server: str, at
     book = _said(book, wish, at=at)
     book = _went_on(book, wish, at=at)
     book = replace(book, shares={host: share for host, share in book.lent().items() if share.expires > at})
-    if standing.quorate and at >= book.settled:
-        book = _lead(book, wish, at=at)
-        return _share(book, wish, standing, at=at)
-    return book
+    if pool(book, standing, at=at) is None:
+        return book
+    book = _lead(book, wish, at=at)
+    return lend(book, wish, pool(book, standing, at=at), at=at)
+
+
+def pool(book: Book, standing: Standing, *, at: float) -> float | None:
+    """Tell what all hosts together may be lent, messages/s; None: nobody is lent anything now, nor gives any back."""
+    if not standing.quorate or at < book.settled:
+        return None
+    return book.row.ceiling * (1 - standing.reserved) if book.row.state is State.RAMPING else 0.0
 
 
 def _of_this_store(book: Book | None, known: Row, *, server: str, at: float) -> Book:
@@ -265,14 +295,24 @@ def _lead(book: Book, wish: Wish, *, at: float) -> Book:
     return replace(book, row=row, token=token, lead=Lead(wish.host, token, at + LEASE))
 
 
-def _share(book: Book, wish: Wish, standing: Standing, *, at: float) -> Book:
-    """Lend of the ceiling by need, but never more than is not lent: the others' shares shrink as they come."""
+def lend(book: Book, wish: Wish, pooled: float | None, *, at: float) -> Book:
+    """Lend of the pool by need, but never more than is not lent: the others' shares shrink as they come.
+
+    `sidecar.fleet.book_store` has Redis do the same to the one share.
+    """
     others = {host: share for host, share in book.lent().items() if host != wish.host}
+    if pooled is None:
+        return book
     if not wish.need:
         return replace(book, shares=others)
-    pool = book.row.ceiling * (1 - standing.reserved) if book.row.state is State.RAMPING else 0.0
-    fair = pool * wish.need / (wish.need + sum(share.need for share in others.values()))
-    free = pool - sum(share.rate for share in others.values())
+    fair = pooled * wish.need / (wish.need + sum(share.need for share in others.values()))
+    free = pooled - sum(share.rate for share in others.values())
     rate = max(0.0, min(fair, free))
     share = Share(rate, wish.need, at + LEASE, wish.accepted, wish.before, wish.during)
     return replace(book, shares={**others, wish.host: share})
+
+
+def outer(book: Book, *, led: bool) -> Book:
+    """Give all of a book but its shares; where somebody is `led` by it, as if its lead never ran out."""
+    lead = book.lead._replace(expires=math.inf) if book.lead is not None and led else book.lead
+    return replace(book, lead=lead, shares={})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from policies.engine import Engine
-from policies.fleet.book import Book, Had, Wish, Word
+from policies.fleet.book import Book, Glance, Had, Wish, Word, sorted_json
 from policies.fleet.replica import Contact, Replica
 from policies.fleet.row import Row
 from policies.fleet.terms import DUE_AFTER, NEVER, SILENT_AFTER
@@ -21,6 +21,8 @@ from policies.subqueues import DOMAIN_TYPES
 
 RECONCILED = 30.0
 """Seconds after which a book is looked at in which nothing is wanted: what was pushed may have been lost."""
+CROWD = 20
+"""Hosts; where there are more, they are in each other's way in what all of them do at once."""
 ENGINE = "engine"
 _ALMOST = 0.5
 """Seconds by which a pause here and the fleet's may end apart."""
@@ -111,17 +113,20 @@ class Part:
             return self.asked + DUE_AFTER
         row = self.replica.row
         waits = row.state is State.PAUSED and now < self.replica.pause_ends and self.had == self.had_told
-        wanted = (
-            self.had != self.had_told
-            or bool(self.need)
-            or self.replica.has_share
-            or self.replica.token(now=now) is not None
-        )
-        return self.asked + (DUE_AFTER if wanted and not waits and row.state is not State.CLOSED else RECONCILED)
+        wanted = self.wants_some(now=now) and not waits and row.state is not State.CLOSED
+        return self.asked + (DUE_AFTER if wanted else RECONCILED)
 
-    def learn_of(self, book: Book, name: str) -> int:
+    def wants_some(self, *, now: float) -> bool:
+        """Whether the book has, or is to have, anything of ours."""
+        leads = self.replica.token(now=now) is not None
+        return leads or self.had != self.had_told or bool(self.need) or self.replica.has_share
+
+    def learn_of(self, book: Book, name: str, elsewhere: int | None) -> int:
         """Take what others need and have had accepted; how much that is since the last time."""
         self.had_told = book.had.get(name)
+        if elsewhere is not None:
+            self._others = elsewhere
+            return 0
         others = {host: share for host, share in book.lent().items() if host != name}
         self._others = sum(share.need for share in others.values())
         taken = 0
@@ -155,6 +160,11 @@ class Host:
         """Who only observes holds nothing, and so says nothing about what others may let go."""
         return self._engine.settings.act
 
+    @property
+    def is_of_many(self) -> bool:
+        """Whether so many hosts may do the same that each had better do it in its round than all of them at once."""
+        return self.contact.roll is not None and len(self.contact.roll.members) > CROWD
+
     # What happens here.
 
     def _moved(self, sub: OpenSubQueue, by_whom: str) -> None:
@@ -176,7 +186,8 @@ class Host:
         part.seen = place
         if self._following != sub.key:
             self._tell(sub, machine, part, by_hand=by_whom != ENGINE)
-            self.hurry(sub.key)
+            if machine.state is not State.PROBING or sub.held or not self.is_of_many:
+                self.hurry(sub.key)
 
     def hurry(self, key: Key) -> None:
         """Have a book asked for at once."""
@@ -262,6 +273,27 @@ class Host:
             if not part.shared or (lacks and row.host == self.name) or not part.is_settled():
                 self.urgent.add(key)
 
+    def looks_only(self, key: Key) -> bool:
+        """Whether we have nothing to say of a key, and want nothing of its book but to know where it stands."""
+        part = self.parts.get(key)
+        said = part is not None and key not in self.urgent and part.is_settled()
+        return said and part is not None and not part.wants_some(now=self.steady())
+
+    def looked(self, key: Key, glance: Glance, *, at: float) -> bool:
+        """Take a look at a book, at `at` of the store's clock; whether it is as we know it, needs nobody and teaches nothing."""
+        part = self.parts.get(key)
+        if part is None or glance.row != sorted_json(part.replica.row.values()):
+            return False
+        row, now = part.replica.row, self.steady()
+        quiet = {
+            State.PAUSED: now < part.replica.pause_ends,
+            State.PROBING: glance.led_until > at,
+            State.RAMPING: False,  # the books of a ramp say what others have had accepted
+            State.CLOSED: True,
+        }[row.state]
+        part.asked = now if quiet else part.asked
+        return quiet
+
     def wish(self, key: Key) -> Wish:
         """Give what we bring to a book and want of it."""
         part = self.parts[key]
@@ -269,8 +301,21 @@ class Host:
         self.urgent.discard(key)
         return part.wish(self.name)
 
-    def answered(self, key: Key, book: Book, wish: Wish, *, at: float, sent: float, now: float) -> None:
-        """The book was written with our wish. `at`: of the store's clock; `sent`: of our steady one; `now`: as everywhere."""
+    def answered(
+        self,
+        key: Key,
+        book: Book,
+        wish: Wish,
+        *,
+        at: float,
+        sent: float,
+        now: float,
+        elsewhere: int | None = None,
+    ) -> None:
+        """The book was written with our wish. `at`: of the store's clock; `sent`: of our steady one; `now`: as everywhere.
+
+        `elsewhere`: messages that others need, where their shares are not given.
+        """
         part = self.parts.get(key)
         if part is None:
             return
@@ -279,11 +324,12 @@ class Host:
         if part.order is wish.order:
             part.order = None
         part.replica.came_from(book, self.name, at=at, sent=sent, now=self.steady())
-        taken = part.learn_of(book, self.name)
+        taken = part.learn_of(book, self.name, elsewhere)
         sub = self._engine.subqueues.get(key)
         if sub is not None and isinstance(sub.machine, SubQueue):
             sub.machine.taken_elsewhere(taken, now=now)
-            sub.machine.taken_before(*_before(book))
+            if elsewhere is None:
+                sub.machine.taken_before(*_before(book))
             if part.paused_in == book.row.era:
                 sub.machine.had_aftermath(book.aftermath(but=self.name))
         self._reconcile(part, now=now)
@@ -302,7 +348,7 @@ class Host:
         elif not part.replica.heard(row, at=at, now=steady):
             return
         self._reconcile(part, now=now)
-        if part.need:
+        if part.need and not self.is_of_many:
             self.hurry(row.key)
 
     def is_news(self, row: Row) -> bool:

@@ -13,28 +13,27 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from policies.fleet.book import Book, Wish, attend
-from policies.fleet.host import Host
+from policies.fleet.book import Book, Glance, attend
+from policies.fleet.host import CROWD, Host
 from policies.fleet.roll import Roll, enrol
 from policies.fleet.row import Row, pushed_text, read_pushed
 from policies.fleet.terms import DUE_AFTER, NEVER, ROUND
 from policies.key import Key
 from sidecar.fleet.presences import Presences
-from sidecar.fleet.redis_store import Read, RedisStore, StoreSilent, Swap, goes_on
+from sidecar.fleet.redis_store import Read, RedisStore, StoreSilent, goes_on
 from sidecar.fleet.roll_store import RollStore, Tally, outline
+from sidecar.fleet.shares import BOOK, Shares, Visit
 
 _LOG = logging.getLogger("sidecar.fleet")
 _Text = TypeVar("_Text", Book, Roll)
 
-BOOK = "book:"
 TRIES = 8
 """Swaps that another host may be quicker at, one after the other, before the next round tries again."""
-CROWD = 20
-"""Hosts that hold mail of a key; where more do, each that others were quicker than comes again later, not at once ..."""
 VISITS_A_SECOND = 300.0
-"""... all of them spread over as long as so many visits take."""
+"""Where more than CROWD hosts hold mail of a key, and others were quicker at its book, each comes again later: all of them spread
+over as long as so many visits take."""
 AT_ONCE = 16
 """Books that are asked for in one go: about a millisecond of reading and writing them."""
 TRY_AGAIN = 1.0
@@ -51,20 +50,6 @@ TWIN_FOR = 30.0
 """Seconds for which it is said that another host has our name."""
 LOOKED_AT = 500
 """... so many of them in one go: less than a millisecond."""
-
-
-class _Visit(NamedTuple):
-    """One book, and what becomes of it with our wish."""
-
-    key: Key
-    read: Read
-    before: Book | None
-    wish: Wish
-    book: Book
-
-    @property
-    def changes(self) -> bool:
-        return self.book != self.before
 
 
 class Exchange:
@@ -95,6 +80,7 @@ class Exchange:
         self.presences = Presences(store)
         self._store = store
         self._roll = roll or RollStore(store)
+        self._shares = Shares(host, store, read=self._book)
         self._clock = clock
         self._wake = asyncio.Event()
         self._missed = True
@@ -178,11 +164,13 @@ class Exchange:
         await self._say()
         whole = now - self._looked >= LOOK
         self._looked = now if whole else self._looked
-        keys = list(self.host.parts if whole else self.host.urgent)
+        keys = list(dict.fromkeys([*self.host.urgent, *(self.host.parts if whole else ())]))
         for start in range(0, len(keys), LOOKED_AT):
             due = self.host.look(keys[start : start + LOOKED_AT])
-            for first in range(0, len(due), AT_ONCE):
-                await self._attend(due[first : first + AT_ONCE])
+            idle = [key for key in due if self.host.looks_only(key)]
+            await self._attend_all([key for key in due if not self.host.looks_only(key)])
+            for first in range(0, len(idle), AT_ONCE):
+                await self._attend_all(await self._look_at(idle[first : first + AT_ONCE]))
             await asyncio.sleep(0)
         if keys:
             self.wake_engine()
@@ -236,7 +224,7 @@ class Exchange:
         self._look_for_a_twin(told.met, told.server)
         self._wrote = {asking.met if asking.server == server else NEVER}
         if not told.text:
-            contact.renewed(told.standing, at=told.at, sent=sent, now=self.host.steady())
+            contact.renewed(told.standing, at=told.at, sent=sent - told.age, now=self.host.steady())
         elif (roll := self._known(Roll.read, told.text)) is not None:
             contact.answered(roll, at=told.at, sent=sent, now=self.host.steady())
             self._outline = outline(told.text) if self._is_of(roll, told.server, told.at) else ""
@@ -274,25 +262,45 @@ class Exchange:
         """Whether another host of our name has been at work lately."""
         return self.host.steady() - self._twin_seen < TWIN_FOR
 
+    async def _look_at(self, keys: Sequence[Key]) -> list[Key]:
+        """Take a look at books of which we want nothing; those that are to be asked for after all."""
+        at, texts = await self._store.texts([f"{BOOK}{key}" for key in keys])
+        glances = {key: Glance.at(text) for key, text in zip(keys, texts, strict=True)}
+        return [key for key, glance in glances.items() if not self.host.looked(key, glance, at=at)]
+
+    async def _attend_all(self, keys: Sequence[Key]) -> None:
+        """Ask for books, a few at a time, and between two times for those at which something has just happened."""
+        for first in range(0, len(keys), AT_ONCE):
+            await self._attend(keys[first : first + AT_ONCE])
+            if self.host.urgent:
+                await self._attend(self.host.look(list(self.host.urgent))[:AT_ONCE])
+
     async def _attend(self, keys: Sequence[Key]) -> None:
         """Bring our wishes to the books, until each is written or others have been quicker too often."""
         sent = self.host.steady()
-        waiting = dict(zip(keys, await self._store.read([f"{BOOK}{key}" for key in keys]), strict=True))
-        for _ in range(TRIES):
+        if self.host.is_of_many:
             await self._refresh()
-            visits = [self._visit(key, read) for key, read in waiting.items() if key in self.host.parts]
+        waiting = await self._shares.renew(keys, now=self._clock)
+        for _ in range(TRIES):
+            read = await self._read_rest(waiting)
+            await self._refresh()
+            visits = [self._visit(key, read) for key, read in read.items() if key in self.host.parts]
             again = self.host.steady()
-            swaps = [Swap(f"{BOOK}{visit.key}", visit.read, visit.book.text()) for visit in visits if visit.changes]
-            others = iter(await self._store.swap(swaps) if swaps else ())
-            quicker = {visit.key: other for visit in visits if visit.changes and (other := next(others)) is not None}
-            await self._swapped([visit for visit in visits if visit.key not in quicker], sent)
-            waiting, sent = quicker, again
-            crowd = max((len(visit.book.lent()) for visit in visits if visit.key in quicker), default=0)
+            done, waiting = await self._shares.write(visits, sent=sent)
+            await self._swapped(done, sent)
+            sent = again
+            crowd = max((len(visit.book.lent()) for visit in visits if visit.key in waiting), default=0)
             if not waiting or crowd > CROWD:
                 break
         if waiting:
             self.host.urgent.update(waiting)
             asyncio.get_running_loop().call_later(random.uniform(0.0, crowd / VISITS_A_SECOND), self._wake.set)
+
+    async def _read_rest(self, known: Mapping[Key, Read | None]) -> dict[Key, Read]:
+        """Read the books that are not known."""
+        unread = [key for key, read in known.items() if read is None]
+        reads = await self._store.read([f"{BOOK}{key}" for key in unread]) if unread else []
+        return {key: read for key, read in known.items() if read is not None} | dict(zip(unread, reads, strict=True))
 
     async def _refresh(self) -> None:
         """Have a roll to write books by: a slow store has let the one of this round grow old. Nobody else has to wait."""
@@ -302,20 +310,23 @@ class Exchange:
         sent = self.host.steady()
         told = await self._roll.look(contact.server, self.host.name)
         if isinstance(told, Tally):
-            contact.saw(told.server, told.standing, sent=sent)
+            contact.saw(told.server, told.standing, sent=sent - told.age)
         elif (roll := self._known(Roll.read, told.text)) is not None:
             contact.saw(roll.server, roll.standing(at=told.at), sent=sent)
         if not contact.is_fresh(now=self.host.steady()):
             await self._enrol()
 
-    def _visit(self, key: Key, read: Read) -> "_Visit":
-        before, wish = self._known(functools.partial(_book_named, f"{BOOK}{key}"), read.text), self.host.wish(key)
+    def _visit(self, key: Key, read: Read) -> Visit:
+        before, wish = self._book(key, read.text), self.host.wish(key)
         if before is not None:
             self._found(before.row)
         book = attend(before, wish, self.host.contact.standing, server=read.server, at=read.at)
-        return _Visit(key, read, before, wish, book)
+        return Visit(key, read, before, wish, book)
 
-    async def _swapped(self, visits: Sequence["_Visit"], sent: float) -> None:
+    def _book(self, key: Key, text: str) -> Book | None:
+        return self._known(functools.partial(_book_named, f"{BOOK}{key}"), text)
+
+    async def _swapped(self, visits: Sequence[Visit], sent: float) -> None:
         """Take what the books have for us, and push the rows that are new."""
         for key, read, before, wish, book in visits:
             self.host.answered(key, book, wish, at=read.at, sent=sent, now=self._clock())

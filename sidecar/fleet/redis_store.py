@@ -109,12 +109,12 @@ class RedisStore:
 
     async def read(self, names: Sequence[str]) -> list[Read]:
         """Read texts, in the order asked for. Raises StoreSilent."""
-        return [read_of(found) for found in await self._run([(_READ, name, ()) for name in names])]
+        return [read_of(found) for found in await self.run([(_READ, name, ()) for name in names])]
 
     async def swap(self, swaps: Sequence[Swap]) -> list[Read | None]:
         """Swap texts; None where that was done, else what stands there meanwhile. Raises StoreSilent."""
         calls = [(_SWAP, swap.name, (swap.read.server, swap.read.text, swap.text, str(KEPT))) for swap in swaps]
-        return [read_of(found) if found else None for found in await self._run(calls)]
+        return [read_of(found) if found else None for found in await self.run(calls)]
 
     async def texts(self, names: Sequence[str]) -> tuple[float, list[str]]:
         """Read texts as `read` does, cheaply for the server; and its time. Raises StoreSilent."""
@@ -188,8 +188,8 @@ class RedisStore:
         """Give what the server knows a text as."""
         return f"{self._prefix}:{{{name}}}"
 
-    async def _run(self, calls: Sequence[tuple[str, str, tuple[str, ...]]]) -> list[Any]:
-        """Run scripts, each on its key, in one go."""
+    async def run(self, calls: Sequence[tuple[str, str, tuple[str, ...]]]) -> list[Any]:
+        """Run scripts, each on its key, in one go. Raises StoreSilent."""
         async with self.answering():
             pipe = self.redis.pipeline(transaction=False)
             for script, name, values in calls:
