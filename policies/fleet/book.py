@@ -165,7 +165,9 @@ def sorted_json(values: object) -> str:
     return json.dumps(values, separators=(",", ":"), sort_keys=True)
 
 
-_GLANCE: Final = re.compile(r'"lead":(?:null|\["[^"]*",\d+,(?P<until>[-+.e\d]+)\]),"row":(?P<row>\{.*?\}),"server":"')
+_GLANCE: Final = re.compile(
+    r'"lead":(?:null|\["[^"]*",\d+,(?P<until>-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)\]),"row":(?P<row>\{.*?\}),"server":"'
+)
 
 
 def _share_of(values: Sequence[Any]) -> Share:

@@ -52,7 +52,7 @@ local function add_up()
   local each = '[{,]("([^"]*)":%[([^,%]]*),([^,%]]*),([^,%]]*)[^%]]*%])'
   for entry, host, rate, wants, ends in string.gmatch(entries, each) do
     rate, wants, ends, count = tonumber(rate), tonumber(wants), tonumber(ends), count + 1
-    if not (rate and wants and ends) then return false end
+    if not (rate and wants and ends) or rate < 0 or wants < 0 then return false end
     if host == name then
       own, was = entry, ends
     elseif ends > at then
