@@ -90,7 +90,8 @@ class Clock:
         time: float | None = None
         if stamp[:17] == self._iso_minute:
             second, micro = _SECONDS.get(stamp[17:20]), stamp[20:26]
-            if second is not None and stamp[26:] == self._iso_zone and micro.isdecimal() and len(micro) == 6:
+            usual = len(micro) == 6 and micro.isascii() and micro.isdecimal()
+            if second is not None and usual and stamp[26:] == self._iso_zone:
                 time = self._iso_minute_time + second + int(micro) / 1e6
         elif stamp[:12] == self._bsd_minute and (second := _SECONDS.get(stamp[12:])) is not None:
             time = self._bsd_minute_time + second

@@ -29,6 +29,7 @@ from parsers.postfix.facts import (
 )
 from parsers.postfix.grammar import KEY
 from parsers.speakers import BSD, ISO
+from parsers.usual_lines import digits
 from policies.lifecycle import MOST, PATIENCE, WINDOW, Lifecycle
 from policies.log_order import BACK
 from policies.message_lines import CAME, DELIVERED, GONE, READ, SELDOM, MessageLines, Place, Source
@@ -180,12 +181,12 @@ class BulkLifecycle:
                 kind = SELDOM
             time = start - offset
             if cut > ISO:
-                fraction = text[at + ISO + 1 : at + cut]
-                if not fraction.isdecimal():
+                fraction = digits(text, at + ISO + 1, at + cut)
+                if fraction < 0:
                     self._take_line(text[at:stop])
                     second, width = _NO_SECOND, 1
                     continue
-                time += int(fraction) / parts
+                time += fraction / parts
             if kind == SELDOM:
                 said = text[mark:stop]
                 if said.startswith("disconnect "):

@@ -83,7 +83,7 @@ def test_bulk_of_the_whole_log_twice() -> None:
     expect_same(encoded([*EVERYTHING, *EVERYTHING]))
 
 
-@pytest.mark.parametrize("fraction", [".0000x0", ".00000-", ".      "])
+@pytest.mark.parametrize("fraction", [".0000x0", ".00000-", ".      ", ".٠٠٠٠٣٣", ".00000³"])
 def test_bulk_of_a_fraction_that_is_none(fraction: str) -> None:
     """Every third line has one, of processes that are known by then."""
     lines = [
