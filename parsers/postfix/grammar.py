@@ -170,13 +170,19 @@ def _first(choice: Choice, record: LogRecord, lead: str, text: str) -> Fact | No
     return None
 
 
-def _makes(shape: Shape) -> set[type[Fact]]:
+def _makes(shape: Shape) -> frozenset[type[Fact]]:
     """The types of the facts that a shape can give, as its function declares them."""
     if shape.made is not None:
-        return {shape.made}
+        return frozenset({shape.made})
     assert shape.fact is not None
-    declared = typing.get_type_hints(shape.fact)["return"]
-    return set(typing.get_args(declared) or (declared,))
+    return _declared(shape.fact)
+
+
+@cache
+def _declared(fact: MakeFact) -> frozenset[type[Fact]]:
+    """What it says that it makes. Once each, as to read it takes as long as some lines of a log; many shapes share one."""
+    declared = typing.get_type_hints(fact)["return"]
+    return frozenset(typing.get_args(declared) or (declared,))
 
 
 def _passed_over(shape: Shape) -> Shape:
@@ -200,6 +206,7 @@ def _index(shapes: Iterable[Shape], lead: Lead, made: Collection[type[Fact]] | N
 
 
 def _entry(shape: Shape, made: Collection[type[Fact]] | None) -> tuple[Match, MakeFact | None, type[Fact] | None]:
-    if made is not None and len(makes := _makes(shape)) == 1 and not makes & set(made):
+    # What is compiled may refuse a line and does not tell so in its types: it is asked.
+    if made is not None and shape.made is None and len(makes := _makes(shape)) == 1 and not makes & set(made):
         return shape.match, None, next(iter(makes))
     return shape.match, shape.fact, None
