@@ -18,7 +18,7 @@ from parsers.postfix.grammar import KEY, Choice
 from parsers.record import LogRecord
 from parsers.speakers import BSD, ISO, Speakers
 from parsers.syslog import Syslog
-from parsers.usual_lines import digits, usual_fact
+from parsers.usual_lines import digits, usual_count, usual_fact
 
 _REPEATED: Final = re.compile(r"message repeated (\d{1,9}) times: \[ ?(.*)\]", re.ASCII)
 _REPEATS: Final = 10_000
@@ -176,6 +176,12 @@ class LogReader:
             lead = ""
             last = passed = None
             if choice is not None:
+                if choice:
+                    _, first, counts = choice[0]
+                    if first is None and counts is not None and usual_count(counts, lines, mark, stop):
+                        counted.append(counts)
+                        passed = counts
+                        continue
                 rest = lines[mark:stop]
             elif (colon := lines.find(": ", mark, stop)) < 0:
                 rest = ""

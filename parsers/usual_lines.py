@@ -8,7 +8,17 @@ from typing import Final
 
 from parsers.postfix.cleanup import message_id
 from parsers.postfix.delivery import delivery, usual_delivery
-from parsers.postfix.facts import ClientIdentified, Fact, MessageIdentified, QueueActive, QueueRemoved
+from parsers.postfix.facts import (
+    ClientConnected,
+    ClientDisconnected,
+    ClientIdentified,
+    Fact,
+    MessageIdentified,
+    PostscreenVerdict,
+    QueueActive,
+    QueueRemoved,
+    TlsEstablished,
+)
 from parsers.postfix.grammar import Choice, MakeFact
 from parsers.postfix.qmgr import queue_active, queue_removed
 from parsers.postfix.smtpd import client, client_logged_in
@@ -54,7 +64,7 @@ def usual_fact(  # noqa: PLR0917  # by name it takes longer
         record = _make(LogRecord, (time, host, instance, service, daemon, pid, lines[mark:stop]))
         return _make(QueueActive, (record, lines[mark:colon], sender, size, nrcpt))
     if make is _CLIENT and len(choice) > 1 and choice[1][1] is _LOGGED_IN:
-        found = _client(lines, begin, stop)
+        found = usual_client(lines, begin, stop)
         if found is None:
             return None
         client_host, address, method, username = found
@@ -103,7 +113,7 @@ _clients: Final[dict[str, tuple[str, str]]] = {}
 """Host and address of those who came before."""
 
 
-def _client(lines: str, begin: int, stop: int) -> tuple[str, str, str, str] | None:
+def usual_client(lines: str, begin: int, stop: int) -> tuple[str, str, str, str] | None:
     """`client=H[I]`, alone or with `, sasl_method=M, sasl_username=U`: host, address, method, name."""
     comma = lines.find(",", begin, stop)
     pair = lines[begin : comma if comma > 0 else stop]
@@ -127,3 +137,60 @@ def _client(lines: str, begin: int, stop: int) -> tuple[str, str, str, str] | No
     if lines[end : end + 16] != ", sasl_username=" or not method.isalnum():
         return None
     return host, address, method, lines[end + 16 : stop].partition(", sasl_sender=")[0]
+
+
+_PEER: Final = re.compile(PEER, re.ASCII)
+_COUNTS: Final = re.compile(r"(?: [a-z]+=[0-9/]+)*", re.ASCII)
+_TLS_PEER: Final = re.compile(
+    r"(?:Anonymous|Untrusted|Trusted|Verified) TLS connection (?:established|reused) (?:from|to) [^\[\s]*\[[^\]]*\]",
+    re.ASCII,
+)
+_CIPHER: Final = re.compile(r"(?::\d{1,5})?: \S+ with cipher \S+ \(\d{1,6}/\d{1,6} bits\)[ -~]{0,200}", re.ASCII)
+_peers: Final[set[str]] = set()
+_counts: Final[set[str]] = set()
+_tls_peers: Final[set[str]] = set()
+_ciphers: Final[set[str]] = set()
+_CONNECTED: Final[type[Fact]] = ClientConnected
+_DISCONNECTED: Final[type[Fact]] = ClientDisconnected
+_ENCRYPTED: Final[type[Fact]] = TlsEstablished
+_SCREENED: Final[type[Fact]] = PostscreenVerdict
+_VERDICTS: Final = frozenset({"CONNECT from ", "PASS OLD ", "PASS NEW ", "DISCONNECT "})
+"""Of postscreen, as they stand before an address and a port."""
+
+
+def usual_count(kind: type[Fact], lines: str, mark: int, stop: int) -> bool:
+    """Whether the line in `lines` whose text is from `mark` to `stop` has the usual form of those that state this kind of
+    fact, which is the first that such a line is tried for.
+    """
+    if kind is _CONNECTED:
+        return lines[mark : mark + 13] == "connect from " and _fits(_peers, _PEER, lines[mark + 13 : stop])
+    if kind is _DISCONNECTED:
+        end = lines.find("]", mark, stop) + 1
+        return (
+            end > 0
+            and lines[mark : mark + 16] == "disconnect from "
+            and _fits(_peers, _PEER, lines[mark + 16 : end])
+            and _fits(_counts, _COUNTS, lines[end:stop])
+        )
+    if kind is _ENCRYPTED:
+        end = lines.find("]", mark, stop) + 1
+        return end > 0 and _fits(_tls_peers, _TLS_PEER, lines[mark:end]) and _fits(_ciphers, _CIPHER, lines[end:stop])
+    if kind is _SCREENED:
+        begin = lines.find("[", mark, stop)
+        if begin < 0 or lines[mark:begin] not in _VERDICTS:
+            return False
+        end = lines.find("]", begin, stop)
+        return 0 < end < stop - 2 and lines[end + 1] == ":" and 0 <= ord(lines[end + 2]) - _ZERO <= 9
+    return False
+
+
+def _fits(known: set[str], form: re.Pattern[str], text: str) -> bool:
+    """Whether a text has this form; those that have are remembered."""
+    if text in known:
+        return True
+    if form.fullmatch(text) is None:
+        return False
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known.add(text)
+    return True

@@ -10,7 +10,7 @@ from operator import itemgetter
 from sys import intern
 from typing import Any, Final
 
-from parsers.postfix.delivery import read_delays, read_outcome, read_reason, read_relay, read_seconds
+from parsers.postfix.delivery import usual_attempt
 from parsers.postfix.facts import (
     ClientDisconnected,
     DeliveryAttempt,
@@ -24,6 +24,7 @@ from parsers.postfix.facts import (
     Released,
 )
 from parsers.postfix.smtpd import SMTPD
+from parsers.usual_lines import usual_client
 from policies.message_lines import (
     ACTIVATED,
     CAME,
@@ -40,15 +41,10 @@ from policies.message_record import End, Hop, MessageRecord, Notification, Recip
 from policies.open_message import HEADERS
 
 _make: Final = tuple.__new__
-_DELIVERED: Final = SHAPES[DELIVERED].match
 _ACTIVATED: Final = SHAPES[ACTIVATED].match
 _NAMED: Final = SHAPES[NAMED].match
 _CAME: Final = SHAPES[CAME].match
 _LOGGED_IN: Final = shape_of(SMTPD, "client-logged-in").match
-
-
-_Attempt = tuple[str, str, str, str, str, str, str]
-"""Recipient, original one, status, dsn, reason, relay's host, its address."""
 
 
 def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  # noqa: PLR0915  # one life, from its first line to its last
@@ -78,12 +74,22 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
         kind: int = items[place_of_line + 2]
         said = items[place_of_line + 3]
         if kind == DELIVERED:
-            attempt = _attempt(said, len(queue_id) + 2 + len(said)) or _odd_attempt(source, time, queue_id, said)
-            if attempt is None:
-                continue
+            recipient, orig_to, relay_host, relay_address, _, _, _, _, _, dsn, status, reason = usual_attempt(
+                said, 0, len(said), len(queue_id) + 2 + len(said)
+            )
+            if not status:
+                odd = source.shapes.read(source.record(time, f"{queue_id}: {said}"))
+                if not isinstance(odd, DeliveryAttempt):
+                    continue
+                recipient, orig_to, relay_host, relay_address = (
+                    odd.recipient,
+                    odd.orig_to,
+                    odd.relay_host,
+                    odd.relay_address,
+                )
+                dsn, status, reason = odd.dsn, odd.status, odd.reason
             if first:
                 return None
-            recipient, orig_to, status, dsn, reason, relay_host, relay_address = attempt
             key = recipient, orig_to
             before = outcomes.get(key)
             attempts, begun = 1, time
@@ -166,30 +172,12 @@ def _in_order(items: list[Any], window: float) -> list[Any]:
     return [item for line in sorted(lines, key=itemgetter(0)) for item in line]
 
 
-def _attempt(said: str, length: int) -> _Attempt | None:
-    """Of the usual form; `parsers.postfix.agents.delivery` reads it so."""
-    match = _DELIVERED(said)
-    if match is None:
-        return None
-    rest: str
-    recipient, orig_to, relay_text, delay, delays, _, outcome_text, rest = match.groups()
-    relay, outcome = read_relay(relay_text), read_outcome(outcome_text)
-    if relay is None or outcome is None or read_delays(delays) is None or read_seconds(delay) is None:
-        return None
-    usual = rest.endswith(")") and not rest.endswith(" command)")
-    reason = rest[:-1] if usual else read_reason(rest, length)
-    return recipient, orig_to or "", outcome[1], outcome[0], reason, relay[0], relay[1]
-
-
-def _odd_attempt(source: Source, time: float, queue_id: str, said: str) -> _Attempt | None:
-    fact = source.shapes.read(source.record(time, f"{queue_id}: {said}"))
-    if not isinstance(fact, DeliveryAttempt):
-        return None
-    return fact.recipient, fact.orig_to, fact.status, fact.dsn, fact.reason, fact.relay_host, fact.relay_address
-
-
 def _client(said: str) -> tuple[str, str, str] | None:
     """Its name, address and login; None where the line is odd or names the queue id before."""
+    usual = usual_client(said, 0, len(said))
+    if usual is not None:
+        host, address, _, username = usual
+        return host, address, username
     if match := _CAME(said):
         return None if match[4] else (match[1], match[2], "")
     match = _LOGGED_IN(said)

@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import time
+from collections import Counter
 from datetime import UTC
 
 import pytest
@@ -60,12 +61,18 @@ def external(local: str) -> str:
     return f"{local}@example.com"
 
 
+COUNTING = LogReader(zone=UTC, only=(), counting=True)
+
+
 def read(daemon: str, text: str) -> Fact | None:
-    """By the oracle, and by a whole line."""
+    """By the oracle, by a whole line, and counted."""
     record = LogRecord(1748779200.0, "mx1", "postfix", "", daemon, 1, text)
     fact = parse(record)
     line = f"2025-06-01T12:00:00Z mx1 postfix/{daemon}[1]: {text}\n".encode()
     assert LogReader(zone=UTC).block_facts(line + line) == ([fact, fact] if fact else [])
+    before = COUNTING.known
+    assert COUNTING.block_facts(line + line) == []
+    assert COUNTING.known - before == (Counter({type(fact).__name__: 2}) if fact else Counter())
     return fact
 
 
@@ -160,6 +167,18 @@ def test_what_is_usual_is_read_the_short_way() -> None:
         assert short == read("smtp", text)
 
 
+PEERS = (
+    "mx[192.0.2.1]", "unknown[unknown]", "[::1]", "mx[::1]:25", "a b[::1]", "a\t[::1]", "m]x[::1]", "mx[a]b]", "mx[", "mx]:25",
+)  # fmt: skip
+VERDICTS = (
+    ("CONNECT", "PASS OLD", "PASS NEW", "PASS", "DISCONNECT", "HANGUP"), (" ", " from ", " to ", ""),
+    ("[192.0.2.1]", "[::1]", "[]", "192.0.2.1", "[a]b]", "[", "]["), (":25", ":123456", ":", "", ":x", ":٣"), ("", " to [::1]:25", "]:1"),
+)  # fmt: skip
+ENCRYPTED = (
+    ("Trusted", "Untrusted", "Anonymous", "Verified", "Trust"), (" TLS connection established to ", " TLS connection reused from ", " TLS "),
+    PEERS, ("", ":25", ":123456"), (": ", " to a.example: ", ":"), ("TLSv1.3", "TLSv1.3 x", ""), (" with cipher X", " with cipher", ""),
+    (" (256/256 bits)", " (1234567/1 bits)", "(256/256 bits)"), ("", " key-exchange X", " é", "\x7f"),
+)  # fmt: skip
 LINES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
     ("qmgr", (
         ("from=<", "from=", 'from=<"', "from=<<"), ("a@b", "", "a b@c", "a>b"), (">, size=", ">, size=-", ">, size= ", ">,size="),
@@ -174,6 +193,11 @@ LINES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
         ("", ", sasl_method=PLAIN", ", sasl_method=", ", sasl_method=A-B", ", sasl_method=é", ", orig_queue_id=3F2A81C0B8"),
         ("", ", sasl_username=u", ", sasl_username=", ", sasl_sender=s", ", sasl_username=u, sasl_sender=s", ", orig_client=x"),
     )),
+    ("smtpd", (
+        ("connect from ", "connect to ", "disconnect from ", "disconnect from", "lost connection after AUTH from "), PEERS,
+        ("", " ehlo=1 rcpt=0/1 commands=1/2", " ehlo=1", " ehlo=", " =1", " ehlo=1 ", ": x", " Ehlo=٣"),
+    )),
+    ("postscreen", VERDICTS), ("tlsproxy", VERDICTS), ("smtp", ENCRYPTED), ("smtpd", ENCRYPTED), ("tlsproxy", ENCRYPTED),
 )  # fmt: skip
 """By daemon: the pieces of its frequent lines as they should be, and otherwise."""
 

@@ -160,32 +160,27 @@ def _address(pair: str, begin: int) -> str | None:
     return address if plain else None
 
 
-def usual_delivery(  # noqa: PLR0917  # by name it takes longer
-    time: float,
-    host: str,
-    instance: str,
-    service: str,
-    daemon: str,
-    pid: int,
-    lines: str,
-    mark: int,
-    colon: int,
-    stop: int,
-) -> DeliveryAttempt | None:
-    """The delivery in `lines` whose text is from `mark` to `stop`, and which goes on with "to=" behind the queue id's
-    `colon`. None: it has another form.
+_Attempt = tuple[str, str, str, str, Any, Any, Any, Any, Any, str, str, str]
+_OTHERWISE: Final[_Attempt] = ("", "", "", "", None, None, None, None, None, "", "", "")
+
+
+def usual_attempt(lines: str, begin: int, stop: int, length: int) -> _Attempt:
+    """What the delivery in `lines` says whose `to=` begins at `begin`: recipient, original one, the relay's host, address
+    and port, `conn_use`, delay, `Delays`, `tls`, dsn, status and reason. `length`: of its text, with the queue id. Where
+    the status is empty it has another form.
 
     Whatever is taken here the expression takes as well, and finds the same: each pair stands between two commas where
     it should stand, and what follows the first parenthesis is not looked at. It costs a third of the expression.
     """
-    paren = lines.find("(", colon, stop)  # one character is found many times as fast as two
-    end = lines.rfind(", dsn=", colon, paren) if paren > 0 else -1
+    # A plain tuple and never None, as compiled code makes no object of it on its way to another compiled function.
+    paren = lines.find("(", begin, stop)  # one character is found many times as fast as two
+    end = lines.rfind(", dsn=", begin, paren) if paren > 0 else -1
     if end < 0 or ord(lines[paren - 1]) != _BLANK:
-        return None
-    pairs = lines[colon + 2 : end].split(", ")
+        return _OTHERWISE
+    pairs = lines[begin:end].split(", ")
     count = len(pairs)
     if not 4 <= count <= 7 or not pairs[0].startswith("to=<"):
-        return None
+        return _OTHERWISE
     recipient = _address(pairs[0], 4)
     orig_to: str | None = ""
     at = 1
@@ -203,13 +198,13 @@ def usual_delivery(  # noqa: PLR0917  # by name it takes longer
             conn_use = _read(_use_pairs, "conn_use", pairs[at])
             at += 1
             if conn_use is None or count < at + 2:
-                return None
+                return _OTHERWISE
         delay = _read(_delay_pairs, "delay", pairs[at])
     tls: Any = ""
     if count == at + 3:
         tls = _read(_tls_pairs, "tls", pairs[at + 2])
     elif count != at + 2:
-        return None
+        return _OTHERWISE
     delays = _read(_delays_pairs, "delays", pairs[at + 1])
     outcome: tuple[str, str] | None = _read(_outcome_pairs, "dsn", lines[end + 2 : paren - 1])
     if (
@@ -221,19 +216,41 @@ def usual_delivery(  # noqa: PLR0917  # by name it takes longer
         or tls is None
         or outcome is None
     ):
-        return None
+        return _OTHERWISE
     dsn, status = outcome
-    relay_host, address, port, _ = relay
-    text = lines[mark:stop]
+    host, address, port, _ = relay
     if ord(lines[stop - 1]) == _CLOSING and ord(lines[stop - 2]) != _COMMAND_END:
         reason = lines[paren + 1 : stop - 1]
     else:
-        reason = read_reason(lines[paren + 1 : stop], stop - mark)
+        reason = read_reason(lines[paren + 1 : stop], length)
+    return recipient, orig_to, host, address, port, conn_use, delay, delays, tls, dsn, status, reason
+
+
+def usual_delivery(  # noqa: PLR0917  # by name it takes longer
+    time: float,
+    host: str,
+    instance: str,
+    service: str,
+    daemon: str,
+    pid: int,
+    lines: str,
+    mark: int,
+    colon: int,
+    stop: int,
+) -> DeliveryAttempt | None:
+    """The delivery in `lines` whose text is from `mark` to `stop`, and which goes on with "to=" behind the queue id's
+    `colon`. None: it has another form.
+    """
+    recipient, orig_to, relay_host, address, port, conn_use, delay, delays, tls, dsn, status, reason = usual_attempt(
+        lines, colon + 2, stop, stop - mark
+    )
+    if not status:
+        return None
     return _make(
         DeliveryAttempt,
         (
-            _make(LogRecord, (time, host, instance, service, daemon, pid, text)), lines[mark:colon], recipient, orig_to,
-            relay_host, address, port, conn_use, delay, delays, tls, dsn, status, reason, (),
+            _make(LogRecord, (time, host, instance, service, daemon, pid, lines[mark:stop])), lines[mark:colon], recipient,
+            orig_to, relay_host, address, port, conn_use, delay, delays, tls, dsn, status, reason, (),
         ),
     )  # fmt: skip
 
