@@ -15,6 +15,7 @@ from policies.provider_directory import ProviderDirectory, last_two_labels
 from policies.rules import Opening, Provider, Rule, RuleError, parse_provider
 from policies.said import LONGEST, Heard, Said, hear
 from policies.verdict import Bounce, Reaction, Scope, Verdict
+from policies.wording import says_only_that
 
 __all__ = ["RuleSet", "Said"]
 
@@ -134,6 +135,8 @@ def _verdict(rule: Rule, heard: Heard, provider: str | None) -> Verdict:
     if heard.suspended:
         bounce = Bounce.TRANSIENT
         reaction = reaction if reaction in _AFTER_SUSPENDED else Reaction.NOTHING
+    elif reaction is Reaction.SUPPRESS and heard.remote and not says_only_that(rule, heard):
+        bounce, reaction = Bounce.SOFT, Reaction.NOTHING
     identity = find_identity(rule.identity, heard.plain.lower(), rule.identity_pattern) if rule.identity else None
     lists: tuple[str, ...] = ()
     if rule.detail in _LISTED:

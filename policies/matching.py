@@ -110,6 +110,13 @@ _OUR_FAULT: Final = frozenset({
     "authorized", "unauthorized", "family", "originating", "callback", "currently", "presently", "pending", "maintenance",
     "migrated", "migration", "payment", "backend", "restricted", "author", "submitting", "srs", "verp", "certificate", "writing", "derzeit", "momentan", "voruebergehend", "vorübergehend",
     "actuellement", "temporairement", "actualmente", "temporalmente", "attualmente", "temporaneamente", "temporariamente",
+    # what passes
+    "until", "till", "being", "while", "restored", "restoring", "recovery", "rebuilt", "rebuilding", "failover", "propagation", "renewal",
+    "holidays", "vacation", "invoice", "unpaid", "resync", "synchronised", "synchronized", "provisioning", "activating",
+    # what is not the recipient of this mail
+    "authenticated", "originator", "receipts", "disposition", "bounces", "unregistered", "register", "sandbox", "tarpitted", "outsiders",
+    "guessing", "licence", "license", "tenant", "appliance", "ldap", "column", "shard", "newsletter", "token", "challenge",
+    "honeypot", "sinkhole", "hours", "encoding", "charset", "unqualified",
 })  # fmt: skip
 """A reply with one of these words is about us, our mail or the moment, whatever else it says: it condemns no recipient."""
 _OUR_FAULT_TOO: Final = (
@@ -126,6 +133,19 @@ _OUR_FAULT_TOO: Final = (
     "database connection", "database error", "database not found", "table not found", "table missing", "list not found", "list is invalid",
     "book not found", "server not found", "record not found", "a record", "host address", "mx address", "key not found", "recipients header",
     "backup mx", "other mx", "another server", "wrong server", "this node", "is down", "connection lost", "in cache", "use the primary",
+    # who is meant: whoever sends, an address in the header, several at once
+    "you have no", "you are not a", "your own", "your company", "your customer", "your mailer", "your greeting", "claim to be", "known customer of", "customer list",
+    "address as", "user as", "register at", "sign up", "reach you", "that sends", "sending user", "sending account", "cc recipient", "errors-to", "from: is", "reply-by", "reply address",
+    "other recipients", "one of the", "at least one recipient", "per session", "not tried", "no account for", "unknown to you", "unknown to him", "unknown to her", "unknown to them",
+    "link in", "links in", "invalid bounce", "never sent mail", "no reply", "no replies", "do-not-mail", "do not mail", "test addresses", "test mode", "mail notification", "filter rule", "may relay", "archive mailbox", "journal recipient", "for archiving", "other domain", "are an unknown",
+    "who are you", "mailbox format", "mailbox flag", "user input", "unknown result", "lookup error", "one-time", "without domain", "missing its domain", "is missing a domain",
+    # for whom it is so
+    "the public", "internal address", "inside our", "inside the company", "exists only", "known only", "from the internet", "over ipv", "via ipv", "not confirmed",
+    "or no right", "or hidden", "or has blocked", "or your", "or is blocked", "or was blocked", "or not allowed", "or closed to",
+    # whose machine is at fault, and what passes
+    "not available, user", "server is not available", "server not available", "directory server", "without directory", "user database", "table users", "relation mailbox", "alias expansion", "expansion failed",
+    "home directory", "/home/", "not mounted", "not reachable", "the cache", "this gateway", "route is missing", "new storage", "forward target", "forwarding is", "forwarding fail", "next hop", "next mx",
+    "this site has", "mx again", "not paid", "in progress", "under way", "exist yet", "users yet", "created yet", "out of the office", "on leave", "parental leave", "expected back",
 )  # fmt: skip
 _OUR_PHRASES: Final = Phrases((order, phrase, None) for order, phrase in enumerate(_OUR_FAULT_TOO))
 _OUR_CODES: Final = frozenset({"5.1.7", "5.1.8", "5.7.8", "5.7.9", "5.7.13"})
