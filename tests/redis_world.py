@@ -58,6 +58,15 @@ class Server:
         )
         await until(lambda: _answers(self.socket))
 
+    async def says(self, command: bytes) -> str:
+        """Give what it answers, of some kilobytes at most."""
+        reader, writer = await asyncio.open_unix_connection(str(self.socket))
+        writer.write(command + b"\r\nQUIT\r\n")
+        said = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return said.decode()
+
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
@@ -101,6 +110,20 @@ async def running_server(folder: Path, *options: str) -> AsyncIterator[Server]:
         yield server
     finally:
         server.kill()
+
+
+@contextlib.asynccontextmanager
+async def cluster_of_one(folder: Path) -> AsyncIterator[Server]:
+    """Run a Cluster whose one node has all slots: it refuses what names keys of two, as any Cluster does."""
+    ports = ("--bind", "127.0.0.1", "--port", str(free_port()), "--cluster-port", str(free_port()))
+    async with running_server(folder, "--cluster-enabled", "yes", *ports) as server:
+        await server.says(b"CLUSTER ADDSLOTSRANGE 0 16383")
+        await until(lambda: _has_all_slots(server))
+        yield server
+
+
+async def _has_all_slots(server: Server) -> bool:
+    return "cluster_state:ok" in await server.says(b"CLUSTER INFO")
 
 
 @contextlib.asynccontextmanager

@@ -75,7 +75,8 @@ tallied, near, all, cut_off, parts = tonumber(tallied), tonumber(near), tonumber
 if tallied and near and all and cut_off and parts and at >= tallied and at - tallied < TALLIED_FOR and from then
   local was = {string.match(text, '([^,%]]*),([^,%]]*),([^,%]]*)', from)}
   local part = tonumber(was[3]) or -1
-  if ARGV[7] ~= '1' and seen == known and (not ARGV[8] or part_of(all, parts - part) == part) then
+  local alike = ARGV[7] ~= '1' and seen == known
+  if not ARGV[8] or (alike and part_of(all, parts - part) == part) then
     if ARGV[8] then
       local met, agreed = renewed(was)
       write(tally, met .. ',' .. agreed .. ',' .. was[3], tally)
@@ -121,10 +122,8 @@ if written then
   local makes = outline(string.sub(text, 1, from - 1) .. written .. string.sub(text, upto + 1))
   write(tally, written, makes .. string.format(' %-24.17g%-8d%-8d%-24.17g%-31.17g', at, here, members, alone, others))
   seen = makes
-else
-  seen = outline(text)
 end
-local whole = ARGV[7] == '1' or seen ~= known
+local whole = written and (ARGV[7] == '1' or seen ~= known)
 return {now[1], now[2], now[3], whole and text or '', was and was[1] or '', here, members, string.format('%.17g', alone), '0'}
 """
 )
@@ -156,7 +155,7 @@ class Tally(NamedTuple):
     at: float
     """By the server's clock."""
     text: str
-    """The roll, where it is not as it was known, or all of it was asked for."""
+    """The roll, where our entry was written and it is not as it was known, or all of it was asked for."""
     met: float | None
     """What stood in our entry before, as in `Member`."""
     standing: Standing
