@@ -145,6 +145,7 @@ _OUR_FAULT_TOO: Final = (
     # whose machine is at fault, and what passes
     "not available, user", "server is not available", "server not available", "directory server", "without directory", "user database", "table users", "relation mailbox", "alias expansion", "expansion failed",
     "home directory", "/home/", "not mounted", "not reachable", "the cache", "this gateway", "route is missing", "new storage", "forward target", "forwarding is", "forwarding fail", "next hop", "next mx",
+    "could not be checked", "for lookups", "external people", "hybrid connector", "timeout of", "return-path", "the fax", "read-only mode", "for anonymous", "probe detected", "no longer confirmed",
     "this site has", "mx again", "not paid", "in progress", "under way", "exist yet", "users yet", "created yet", "out of the office", "on leave", "parental leave", "expected back",
 )  # fmt: skip
 _OUR_PHRASES: Final = Phrases((order, phrase, None) for order, phrase in enumerate(_OUR_FAULT_TOO))

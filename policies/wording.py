@@ -63,6 +63,8 @@ _VOCABULARY: Final = """
 """
 """Of replies that were meant so, in English and in other languages as far as they are written in ASCII."""
 _WORDS: Final = frozenset(_VOCABULARY.split())
+_SAYS_SO: Final = frozenset({"5.1.1", "5.1.6", "5.1.10"})
+"""The recipient's address is what is wrong (RFC 3463 section 3.2; 5.1.10 is RFC 7505's)."""
 _NAMES: Final = re.compile(r"[@/\\_=#<\[\d]|\w\.\w")
 """In what names somebody or something: an address, a host, an id, a code, a place on the web."""
 _WORD: Final = re.compile(r"[^\W\d_]{2,}")
@@ -75,7 +77,12 @@ _BARE_NAME: Final = re.compile(
 
 
 def says_only_that(rule: Rule, heard: Heard) -> bool:
-    """Whether each word of a reply is one that condemns a recipient, names him or says nothing."""
+    """Whether each word of a reply is one that condemns a recipient, names him or says nothing.
+
+    Where the status says so as well, its words may be any but those of `policies.matching` that cast a doubt.
+    """
+    if heard.enhanced in _SAYS_SO:
+        return True
     text = _BEFORE_ALL.sub("", heard.text).replace("your mail", "mail").replace("check your", "check")
     text = " ".join([part for part in text.split() if not _NAMES.search(part)])
     strange = {word for word in _WORD.findall(text) if word.isascii()} - _WORDS
