@@ -70,10 +70,11 @@ screenshots: venv ## the pictures of docs/page.md, made by the tests of the stat
 	SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest tests/test_page_browser.py -p no:randomly
 	pngquant --force --ext .png --skip-if-larger --strip 128 docs/screenshots/*.png
 
-soak: venv ## long: mutated log lines, the fuzzer, a year of polls, properties a hundred times over, then every drill on a real Postfix
+soak: venv ## long: mutated log lines, the fuzzer, a year of polls, a log of 10 GB, properties a hundred times over, then every drill on a real Postfix
 	$(BIN)/python benchmarks/soak_lines.py 10000000
 	$(BIN)/python benchmarks/fuzz.py all 600
 	$(BIN)/python benchmarks/polls.py
+	$(BIN)/python benchmarks/long_log.py
 	SOAK=100 $(BIN)/python -m pytest tests/test_engine_properties.py tests/test_replies_heard.py tests/test_replies_reworded.py tests/test_feed_faults.py --timeout 14400
 	for drill in $$($(BIN)/python -c 'from sidecar.lab.drills import DRILLS; print(*DRILLS)'); do \
 	  $(BIN)/sidecar lab --drill $$drill || exit 1; done

@@ -304,11 +304,16 @@ def later(block: bytes, hours: int) -> bytes:
     return _HOUR.sub(lambda found: moved(found[0]), block)
 
 
+def hours_of(block: bytes) -> int:
+    """How many hours lines with BSD stamps are of."""
+    return len(set(_HOUR.findall(block)))
+
+
 def large(path: Path, gigabytes: float, directory: Path) -> None:
     """The largest resident size on the log itself and on many copies of it, each later than the one before."""
     many = directory / "many.log"
     block = path.read_bytes()
-    hours = len(set(_HOUR.findall(block)))
+    hours = hours_of(block)
     with many.open("wb") as file:
         copies = 0
         while file.tell() < gigabytes * 1e9:

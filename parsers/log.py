@@ -283,7 +283,10 @@ class LogReader:
             self._known[type(facts[0])] += 1
         else:
             self._known.update(map(type, facts))
-        return [fact for fact in facts if type(fact) in (self._only or ())] if self._counting else facts
+        if not self._counting or self._only is None:
+            return facts
+        only = self._only
+        return [fact for fact in facts if type(fact) in only]
 
     def _count_unknown(self, daemon: str, text: str) -> None:
         if daemon not in self.samples:
