@@ -279,12 +279,17 @@ class Host:
         said = part is not None and key not in self.urgent and part.is_settled()
         return said and part is not None and not part.wants_some(now=self.steady())
 
+    def as_known(self, key: Key, glance: Glance) -> Row | None:
+        """Give the row of a book that was glanced at, if it is as we know it."""
+        row = part.replica.row if (part := self.parts.get(key)) is not None else None
+        return row if row is not None and glance.row == sorted_json(row.values()) else None
+
     def looked(self, key: Key, glance: Glance, *, at: float) -> bool:
         """Take a look at a book, at `at` of the store's clock; whether it is as we know it, needs nobody and teaches nothing."""
-        part = self.parts.get(key)
-        if part is None or glance.row != sorted_json(part.replica.row.values()):
+        part, row = self.parts.get(key), self.as_known(key, glance)
+        if part is None or row is None:
             return False
-        row, now = part.replica.row, self.steady()
+        now = self.steady()
         quiet = {
             State.PAUSED: now < part.replica.pause_ends,
             State.PROBING: glance.led_until > at,

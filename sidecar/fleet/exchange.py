@@ -355,8 +355,8 @@ class Exchange:
             for start in range(0, len(names), AT_ONCE):
                 at, texts = await self._store.texts(names[start : start + AT_ONCE])
                 for name, text in zip(names[start : start + AT_ONCE], texts, strict=True):
-                    book = self._known(functools.partial(_book_named, name), text)
-                    rows |= {book.row.key: book.row} if book is not None else {}
+                    row = self._row(name, text)
+                    rows |= {row.key: row} if row is not None else {}
         except StoreSilent:
             self._missed = True
             raise
@@ -364,6 +364,14 @@ class Exchange:
             self._found(row)
         self.host.found(rows, at=at, now=self._clock())
         self.wake_engine()
+
+    def _row(self, name: str, text: str) -> Row | None:
+        """Give the row of a book; of one that says what we know no more is read."""
+        with contextlib.suppress(ValueError):
+            if (row := self.host.as_known(Key.read(name.removeprefix(BOOK)), Glance.at(text))) is not None:
+                return row
+        book = self._known(functools.partial(_book_named, name), text)
+        return book.row if book is not None else None
 
     async def _leave(self) -> None:
         """Be no member any more: nothing is kept for us, and a majority does not count us."""
