@@ -1,10 +1,13 @@
 """Whole hosts of a fleet, mail and all, against one hidden limit: what they let out together, and what they lose."""
 
 import bisect
+import math
 
 import pytest
 
 from policies.commands import Change, Release
+from policies.fleet.book import Book, Glance, Lead
+from policies.fleet.host import CROWD
 from policies.fleet.row import Row
 from policies.fleet.terms import ALONE_AFTER, LEASE
 from policies.subqueue import State
@@ -71,6 +74,42 @@ def test_five_hosts_drain_as_one_does_and_keep_to_one_budget() -> None:
     assert limit.most_in_a_minute(after=limit.tried[0] + 30) <= 1.1 * (60 * RATE + AT_ONCE)
     assert single.most_in_a_minute(after=single.tried[0] + 30) <= 1.1 * (60 * RATE + AT_ONCE)
     assert (fleet.deferrals - first) / 1500 <= 0.1
+
+
+def test_more_hosts_than_may_come_at_once_drain_too() -> None:
+    fleet, limit = burst(CROWD + 2, 20)
+    fleet.run(30)
+    first, total = fleet.deferrals, 20 * (CROWD + 2)
+    assert all(host.is_of_many for host in fleet.hosts)
+    drained(fleet, total, within=3_600)
+    assert limit.most_in_a_minute(after=limit.tried[0] + 30) <= 1.1 * (60 * RATE + AT_ONCE)
+    assert (fleet.deferrals - first) / total <= 0.1
+
+
+def test_a_look_suffices_while_a_book_is_as_known_and_somebody_leads() -> None:
+    fleet, _ = burst(2, 100)
+    fleet.run(20)
+    host = fleet.hosts[0]
+    row, token = host.parts[BURST].replica.row, 9
+    for state, lead, suffices in (
+        (State.PAUSED, None, True),
+        (State.PROBING, None, False),
+        (State.PROBING, Lead("host-1", token, fleet.at - 1.0), False),
+        (State.PROBING, Lead("host-1", token, fleet.at + 1.0), True),
+        (State.RAMPING, Lead("host-1", token, fleet.at + 1.0), False),
+    ):
+        row = row._replace(state=state, serial=row.serial + 1, until=fleet.at + 60.0)
+        host.heard(row, at=fleet.at, now=fleet.now)
+        glance = Glance.at(Book(fleet.store.server, 0.0, row, token, lead).text())
+        assert glance.row
+        assert host.looked(BURST, glance, at=fleet.at) is suffices, (state, lead)
+        newer = Glance.at(Book(fleet.store.server, 0.0, row._replace(serial=99), token, lead).text())
+        assert not host.looked(BURST, newer, at=fleet.at)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"lead":["a",1,1.2.3],"row":{},"server":"s"}', "[1]"])
+def test_a_glance_at_what_is_no_book_shows_nothing(text: str) -> None:
+    assert Glance.at(text) == ("", -math.inf)
 
 
 def test_a_pause_that_the_fleet_heard_of_late_is_no_probe_that_failed() -> None:
