@@ -50,7 +50,9 @@ class Host:
     scan: float = 0.03
     """From a kick to the delivery agent."""
     margin: float = 1.0
-    """What is taken off the beginning of an attempt, for the log's coarse stamps (policies.outcomes)."""
+    """What is taken off the beginning of an attempt, for the log's coarse stamps (policies.outcomes) ..."""
+    rounded: float = 0.1
+    """... and of one that was under way at the opening, this part of what it took, beside `read`."""
 
 
 class Told(NamedTuple):
@@ -202,10 +204,16 @@ class Lab:
             return
         told, mail.told = mail.told, False
         if accepted or not told:
-            self._tell(max(began - self.host.margin, mail.let_out), accepted=accepted)
+            self._tell(self._logged(mail, began), accepted=accepted)
         if not accepted:
             self._park(mail)
         self._schedule()
+
+    def _logged(self, mail: _Mail, began: float) -> float:
+        """When the attempt began, as it is reckoned from its line."""
+        if mail.let_out:
+            return max(began - self.host.margin, mail.let_out)
+        return began - self.host.read - self.host.rounded * (self.now - began)
 
     def _tell(self, began: float, *, accepted: bool) -> None:
         assert self.machine is not None

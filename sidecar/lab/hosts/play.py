@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sidecar.lab.drills.drill import DrillError
-from sidecar.lab.hosts import drills
 from sidecar.lab.hosts.bench import HostsBench, Setting, conclude, hosts_bench, sending
-from sidecar.lab.hosts.drills import FleetDrill
+from sidecar.lab.hosts.drills.drill import FleetDrill, carry_out, complaints
 from sidecar.lab.hosts.figures import FleetFigures, fleet_figures, paused_at
 from sidecar.lab.measure import Figures, figures
 from sidecar.lab.scenario import Scenario
@@ -48,14 +47,14 @@ async def play(scenario: Scenario, drill: FleetDrill | None, directory: Path, sa
             f"{scenario.hosts} hosts with Postfix and sidecar, one Redis: {scenario.name}, {scenario.seconds:g} s at most"
         )
         async with sending(bench):
-            deed = drills.play(drill, bench) if drill else asyncio.sleep(scenario.seconds)
+            deed = carry_out(drill, bench) if drill else asyncio.sleep(scenario.seconds)
             findings = await _until_done(bench, deed, asked_to_end, say, on_time=drill is None)
         stores = [(host.sidecar.directory / "store", host.ahead) for host in bench.here()]
         evidence = await conclude(bench)
         counted = figures(evidence)
         fleet = fleet_figures(evidence, counted, [paused_at(store, ahead=ahead) for store, ahead in stores])
         findings += [f"{name} {getattr(counted, name)}, wanted 0" for name in counted.findings()]
-        findings += drills.complaints(bench, fleet.over_budget)
+        findings += complaints(bench, fleet.over_budget)
         if not counted.injected:
             findings.append("nothing was sent, so nothing is proved")
         return Outcome(scenario.name, counted, fleet, findings, bench.times)
