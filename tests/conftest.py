@@ -1,12 +1,16 @@
-"""What must hold before any test says something about the sources."""
+"""What must hold before any test says something about the sources, and that a test does today what it did yesterday."""
 
+import os
+import random
+
+import hypothesis
 import pytest
 
 from hatch_build import ROOT, SUFFIX, modules
 
 
-def pytest_configure() -> None:
-    """Python takes what was compiled, though the source beside it be newer."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Python takes what was compiled, though the source beside it be newer; and chance is for `make soak`."""
     sources = [ROOT / module for module in modules()]
     old = [
         path
@@ -15,3 +19,18 @@ def pytest_configure() -> None:
     ]
     if old:
         pytest.exit(f"{old[0].relative_to(ROOT)} has changed since it was compiled: run make venv", returncode=4)
+    hypothesis.settings.register_profile(
+        "suite",
+        derandomize="SOAK" not in os.environ,
+        deadline=None,  # how long an example takes is the machine's business, and what it has to do beside
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("suite")
+    config.option.randomly_reset_seed = False  # it would be another one in each run; the order stays random
+
+
+@pytest.fixture(autouse=True)
+def _dice(request: pytest.FixtureRequest) -> None:
+    """Each test has its own, whatever ran before it."""
+    if "SOAK" not in os.environ:
+        random.seed(request.node.nodeid)

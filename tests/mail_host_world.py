@@ -50,11 +50,11 @@ def mail_host_of(directory: Path, port: int, more: str = "") -> Iterator[MailHos
 
 
 @contextlib.contextmanager
-def running(config: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    config: Path, *words: str, program: tuple[str, ...] = ("-m", "sidecar")
+) -> Iterator[subprocess.Popen[bytes]]:
     with (config.parent / "said").open("ab") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", "--config", str(config), *words], stderr=said, cwd=ROOT
-        )
+        process = subprocess.Popen([sys.executable, *program, "--config", str(config), *words], stderr=said, cwd=ROOT)
     try:
         yield process
     finally:

@@ -32,6 +32,14 @@ pytestmark = pytest.mark.postfix
 ROOT = Path(__file__).parents[1]
 KEY = "sender-domain:snd.example@google"
 NAMES = ("mx1", "mx2")
+LOOKS_OFTEN = """
+from sidecar import core
+from sidecar.cli import main
+
+core.RECONCILE_EVERY = 5.0
+main()
+"""
+"""A core that compares its books with the queue more often than once a minute."""
 
 
 class World(NamedTuple):
@@ -59,7 +67,7 @@ class Core:
             f'[log]\nsource = "{self._world.log}"\nhost = "{self._host.name}"\n[store]\npath = "{self.directory}"\n'
             f'[postfix]\nreach = "{self._host.name}"\nssh_config = "{self._world.directory}/ssh_config"\n'
         )
-        with running(self.config, "core") as process:
+        with running(self.config, "core", program=("-c", LOOKS_OFTEN)) as process:
             until(lambda: self.answers(process))
             yield
 
