@@ -224,6 +224,16 @@ async def sidecars(url: str, count: int, *, scale: float = 1.0, met: bool = True
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@contextlib.asynccontextmanager
+async def store_at(url: str, *, password: str = "") -> AsyncIterator[RedisStore]:
+    """Closed whatever happens: what a test that failed left open would fail another one."""
+    store = RedisStore(url, password=password)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 class SlowWay:
     """Passes on what is said to the server, late."""
 

@@ -158,3 +158,17 @@ def test_without_the_store_nobody_is_told_and_nobody_waits(tmp_path: Path, monke
                 await until(lambda: [each["key"] for each in two.asked] == ["k"])
 
     asyncio.run(story())
+
+
+def test_a_stop_is_heard_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with running_server(tmp_path) as server:
+            monkeypatch.setattr(commands, "LISTENS", 600.0)
+            for number in range(60):
+                task = asyncio.create_task(Mx("mx1", server.url, {"mx1": True}).commands.run())
+                await asyncio.sleep(number * 0.0005)
+                task.cancel()
+                _, late = await asyncio.wait([task], timeout=PATIENCE)
+                assert not late, number
+
+    asyncio.run(story())

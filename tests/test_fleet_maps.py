@@ -26,7 +26,7 @@ from sidecar.fleet.redis_store import RedisStore
 from sidecar.fleet.stream import BEGINNING
 from sidecar.fleet.taught_store import STREAM, Taught, TaughtStore
 from sidecar.store import Store
-from tests.redis_world import Server, Sidecar, running_server, sidecars, until
+from tests.redis_world import Server, Sidecar, running_server, sidecars, store_at, until
 
 NOW = 1.8e9
 KIND = "dkim-domain"
@@ -259,8 +259,8 @@ def test_garbage_in_the_store_ends_nobody_and_the_rest_is_taken(tmp_path: Path) 
             running_server(tmp_path) as server,
             sidecars(server.url, 1) as fleet,
             learners(server, tmp_path, fleet) as (host,),
+            store_at(server.url) as stranger,
         ):
-            stranger = RedisStore(server.url)
             key = stranger.key(STREAM)
             bad: list[dict[Any, Any]] = [
                 {"x": "y"},
@@ -273,6 +273,5 @@ def test_garbage_in_the_store_ends_nobody_and_the_rest_is_taken(tmp_path: Path) 
             await until(lambda: host.knows("first.example") is not None)
             assert host.maps.bad == 3
             assert host.maps._after != BEGINNING
-            await stranger.close()
 
     asyncio.run(scene())

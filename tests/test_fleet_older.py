@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sidecar.fleet.redis_store import RedisStore
-from tests.redis_world import KEY, running_server, sidecars, until
+from tests.redis_world import KEY, running_server, sidecars, store_at, until
 
 ROOT = Path(__file__).parents[1]
 OURS = KEY._replace(value="ours.example.com")
@@ -136,8 +135,7 @@ def test_what_an_older_version_left_is_gone_on_with_and_stays_as_that_reads_it(t
     pushed = left["pushed"][0].replace(KEY.value, OURS.value)
 
     async def scene() -> None:
-        async with running_server(tmp_path) as server:
-            store = RedisStore(server.url)
+        async with running_server(tmp_path) as server, store_at(server.url) as store:
             for name, text in left["texts"].items():
                 await store.put(name, text)
             async with sidecars(server.url, 1) as (each,):
@@ -148,7 +146,6 @@ def test_what_an_older_version_left_is_gone_on_with_and_stays_as_that_reads_it(t
                 each.engine.orders.close(KEY, by_whom="admin", now=time.time())
                 await until(lambda: each.state() == "closed")
                 roll, book = await store.read(list(left["texts"]))
-            await store.close()
             for read, name in ((roll, "roll"), (book, f"book:{KEY}")):
                 assert _has_all_of(json.loads(left["texts"][name]), json.loads(read.text))
             assert each.exchange.bad_texts == 0

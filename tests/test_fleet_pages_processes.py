@@ -16,13 +16,12 @@ from policies.fleet.page import Page
 from sidecar.control import CoreUnreachable, Handler, ask_core, serve_control
 from sidecar.database import Database
 from sidecar.fleet.pages import NAME
-from sidecar.fleet.redis_store import RedisStore
 from sidecar.incident_store import IncidentStore
 from sidecar.statements import SCHEMA
 from tests.alert_world import KEY, PagerDuty, Slack, note
 from tests.lookout_world import ATTEMPT
 from tests.outside_world import http_server
-from tests.redis_world import PATIENCE, running_server, until
+from tests.redis_world import PATIENCE, running_server, store_at, until
 
 ROOT = Path(__file__).parents[1]
 CORE: dict[str, Handler] = {"health": lambda _: {"log_lag_s": 0.1}, "queue": lambda _: {}, "noticed": lambda _: {}}
@@ -87,9 +86,8 @@ class Outside:
 
 async def _is_agreed(url: str, *, hosts: int) -> bool:
     """Whether a store that began empty knows again who sees the second incident, and that people were told."""
-    store = RedisStore(url)
-    (read,) = await store.read([f"{NAME}pf-rep:log:yahoo:bad.deferrals.15m"])
-    await store.close()
+    async with store_at(url) as store:
+        (read,) = await store.read([f"{NAME}pf-rep:log:yahoo:bad.deferrals.15m"])
     page = Page.read(read.text) if read.text else Page()
     return len(page.seen(at=read.at)) == hosts and page.open_for("chat") and page.open_for("pager")
 

@@ -19,7 +19,7 @@ from sidecar.core_status import Fleet
 from sidecar.fleet.presences import PRESENCE, Presences
 from sidecar.fleet.redis_store import RedisStore
 from sidecar.fleet.shares import BOOK
-from tests.redis_world import KEY, Sidecar, running_server, sidecars, until
+from tests.redis_world import KEY, Sidecar, running_server, sidecars, store_at, until
 
 SAID = Presence("mx1", 5.0, sidecar="0.1.0", mode="act", held=12, live=40, subqueues=2, lag=0.5, helper=True)
 FUTURE: dict[str, Any] = {"version": 2, "colour": "green", "load": [1, {"deep": None}]}
@@ -96,7 +96,7 @@ def test_hosts_learn_of_each_other_and_of_one_of_another_version(tmp_path: Path)
 
 def test_what_is_no_presence_is_counted_and_its_host_shown_without(tmp_path: Path) -> None:
     async def scene() -> None:
-        async with running_server(tmp_path) as server, at(server.url) as store:
+        async with running_server(tmp_path) as server, store_at(server.url) as store:
             presences = Presences(store)
             await store.put(f"{PRESENCE}mx1", SAID.text())
             await store.put(f"{PRESENCE}mx2", "no JSON")
@@ -109,20 +109,11 @@ def test_what_is_no_presence_is_counted_and_its_host_shown_without(tmp_path: Pat
     asyncio.run(scene())
 
 
-@contextlib.asynccontextmanager
-async def at(url: str) -> AsyncIterator[RedisStore]:
-    store = RedisStore(url)
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
 def test_a_book_of_a_newer_version_is_followed_and_kept_readable(tmp_path: Path) -> None:
     """As in a rolling upgrade: what the newer host wrote holds mail on the older one, which writes the book after it."""
 
     async def scene() -> None:
-        async with running_server(tmp_path) as server, at(server.url) as store:
+        async with running_server(tmp_path) as server, store_at(server.url) as store:
             (read,) = await store.read([f"{BOOK}{KEY}"])
             row = Row(
                 KEY, State.PAUSED, 2.0, 1, 3, read.at, read.at + 600.0, "rule", "line", "newer", version=VERSION + 1

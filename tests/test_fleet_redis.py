@@ -10,7 +10,7 @@ import pytest
 
 from policies.fleet.roll import Roll
 from policies.subqueue import State, SubQueue
-from sidecar.fleet.redis_store import RedisStore, StoreSilent, Swap
+from sidecar.fleet.redis_store import StoreSilent, Swap
 from sidecar.fleet.roll_store import ROLL
 from tests.redis_world import (
     KEY,
@@ -22,6 +22,7 @@ from tests.redis_world import (
     running_server,
     sidecars,
     slow_way,
+    store_at,
     until,
     watched,
 )
@@ -33,8 +34,7 @@ QUICK = 600.0
 
 def test_a_text_is_swapped_only_for_what_was_read(tmp_path: Path) -> None:
     async def scene() -> None:
-        async with running_server(tmp_path) as server:
-            one, two = RedisStore(server.url), RedisStore(server.url)
+        async with running_server(tmp_path) as server, store_at(server.url) as one, store_at(server.url) as two:
             (first,), (second,) = await one.read(["a"]), await two.read(["a"])
             assert first.text == ""
             assert first.at == pytest.approx(time.time(), abs=5.0)
@@ -46,8 +46,6 @@ def test_a_text_is_swapped_only_for_what_was_read(tmp_path: Path) -> None:
             assert other_life is not None
             assert await two.names("a") == ["a"]
             assert await two.names("a*") == []
-            await one.close()
-            await two.close()
 
     asyncio.run(scene())
 
@@ -235,11 +233,9 @@ def test_a_host_that_comes_later_learns_what_is_open(tmp_path: Path) -> None:
 
 async def _settles(url: str) -> bool:
     """Have the roll believe that it is older than it is: a young one is told again of who has left."""
-    store = RedisStore(url)
-    (read,) = await store.read([ROLL])
-    done = await store.swap([Swap(ROLL, read, replace(Roll.read(read.text), settled=0.0).text())])
-    await store.close()
-    return done == [None]
+    async with store_at(url) as store:
+        (read,) = await store.read([ROLL])
+        return await store.swap([Swap(ROLL, read, replace(Roll.read(read.text), settled=0.0).text())]) == [None]
 
 
 def test_an_account_of_the_store_needs_no_more_than_is_documented(tmp_path: Path) -> None:
@@ -255,10 +251,9 @@ def test_an_account_of_the_store_needs_no_more_than_is_documented(tmp_path: Path
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            stranger = RedisStore(server.url)
-            with pytest.raises(StoreSilent):
-                await stranger.read(["a"])
-            await stranger.close()
+            async with store_at(server.url) as stranger:
+                with pytest.raises(StoreSilent):
+                    await stranger.read(["a"])
 
     asyncio.run(scene())
 
@@ -272,13 +267,11 @@ def test_tls_and_its_certificate_are_checked(tmp_path: Path) -> None:
             tmp_path, *options, *(word for name in files for word in (f"--tls-{name}-file", str(files[name])))
         ):
             url = f"rediss://localhost:{port}/0"
-            trusting, stranger = RedisStore(f"{url}?ssl_ca_certs={files['cert']}"), RedisStore(url)
-            (read,) = await trusting.read(["a"])
-            assert read.server
-            with pytest.raises(StoreSilent, match="certificate verify failed"):
-                await stranger.read(["a"])
-            await trusting.close()
-            await stranger.close()
+            async with store_at(f"{url}?ssl_ca_certs={files['cert']}") as trusting, store_at(url) as stranger:
+                (read,) = await trusting.read(["a"])
+                assert read.server
+                with pytest.raises(StoreSilent, match="certificate verify failed"):
+                    await stranger.read(["a"])
 
     asyncio.run(scene())
 
@@ -334,9 +327,8 @@ def test_a_host_that_died_is_counted_no_more_once_it_is_forgotten(tmp_path: Path
 
 async def _has_met(url: str, host: str) -> bool:
     """Whether a host has come to the roll a second time: from then on it proves that it is there."""
-    store = RedisStore(url)
-    (read,) = await store.read([ROLL])
-    await store.close()
+    async with store_at(url) as store:
+        (read,) = await store.read([ROLL])
     return Roll.read(read.text).members[host].met > 0.0
 
 

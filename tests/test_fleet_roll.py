@@ -13,7 +13,7 @@ from policies.fleet.roll import Asking, Member, Roll, enrol
 from policies.fleet.terms import NEVER, REDUCED, SILENT_AFTER
 from sidecar.fleet.redis_store import KEPT, Read, RedisStore, Swap
 from sidecar.fleet.roll_store import ROLL, RollStore, Tally, outline
-from tests.redis_world import Sidecar, rights, running_server, sidecars, until
+from tests.redis_world import Sidecar, rights, running_server, sidecars, store_at, until
 
 CLEAR = ("mx1", "b\\", "mx1.example.com", "gr\udcfcn", "ü", "[1]", "{mx1", "a:[1,2,3,")
 UNCLEAR = ('q"uo"te', ',"mx1":[7,7,7]')
@@ -22,12 +22,8 @@ HOSTS = 40
 
 @asynccontextmanager
 async def stores(folder: Path, *options: str) -> AsyncIterator[tuple[RedisStore, RollStore]]:
-    async with running_server(folder, *options) as server:
-        store = RedisStore(server.url)
-        try:
-            yield store, RollStore(store)
-        finally:
-            await store.close()
+    async with running_server(folder, *options) as server, store_at(server.url) as store:
+        yield store, RollStore(store)
 
 
 async def put(store: RedisStore, roll: Roll) -> tuple[Read, Roll]:
@@ -125,15 +121,15 @@ def test_an_account_with_the_rights_of_older_versions_still_enters(tmp_path: Pat
     async def scene() -> None:
         given = [right for right in rights("secret") if right not in {"+setrange", "+expire"}]
         async with running_server(tmp_path, "--user", "default", "off", "--user", "sidecar", *given) as server:
-            store = RedisStore(f"unix://sidecar@{server.socket}", password="secret")  # noqa: S106  # of this test's server
-            read, _ = await put(store, members("one", "two"))
-            for ago in (3.0, 2.0, 1.0):
-                at = read.at - ago
-                asking = Asking("one", read.server, at, at, 0.0, {})
-                told = await RollStore(store).enter(read.server, "", asking, whole=True)
-                assert isinstance(told, Tally)
-                assert Roll.read(told.text).members["one"] == Member(at, at, REDUCED / 2)
-            await store.close()
+            url = f"unix://sidecar@{server.socket}"
+            async with store_at(url, password="secret") as store:  # noqa: S106  # of this test's server
+                read, _ = await put(store, members("one", "two"))
+                for ago in (3.0, 2.0, 1.0):
+                    at = read.at - ago
+                    asking = Asking("one", read.server, at, at, 0.0, {})
+                    told = await RollStore(store).enter(read.server, "", asking, whole=True)
+                    assert isinstance(told, Tally)
+                    assert Roll.read(told.text).members["one"] == Member(at, at, REDUCED / 2)
 
     asyncio.run(scene())
 
@@ -142,9 +138,12 @@ def test_forty_hosts_ask_little_and_agree(tmp_path: Path) -> None:
     """The short form of `benchmarks/fleet.py`, which says how soon as well: what each asks of Redis, and that all know."""
 
     async def scene() -> None:
-        async with running_server(tmp_path) as server, sidecars(server.url, HOSTS) as fleet:
-            await until(lambda: all(map(_is_settled, fleet)), within=120.0)
-            store = RedisStore(server.url)
+        async with (
+            running_server(tmp_path) as server,
+            sidecars(server.url, HOSTS) as fleet,
+            store_at(server.url) as store,
+        ):
+            await until(lambda: all(map(_is_settled, fleet)), within=110.0)
             rounds = sum(each.exchange.rounds for each in fleet)
             await store.redis.config_resetstat()
             await until(lambda: sum(each.exchange.rounds for each in fleet) >= rounds + 5 * HOSTS)
@@ -161,7 +160,6 @@ def test_forty_hosts_ask_little_and_agree(tmp_path: Path) -> None:
             await until(lambda: all(not each.exchange.silent for each in fleet))
             await until(lambda: fleet[0].agrees_with(fleet[1:]))
             assert {each.state() for each in fleet} == {"paused"}
-            await store.close()
 
     asyncio.run(scene())
 

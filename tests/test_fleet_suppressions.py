@@ -16,7 +16,7 @@ from sidecar.fleet.change_log import ChangeLog
 from sidecar.fleet.commands import FleetCommands
 from sidecar.fleet.redis_store import RedisStore
 from sidecar.fleet.suppressions import SharedSuppressions
-from tests.redis_world import rights, running_server, until
+from tests.redis_world import rights, running_server, store_at, until
 from tests.suppression_core import Core, core
 
 ANN, BOB = "ann@x.example", "bob@x.example"
@@ -145,9 +145,8 @@ def test_who_is_erased_is_erased_everywhere(tmp_path: Path, monkeypatch: pytest.
             assert [each["address"] for each in (await two.core.ask("list"))["entries"]] == ["", BOB]
             await two.core.ask("erase", address=BOB, forget=True)
             await until(lambda: one.has(BOB))
-            store = RedisStore(server.url)
-            rows: Any = await store.redis.xrange(store.key("suppressions"))
-            await store.close()
+            async with store_at(server.url) as store:
+                rows: Any = await store.redis.xrange(store.key("suppressions"))
             assert [entry["change"].count('"kind":"erase"') for _, entry in rows] == [
                 1,
                 1,

@@ -159,6 +159,7 @@ class FleetCommands:
         newest = f"{int(1_000 * at)}-0"
         # A place ahead of the clock is of another server: what this one has is looked through, and done where it was not.
         after = self._after if self._after and _place(oldest) <= _place(self._after) <= _place(newest) else oldest
+        goes_on()  # the client may have taken a stop for a fault of the connection, and what follows may take its time
         async with asyncio.timeout(LISTENS + ANSWER_WITHIN):
             found: Any = await listener.xread({self._stream: after}, count=AT_ONCE, block=int(1_000 * LISTENS))
         self.silent = ""
