@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import requests
 
 from sidecar import clickhouse_schema
 from sidecar.clickhouse import ClickHouse, HttpServer, ServerError, Value, filled, row_binary
+from sidecar.lab.ports import free_ports
 
 SHELL = Path(__file__).parent / "chdb_shell.py"
 _CONFIG = """<yandex>
@@ -45,7 +45,7 @@ class PrivateServer:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.port, tcp = _free_port(), _free_port()
+        self.port, tcp = free_ports(2)
         self._config = directory / "config.xml"
         for name in ("data", "tmp"):
             (directory / name).mkdir()
@@ -89,12 +89,6 @@ class PrivateServer:
 
     def client(self, database: str = "sidecar") -> HttpServer:
         return HttpServer(self.url, database, user="default", password=PASSWORD)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Embedded:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.config import ImapConfig, ImapTls
+from sidecar.lab.ports import free_ports
 
 SETTINGS = """\
 base_dir = {place}/run
@@ -67,11 +68,6 @@ service stats {{
 """
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
 @dataclass
 class Dovecot:
     place: Path
@@ -99,7 +95,7 @@ def dovecot() -> Iterator[Dovecot]:
     """A private server with one user, `reports`, whose folder Junk is marked as such."""
     place = Path(tempfile.mkdtemp(prefix="dovecot-"))
     place.chmod(0o755)
-    port, tls_port = free_port(), free_port()
+    port, tls_port = free_ports(2)
     user = pwd.getpwnam("mail").pw_name
     (place / "mail").mkdir()
     shutil.chown(place / "mail", user, user)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import socket as socketlib
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -16,6 +15,7 @@ from policies.site import Settings
 from sidecar import rules
 from sidecar.fleet.exchange import Exchange
 from sidecar.fleet.redis_store import RedisStore
+from sidecar.lab.ports import free_ports
 from tests.world import RULES
 
 RULE = "google/rate-dkim-domain"
@@ -129,7 +129,7 @@ async def _has_all_slots(server: Server) -> bool:
 @contextlib.asynccontextmanager
 async def watched(folder: Path) -> AsyncIterator[tuple[Server, int]]:
     """Run a primary, its replica, and a Sentinel that calls them `mail`; the primary and the Sentinel's port."""
-    ports = free_port(), free_port(), free_port()
+    ports = free_ports(3)
     paths = [folder / name for name in ("primary", "replica", "sentinel")]
     for path in paths:
         path.mkdir()
@@ -161,12 +161,6 @@ async def _sees_a_replica(sentinel: Path) -> bool:
     writer.close()
     await writer.wait_closed()
     return said.startswith(b"*") and int(said[1:]) > 0
-
-
-def free_port() -> int:
-    with socketlib.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 def certificate(folder: Path) -> dict[str, Path]:

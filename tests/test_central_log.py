@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from sidecar.lab.ports import free_port
 from tests.mail_host_world import until
-from tests.redis_world import free_port
 from tests.rsyslog_world import collecting, sending
 
 ROOT = Path(__file__).parents[1]

@@ -24,10 +24,11 @@ from sidecar.config import Config
 from sidecar.control import serve_control
 from sidecar.delisting_store import Delisting, DelistingStore, asked_lately
 from sidecar.incident_store import IncidentStore, Looked
+from sidecar.lab.ports import free_port
 from sidecar.outside_store import OutsideStore
 from sidecar.scope import Scope
 from tests.outside_world import name_server
-from tests.test_outside import free_port, process, said
+from tests.test_outside import process, said
 
 ADDRESS = "192.0.2.10"
 

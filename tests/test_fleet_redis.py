@@ -12,12 +12,12 @@ from policies.fleet.roll import Roll
 from policies.subqueue import State, SubQueue
 from sidecar.fleet.redis_store import StoreSilent, Swap
 from sidecar.fleet.roll_store import ROLL
+from sidecar.lab.ports import free_port
 from tests.redis_world import (
     KEY,
     LINE,
     Sidecar,
     certificate,
-    free_port,
     rights,
     running_server,
     sidecars,

@@ -18,15 +18,10 @@ from sidecar import ingest as ingest_module
 from sidecar.config import Config, ConfigError, IngestConfig, StoreConfig
 from sidecar.control import CoreUnreachable
 from sidecar.ingest import Allowance, Ingest, ingest, listening
+from sidecar.lab.ports import free_port
 from tests.suppression_core import Core, core
 
 TOKEN = "a-token-of-more-than-twenty"  # noqa: S105  # of the tests alone
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def config_in(directory: Path, **settings: Any) -> Config:

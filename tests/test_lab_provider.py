@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from sidecar.lab.dns import NameServer, addresses, zone
 from sidecar.lab.limits import Bucket, Connections, Model, Penalty, Window, model, optimum
+from sidecar.lab.ports import free_port, free_ports
 from sidecar.lab.provider import Covered, Ledger, SimulatedProvider, read_message
 from sidecar.lab.replies import filled
 from sidecar.lab.scenario import By, Fault, FaultKind, Kind, Limit, Provider, Stage
@@ -291,7 +293,7 @@ def test_the_name_server_survives_any_datagram(query: bytes) -> None:
 @pytest.mark.parametrize("tcp", [False, True])
 def test_the_name_server_answers_over_both_transports(tcp: bool) -> None:  # noqa: FBT001  # a row
     async def check() -> None:
-        port = _free_port()
+        port = free_port()
         query = dns.message.make_query("yahoo.com", "MX")
         names = NameServer(zone([Provider("yahoo", ("yahoo.com",), ("mta5.am0.yahoodns.net",))], []))
         for _leg in range(2):  # the address must be free again at once
@@ -344,7 +346,7 @@ def _with_provider(check: Check, *limits: Limit) -> None:
 @contextlib.asynccontextmanager
 async def _provider(*limits: Limit) -> AsyncIterator[tuple[SimulatedProvider, int]]:
     provider = Provider("google", ("gmail.com",), ("mx.google.example",), transaction_s=0.0, limit=limits)
-    server, port = SimulatedProvider(provider, Ledger(), scale=1.0, random=Random(1)), _free_port()
+    server, port = SimulatedProvider(provider, Ledger(), scale=1.0, random=Random(1)), free_port()
     async with server.serve([("mx.google.example", "127.0.0.1")], port):
         yield server, port
 
@@ -391,7 +393,10 @@ async def _reply(reader: asyncio.StreamReader) -> str:
     return lines
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def test_a_port_is_one_that_the_kernel_gives_nobody() -> None:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    assert max(ports) < first
+    with socket.create_server(("127.0.0.1", ports[0])), pytest.raises(OSError, match="no 12000 ports free"):
+        free_ports(12_000)

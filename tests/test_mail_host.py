@@ -21,10 +21,10 @@ import pytest
 from sidecar import mail_host
 from sidecar.config import Config, ConfigError, LogConfig, Mode, PostfixConfig, Route, StoreConfig
 from sidecar.control import CoreRefused, CoreUnreachable, ask_core
+from sidecar.lab.ports import free_port
 from sidecar.postfix import PostfixError
 from sidecar.queue_gate import QueueGate
 from tests.mail_host_world import MailHost, mail_host_of, running, submit, until
-from tests.redis_world import free_port
 from tests.test_queue_helper import Exchanger
 
 pytestmark = pytest.mark.postfix

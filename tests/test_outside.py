@@ -18,6 +18,7 @@ import pytest
 
 from sidecar import outside
 from sidecar.control import CoreRefused, CoreUnreachable, Handler, serve_control
+from sidecar.lab.ports import free_port
 from sidecar.metrics import OutsideFigures
 from sidecar.web import Page
 
@@ -164,13 +165,6 @@ def test_a_flood_of_requests_makes_a_page_once() -> None:
     assert {answer.body for answer in asyncio.run(flood(60))} == {b"0"}
     made.clear()
     assert len({answer.body for answer in asyncio.run(flood(0))}) == 50
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from sidecar.lab.ports import free_port
 from sidecar.store import Commit, Store
 from tests.clickhouse_world import PASSWORD, PrivateServer, current, debian, emptied, server
-from tests.test_outside import fetched, free_port
+from tests.test_outside import fetched
 from tests.test_rollup import attempt
 
 __all__ = ["current", "debian", "server"]

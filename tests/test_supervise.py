@@ -17,6 +17,7 @@ import pytest
 from sidecar import supervise
 from sidecar.config import Config, ConfigError, LogConfig, PolicyConfig, PostfixConfig, StoreConfig, WebConfig
 from sidecar.control import ask_core
+from sidecar.lab.ports import free_port
 from sidecar.postfix import PostfixError
 
 ROOT = Path(__file__).parents[1]
@@ -43,13 +44,6 @@ def site(tmp_path: Path) -> Config:
         postfix=PostfixConfig(config_directory=str(tmp_path / "etc")),
         web=WebConfig(listen=f"127.0.0.1:{free_port()}"),
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_directories_and_listening_sockets_are_made(site: Config, tmp_path: Path) -> None:
@@ -182,6 +176,17 @@ def said(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"ended with {process.wait()} without {words!r}; wrote {''.join(lines)}")
 
 
+def all_said(process: subprocess.Popen[str], *words: str) -> list[str]:
+    """Wait for the lines that have these words, in whatever order they come."""
+    assert process.stderr is not None
+    found: dict[str, str] = {}
+    for line in process.stderr:
+        found |= {each: line for each in words if each in line}
+        if len(found) == len(words):
+            return [found[each] for each in words]
+    raise AssertionError(f"ended with {process.wait()}; of {words} it said {found}")
+
+
 def policy_answer(path: Path) -> str:
     """What smtpd would be told; waits as smtpd does, but longer."""
     with socket.socket(socket.AF_UNIX) as smtpd:
@@ -198,13 +203,16 @@ def policy_answer(path: Path) -> str:
 def test_the_whole(site: Config, tmp_path: Path) -> None:
     path = tmp_path / "queue/private/sidecar"
     with running(written(site, tmp_path / "sidecar.toml"), "--observe") as process:
-        core = int(said(process, "core: started, pid ").rpartition(" ")[2])
+        begun = all_said(
+            process, "core: started, pid ", " for the queue", " for the status page", " for policy requests"
+        )
+        core = int(begun[0].rpartition(" ")[2])
         assert policy_answer(path) == "action=DUNNO\n\n"
-        assert ask_core(site.control_socket, {"command": "health"})["pid"] == core
+        assert ask_core(site.control_socket, {"command": "health"}, timeout=60.0)["pid"] == core
 
         os.kill(core, signal.SIGKILL)
         assert policy_answer(path) == "action=DUNNO\n\n"
-        assert ask_core(site.control_socket, {"command": "health"})["pid"] != core
+        assert ask_core(site.control_socket, {"command": "health"}, timeout=60.0)["pid"] != core
 
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None

@@ -8,13 +8,14 @@ import json
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
+
+from sidecar.lab.ports import free_port
 
 PROGRAMS = ("postfix", "postconf", "postsuper", "postqueue", "postkick")
 
@@ -88,7 +89,7 @@ class PrivatePostfix:
     ) -> None:
         self.directory = directory
         self.address = address
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._within = tuple(within)
         self.config_directory = directory / "etc"
         self.queue_directory = directory / "queue"
@@ -240,9 +241,3 @@ class PrivatePostfix:
         if not self.maillog.exists():
             return "no output"
         return "\n".join(self.maillog.read_text(errors="replace").splitlines()[-5:])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
