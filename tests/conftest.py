@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 
 from hatch_build import ROOT, SUFFIX, modules
+from sidecar.fleet import redis_store
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,3 +35,9 @@ def _dice(request: pytest.FixtureRequest) -> None:
     """Each test has its own, whatever ran before it."""
     if "SOAK" not in os.environ:
         random.seed(request.node.nodeid)
+
+
+@pytest.fixture
+def patient_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fleet's store is not given up on after a second: for tests in which it is well and the machine may be busy."""
+    monkeypatch.setattr(redis_store, "ANSWER_WITHIN", 30.0)

@@ -115,7 +115,8 @@ async def running_server(folder: Path, *options: str) -> AsyncIterator[Server]:
 @contextlib.asynccontextmanager
 async def cluster_of_one(folder: Path) -> AsyncIterator[Server]:
     """Run a Cluster whose one node has all slots: it refuses what names keys of two, as any Cluster does."""
-    ports = ("--bind", "127.0.0.1", "--port", str(free_port()), "--cluster-port", str(free_port()))
+    port, bus = free_ports(2)
+    ports = ("--bind", "127.0.0.1", "--port", str(port), "--cluster-port", str(bus))
     async with running_server(folder, "--cluster-enabled", "yes", *ports) as server:
         await server.says(b"CLUSTER ADDSLOTSRANGE 0 16383")
         await until(lambda: _has_all_slots(server))

@@ -50,6 +50,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch, url: str) -> list[Mx]:
     return [Mx(name, url, there) for name in there]
 
 
+@pytest.mark.usefixtures("patient_store")
 def test_all_or_the_one_named_do_it_once_and_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async with running_server(tmp_path) as server:
@@ -96,6 +97,7 @@ def test_an_answer_waits_for_a_store_that_is_silent_for_a_moment(
     asyncio.run(story())
 
 
+@pytest.mark.usefixtures("patient_store")
 def test_who_is_away_does_it_later_but_not_much_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "ANSWERED_WITHIN", 0.2)
 

@@ -21,6 +21,8 @@ from sidecar.fleet.redis_store import RedisStore
 from sidecar.fleet.shares import BOOK
 from tests.redis_world import KEY, Sidecar, running_server, sidecars, store_at, until
 
+pytestmark = pytest.mark.usefixtures("patient_store")
+
 SAID = Presence("mx1", 5.0, sidecar="0.1.0", mode="act", held=12, live=40, subqueues=2, lag=0.5, helper=True)
 FUTURE: dict[str, Any] = {"version": 2, "colour": "green", "load": [1, {"deep": None}]}
 

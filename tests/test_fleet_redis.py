@@ -32,6 +32,7 @@ QUICK = 600.0
 """Pauses of ten minutes take a second."""
 
 
+@pytest.mark.usefixtures("patient_store")
 def test_a_text_is_swapped_only_for_what_was_read(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, store_at(server.url) as one, store_at(server.url) as two:
@@ -213,6 +214,7 @@ def test_what_is_closed_by_hand_is_closed_on_all(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.usefixtures("patient_store")
 def test_a_host_that_comes_later_learns_what_is_open(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 2) as fleet:
@@ -238,6 +240,7 @@ async def _settles(url: str) -> bool:
         return await store.swap([Swap(ROLL, read, replace(Roll.read(read.text), settled=0.0).text())]) == [None]
 
 
+@pytest.mark.usefixtures("patient_store")
 def test_an_account_of_the_store_needs_no_more_than_is_documented(tmp_path: Path) -> None:
     async def scene() -> None:
         password = "secret"  # noqa: S105  # of this test's server
@@ -258,6 +261,7 @@ def test_an_account_of_the_store_needs_no_more_than_is_documented(tmp_path: Path
     asyncio.run(scene())
 
 
+@pytest.mark.usefixtures("patient_store")
 def test_tls_and_its_certificate_are_checked(tmp_path: Path) -> None:
     async def scene() -> None:
         port = free_port()
@@ -309,6 +313,7 @@ def test_a_stop_is_heard_at_any_moment(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.usefixtures("patient_store")
 def test_a_host_that_died_is_counted_no_more_once_it_is_forgotten(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 2) as (one, two):

@@ -15,6 +15,8 @@ from sidecar.fleet.redis_store import KEPT, Read, RedisStore, Swap
 from sidecar.fleet.roll_store import ROLL, RollStore, Tally, outline
 from tests.redis_world import Sidecar, rights, running_server, sidecars, store_at, until
 
+pytestmark = pytest.mark.usefixtures("patient_store")
+
 CLEAR = ("mx1", "b\\", "mx1.example.com", "gr\udcfcn", "ü", "[1]", "{mx1", "a:[1,2,3,")
 UNCLEAR = ('q"uo"te', ',"mx1":[7,7,7]')
 HOSTS = 40

@@ -17,6 +17,8 @@ from sidecar.fleet.book_store import Around, BookStore, Change, Changed, Outer, 
 from sidecar.fleet.redis_store import Read, RedisStore, Swap
 from tests.redis_world import KEY, Sidecar, rights, running_server, sidecars, until
 
+pytestmark = pytest.mark.usefixtures("patient_store")
+
 ROW = Row(KEY, State.RAMPING, 10.0, 1, 5, 0.0, 0.0, "google/rate", 'a "line" with "shares":{ in it', "one")
 CLEAR = ("mx1", "b\\", "mx1.example.com", "gr\udcfcn", "ü", "[1]", "{mx1", "a:[1,2,3,", "},token:")
 UNCLEAR = ('q"uo"te', ',"mx1":[7,7,7]', '"},"token":')
