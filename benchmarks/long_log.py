@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/long_log.py [--gigabytes 10] [--lines 250000] [--seeds 4]
 
-There is no file: some generated logs of as many sessions are written to the reader in turn, each later than the one
-before. So times go on, and queue ids come again after hours, as short ones do.
+There is no file: some generated logs are written to the reader in turn, each later than the one before. So times go on,
+all messages come to their end, and queue ids come again after hours, as short ones do.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def log(lines: int, seeds: int) -> Iterator[bytes]:
     blocks = []
     for seed in range(seeds):
         out = StringIO()
-        write_log(out, lines, seed=seed)
+        write_log(out, lines, seed=seed, to_the_end=True)
         blocks.append(out.getvalue().encode())
     at = 0
     for block in itertools.cycle(blocks):

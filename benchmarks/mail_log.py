@@ -89,9 +89,14 @@ class _Message(NamedTuple):
     qid: str
 
 
-def write_log(out: TextIO, lines: int, *, style: Style = Style.BSD, seed: int = 7) -> Counter[str]:
-    """Write that many lines, or a few more; tell how many deliveries of each status and how many removals are in them."""
-    return _Fleet(style, random.Random(seed)).write(out, lines)
+def write_log(
+    out: TextIO, lines: int, *, style: Style = Style.BSD, seed: int = 7, to_the_end: bool = False
+) -> Counter[str]:
+    """Write that many lines, or a few more; tell how many deliveries of each status and how many removals are in them.
+
+    `to_the_end`: and the lines of all messages that have begun by then, until the last is removed.
+    """
+    return _Fleet(style, random.Random(seed)).write(out, lines, to_the_end=to_the_end)
 
 
 class _Fleet:
@@ -106,7 +111,7 @@ class _Fleet:
         self._pids: dict[tuple[str, int], int] = {}
         self.truth: Counter[str] = Counter()
 
-    def write(self, out: TextIO, lines: int) -> Counter[str]:
+    def write(self, out: TextIO, lines: int, *, to_the_end: bool) -> Counter[str]:
         now, written = BEGIN, 0
         while written < lines:
             now += self._random.expovariate(PER_SECOND)
@@ -114,6 +119,8 @@ class _Fleet:
             while self._ahead and self._ahead[0][0] <= now:
                 out.write(heapq.heappop(self._ahead)[2])
                 written += 1
+        while to_the_end and self._ahead:
+            out.write(heapq.heappop(self._ahead)[2])
         unwritten = Counter(kind for _, _, line in self._ahead for kind in _kinds(line))
         return self.truth - unwritten
 

@@ -57,7 +57,7 @@ def usual_fact(  # noqa: PLR0917  # by name it takes longer
         record = _make(LogRecord, (time, host, instance, service, daemon, pid, lines[mark:stop]))
         return _make(MessageIdentified, (record, lines[mark:colon], lines[begin + 11 : stop], False))
     if make is _ACTIVE:
-        active = _active(lines, begin, stop)
+        active = usual_active(lines, begin, stop)
         if active is None:
             return None
         sender, size, nrcpt = active
@@ -90,7 +90,7 @@ _ZERO: Final = ord("0")
 _QUEUE_ACTIVE: Final = " (queue active)"
 
 
-def _active(lines: str, begin: int, stop: int) -> tuple[str, int, int] | None:
+def usual_active(lines: str, begin: int, stop: int) -> tuple[str, int, int] | None:
     """`from=<SENDER>, size=N, nrcpt=N (queue active)`, of a sender without quotes and angles."""
     end = lines.find(">", begin, stop)
     if end < begin + 6 or lines[begin : begin + 6] != "from=<" or lines[end : end + 8] != ">, size=":

@@ -24,7 +24,7 @@ from parsers.postfix.facts import (
     Released,
 )
 from parsers.postfix.smtpd import SMTPD
-from parsers.usual_lines import usual_client
+from parsers.usual_lines import usual_active, usual_client
 from policies.message_lines import (
     ACTIVATED,
     CAME,
@@ -42,7 +42,6 @@ from policies.open_message import HEADERS
 
 _make: Final = tuple.__new__
 _ACTIVATED: Final = SHAPES[ACTIVATED].match
-_NAMED: Final = SHAPES[NAMED].match
 _CAME: Final = SHAPES[CAME].match
 _LOGGED_IN: Final = shape_of(SMTPD, "client-logged-in").match
 
@@ -109,21 +108,20 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
                 ),
             )  # fmt: skip
         elif kind == ACTIVATED:
-            match = _ACTIVATED(said)
-            if match is None or first or time > left_at + window:
+            active = usual_active(said, 0, len(said)) or _odd_active(said)
+            if active is None or first or time > left_at + window:
                 return None
             left_at = math.inf
             if not activations:
-                sender, size = match[1], int(match[2])
+                sender, size, _ = active
             activations += 1
         elif kind == NAMED:
-            match = _NAMED(said)
-            if match is None or named or activations:
+            if not said.startswith("message-id=") or "\n" in said or named or activations:
                 return None
             if first:
                 arrival = time
             named, first = True, False
-            message_id = match[1]
+            message_id = said[11:]
         elif kind == CAME:
             if not first:
                 return None
@@ -170,6 +168,11 @@ def _in_order(items: list[Any], window: float) -> list[Any]:
     if any(before[0] - after[0] > window for before, after in pairwise(lines)):
         return []
     return [item for line in sorted(lines, key=itemgetter(0)) for item in line]
+
+
+def _odd_active(said: str) -> tuple[str, int, int] | None:
+    match = _ACTIVATED(said)
+    return match and (match[1], int(match[2]), int(match[3]))
 
 
 def _client(said: str) -> tuple[str, str, str] | None:
