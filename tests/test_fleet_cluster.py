@@ -15,7 +15,7 @@ from tests.test_fleet_core import NAMES, PATIENT, postfix, two
 from tests.test_fleet_shares import ROW, put, renewal
 
 __all__ = ["postfix"]
-pytestmark = pytest.mark.postfix
+pytestmark = [pytest.mark.postfix, pytest.mark.timeout(300)]
 ASKED = {
     "eval",
     "get",
