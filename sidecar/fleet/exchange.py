@@ -281,6 +281,8 @@ class Exchange:
         if self.host.is_of_many:
             await self._refresh()
         waiting = await self._shares.renew(keys, now=self._clock)
+        if not waiting:
+            return
         for _ in range(TRIES):
             read = await self._read_rest(waiting)
             await self._refresh()

@@ -14,7 +14,7 @@ from sidecar.fleet.book_store import Around, BookStore, Change, Changed, Outer, 
 from sidecar.fleet.redis_store import Read, RedisStore, Swap
 
 BOOK: Final = "book:"
-SHARES_A_SECOND: Final = 100.0
+SHARES_A_SECOND: Final = 30.0
 """Of others, about, that a host reads of a book in which it has a share: what they have had accepted tells of the limit."""
 
 
@@ -88,7 +88,7 @@ class Shares:
         if known is None or part is None or not self._host.is_of_many:
             return None
         lead, standing, now = known.book.lead, self._host.contact.standing, self._host.steady()
-        if lead is None or lead.host == self._host.name:
+        if lead is None or lead.host == self._host.name or not self._host.contact.is_fresh(now=now):
             return None
         wish, at = self._host.wish(key), known.at + now - known.seen
         book = attend(known.book, wish, standing, server=known.book.server, at=at)
