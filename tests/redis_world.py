@@ -20,7 +20,7 @@ from tests.world import RULES
 
 RULE = "google/rate-dkim-domain"
 LINE = "421 4.7.28 rate limited"
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which what was waited for is taken as never coming."""
 KEY = Key("dkim-domain", "example.com", "google")
 

@@ -480,12 +480,18 @@ def until_said(page: Served, path: str, words: str) -> str:
 
 def test_open_pages_hear_of_changes(tmp_path: Path) -> None:
     world.filled(tmp_path)
-    answer = dict(STATUS)
-    with served(at_some_port(config(tmp_path)), {"status": lambda _: answer}) as page:
+    answer, looked = dict(STATUS), threading.Event()
+
+    def status(_: dict[str, Any]) -> dict[str, Any]:
+        said = dict(answer)
+        looked.set()
+        return said
+
+    with served(at_some_port(config(tmp_path)), {"status": status}) as page:
         stream = Stream(page)
         assert stream.answer.getheader("content-type", "").startswith("text/event-stream")
         stream.wait_for(b"retry")
-        time.sleep(0.2)  # it has looked once: what is there already is no news
+        assert looked.wait(60)  # what is there already is no news
         answer["held_total"] = 1
         stream.wait_for(b"event: changed")
         store = Store.open(tmp_path / "core.db")
