@@ -22,6 +22,7 @@ from policies.suppression import Add, End, Erase, Listed, Reason
 from policies.warm_up import Level, Plan
 from sidecar.fleet import commands
 from sidecar.fleet.redis_store import RedisStore
+from sidecar.fleet.roll_store import ROLL
 from tests.redis_world import KEY, LINE, RULE, Sidecar, running_server, sidecars, until
 from tests.test_fleet_commands import Mx, at_work
 from tests.test_fleet_suppressions import ANN, BY_HAND, host
@@ -292,3 +293,47 @@ def test_books_rolls_presences_and_pushes_that_nobody_can_read(tmp_path: Path) -
             await stranger.close()
 
     asyncio.run(story())
+
+
+def test_times_that_are_none_in_the_roll_are_written_anew(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, sidecars(server.url, 2) as fleet:
+            await until(lambda: all(len(each.host.standing()["hosts"]) == 2 for each in fleet))
+            stranger = RedisStore(server.url)
+            key = stranger.key(ROLL)
+
+            async def wrote(name: str, entry: list[Any]) -> None:
+                roll: Any = json.loads(str(await stranger.redis.get(key)))
+                roll["members"][name] = entry
+                await stranger.redis.set(key, json.dumps(roll, separators=(",", ":"), sort_keys=True))
+
+            async def all_know() -> bool:
+                at, _ = await stranger.texts(["x"])
+                await wrote("gone", [at, at, 0.1])
+                return all(len(each.host.standing()["hosts"]) == 3 for each in fleet)
+
+            async def somebody_saw() -> bool:
+                await wrote("gone", ["x", 1.0, 0.1])
+                return any(each.exchange.bad_texts for each in fleet)
+
+            await until(all_know)
+            await until(somebody_saw)
+            before = [each.host.contact.met for each in fleet]
+            await until(lambda: all(each.host.contact.met > met for each, met in zip(fleet, before, strict=True)))
+            Roll.read(str(await stranger.redis.get(key)))
+            await stranger.close()
+
+    asyncio.run(scene())
+
+
+def test_a_place_that_no_clock_says_ends_nothing(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, host(tmp_path, "mx1", server.url) as one:
+            await until(lambda: not one.shared.silent)
+            stranger = RedisStore(server.url)
+            await stranger.redis.xadd(stranger.key("suppressions"), {"x": "y"}, id=f"{2**64 - 1}-1")
+            await until(lambda: one.shared.bad == 1)
+            assert await one.core.ledger.commit()
+            await stranger.close()
+
+    asyncio.run(scene())

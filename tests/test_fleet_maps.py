@@ -275,3 +275,34 @@ def test_garbage_in_the_store_ends_nobody_and_the_rest_is_taken(tmp_path: Path) 
             assert host.maps._after != BEGINNING
 
     asyncio.run(scene())
+
+
+def test_what_waits_for_a_store_that_is_away_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    tell = SharedMaps._say_all
+
+    async def telling(maps: SharedMaps) -> None:
+        try:
+            await tell(maps)
+        finally:
+            tried.append(len(maps._untold))
+
+    monkeypatch.setattr(SharedMaps, "_say_all", telling)
+
+    async def scene() -> None:
+        async with (
+            running_server(tmp_path) as server,
+            sidecars(server.url, 1) as fleet,
+            learners(server, tmp_path, fleet) as (one,),
+        ):
+            await until(lambda: bool(one.maps._told_all))
+            server.send(signal.SIGSTOP)
+            for number in range(2):
+                one.learns(f"{number}.example")
+                before = len(tried)
+                await until(lambda: len(tried) > before + 1)  # noqa: B023  # waited for here
+            assert max(tried) == 1
+            server.send(signal.SIGCONT)
+            await until(lambda: one.maps.told == 2 and not one.maps._untold)
+
+    asyncio.run(scene())

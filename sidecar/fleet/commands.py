@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import random
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -36,14 +37,17 @@ ASKED: Final = 30.0
 TRY_AGAIN: Final = 1.0
 _LOOK: Final = 0.05
 
-# A host does a command once, also where it is started anew while it does it.
+# A host does a command once, also where it is started anew while it does it. One that asks again, for the answer was lost, is
+# told the same.
 _BEGIN = """
-if redis.call('HGET', KEYS[1], ARGV[1]) then return 0 end
+local begun = redis.call('HGET', KEYS[1], ARGV[1])
+if begun then return begun == ARGV[2] and 1 or 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """
-_BEGUN: Final = {"ok": False, "error": "begun, and core there ended before it was done"}
+_BEGUN: Final = "begun"
+"""In what stands in place of an answer until there is one: which life of core began."""
 
 
 class Told(NamedTuple):
@@ -71,6 +75,7 @@ class FleetCommands:
         self._stream = store.key("commands")
         self._turn = asyncio.Lock()
         self._after = ""
+        self._begun = json.dumps({"ok": False, "error": _BEGUN, _BEGUN: secrets.token_hex(8)})
         self._unsaid: dict[str, Answer] = {}
         """What was done here while the store was silent: said when the command is read again."""
 
@@ -95,21 +100,26 @@ class FleetCommands:
                 await self._store.redis.expire(self._stream, int(STILL_DONE))
         except StoreSilent as error:
             return Told({}, dict.fromkeys(wanted, f"perhaps not told: the fleet's store is silent: {error}"))
-        answers = await self._answers(number, {name for name in wanted if there[name]})
+        said = await self._answers(number, {name for name in wanted if there[name]})
+        answers = {name: answer for name, answer in said.items() if answer is not None}
         late = f"does it when it is back within {STILL_DONE / 3600:g} h"
         why = {name: f"no answer within {ANSWERED_WITHIN:g} s" if there[name] else "not there" for name in wanted}
-        return Told(answers, {name: f"{why[name]}; {late}" for name in wanted if name not in answers})
+        why = {name: f"{reason}; {late}" for name, reason in why.items()}
+        why |= dict.fromkeys(said, "has begun with it, and not said what came of it")
+        return Told(answers, {name: why[name] for name in wanted if name not in answers})
 
-    async def _answers(self, number: str, wanted: set[str]) -> dict[str, Answer]:
-        found: dict[str, Answer] = {}
+    async def _answers(self, number: str, wanted: set[str]) -> dict[str, Answer | None]:
+        """By host; None of one that has begun."""
+        found: dict[str, Answer | None] = {}
         loop = asyncio.get_running_loop()
         ends = loop.time() + ANSWERED_WITHIN
         while True:
             with contextlib.suppress(StoreSilent):  # it was told: that the store is slow for a moment does not end it
                 async with self._turn, self._store.answering():
                     said: Any = await self._store.redis.hgetall(self._answer(number))
-                found = {str(host): self._read(text) for host, text in said.items() if text != json.dumps(_BEGUN)}
-            if wanted <= set(found) or loop.time() >= ends:
+                read = {str(host): self._read(text) for host, text in said.items()}
+                found = {host: None if _BEGUN in answer else answer for host, answer in read.items()}
+            if wanted <= {host for host, answer in found.items() if answer is not None} or loop.time() >= ends:
                 return found
             await asyncio.sleep(_LOOK)
 
@@ -178,20 +188,22 @@ class FleetCommands:
         """Raises StoreSilent."""
         late = max(0.0, await self._now() - _place(number)[0] / 1_000)
         asks = fields.get("asks") == "1"
+        kept = int(ASKED if asks else 2 * STILL_DONE)
         if number not in self._unsaid:
-            if (asks and late > ASKED) or not await self._begins(number, ASKED if asks else 2 * STILL_DONE):
+            if (asks and late > ASKED) or not await self._begins(number, kept):
                 return
             self._unsaid[number] = await self._answered(fields, late)
             self.done += 1
         async with self._turn, self._store.answering():
             await self._store.redis.hset(self._answer(number), self.host, json.dumps(self._unsaid[number]))
+            await self._store.redis.expire(self._answer(number), kept)  # the store may have forgotten that it was begun
         del self._unsaid[number]
 
-    async def _begins(self, number: str, kept: float) -> bool:
+    async def _begins(self, number: str, kept: int) -> bool:
         """Whether this host has not begun with it before. Raises StoreSilent."""
         async with self._turn, self._store.answering():
             begun: Any = await self._store.redis.eval(
-                _BEGIN, 1, self._answer(number), self.host, json.dumps(_BEGUN), str(int(kept))
+                _BEGIN, 1, self._answer(number), self.host, self._begun, str(kept)
             )
         return bool(int(begun))
 

@@ -225,7 +225,12 @@ class Exchange:
         self._wrote = {asking.met if asking.server == server else NEVER}
         if not told.text:
             contact.renewed(told.standing, at=told.at, sent=sent - told.age, now=self.host.steady())
-        elif (roll := self._known(Roll.read, told.text)) is not None:
+        elif (
+            roll := self._known(Roll.read, told.text)
+        ) is None:  # a time in it is none, which its outline does not tell
+            self._outline = ""
+            return Read(told.server, told.at, told.text)
+        else:
             contact.answered(roll, at=told.at, sent=sent, now=self.host.steady())
             self._outline = outline(told.text) if self._is_of(roll, told.server, told.at) else ""
             self._roll_read = sent

@@ -121,7 +121,8 @@ class SharedMaps:
             _, (known,) = await self._store.texts([self._mark])
             if known != server:
                 self._untold = taught.everything(self._recipients, self._habits, most=MOST_NEWS)
-        self._untold += taught.news(self._recipients, self._habits, most=MOST_NEWS)
+        if not self._untold:  # what is new meanwhile waits where only so much of it is kept
+            self._untold = taught.news(self._recipients, self._habits, most=MOST_NEWS)
         while self._untold:
             facts = self._untold[: AT_ONCE * taught.AT_ONCE]
             entries = [{"host": self._host.name, "facts": text} for text in taught.texts(facts)]

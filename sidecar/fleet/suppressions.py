@@ -39,6 +39,8 @@ again."""
 TRY_AGAIN = 1.0
 PLACE: Final = "fleet"
 """In `suppression_heard`: until when, by the store's clock, in milliseconds, the stream has been read."""
+LATEST: Final = 2**62
+"""... at most: a place that somebody made up may be beyond all times, and beyond what SQLite keeps."""
 ERASE_AGAIN: Final = 300.0
 OUTBOX_MOST = 100_000
 """Changes that wait for a store of the fleet that is away, some 50 MB: as many as that keeps. Older ones are dropped."""
@@ -224,7 +226,8 @@ class SharedSuppressions:
             except ValueError as error:
                 self._is_bad(str(error))
         if page.entries:
-            self._suppressing.moves.append(Heard(PLACE, int(page.upto.partition("-")[0])))
+            at = min(int(page.upto.partition("-")[0]), LATEST)
+            self._suppressing.moves.append(Heard(PLACE, at))
             self._after = page.upto
             self._is_missing()
 
