@@ -403,7 +403,9 @@ class SharedPages:
             desk.wake_outbox()
 
     def _follow(self, desk: Desk, incident: Incident, page: Page) -> None:
-        sight = page.sights[self.host]
+        sight = page.sights.get(self.host)
+        if sight is None:  # taken on or closed here before the store ever answered
+            return
         began = min((each.since for each in page.seen(at=self._now()).values()), default=sight.since)
         with contextlib.suppress(ValueError):  # it was over before
             if page.closed.at > sight.since:
