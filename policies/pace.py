@@ -152,6 +152,11 @@ class Pace:
         return self._trail is not None and over is not None and over.soft
 
     @property
+    def lag(self) -> float:
+        """What an outcome takes to come back, seconds."""
+        return self._lag
+
+    @property
     def exploring(self) -> bool:
         """Whether more is being tried than is known to be safe."""
         return self._plan.exploring

@@ -6,13 +6,15 @@ from typing import Final
 
 from policies.by_hand import ByHand, Requeueing
 from policies.key import Key
-from policies.messages import Message
+from policies.messages import Message, Place
 from policies.rule import Strategy
 from policies.subqueue import State, SubQueue
 
 STOPPED: Final = frozenset({State.PAUSED, State.PROBING})
 """States in which queued mail is taken."""
 _PARK = Strategy.PARK
+_FORGOTTEN_AFTER = 60.0
+"""Seconds after which one that was let out is no longer believed to be under way, whatever became of it."""
 _MOST_EARLY = 1_000
 """More are not in delivery; one whose outcome never came is forgotten."""
 
@@ -24,6 +26,7 @@ class OpenSubQueue:
         "_early",
         "_heap",
         "_sequence",
+        "_under_way",
         "dirty",
         "due_at",
         "held",
@@ -71,6 +74,8 @@ class OpenSubQueue:
         """Refused by one MX host, whose word the machine has; the outcome's own line is still to come."""
         self._heap: list[tuple[float, int, Message]] = []
         self._sequence = 0
+        self._under_way: dict[Message, float] = {}
+        """Let out, and perhaps still to be tried; with the time of it."""
 
     @property
     def parks(self) -> bool:
@@ -97,6 +102,22 @@ class OpenSubQueue:
         """This message is the probe."""
         self.probe = message
         message.probing = True
+
+    def lets_out(self, message: Message, *, now: float) -> None:
+        """This message goes, and its attempt is paid for."""
+        self.let_out += 1
+        self.machine.spent(1, now=now)
+        self._under_way[message] = now
+        self.dirty = True
+
+    def still_under_way(self, *, now: float) -> int:
+        """Count what was let out and is still to be tried, or just being tried."""
+        self._under_way = {
+            message: since
+            for message, since in self._under_way.items()
+            if is_under_way(message) and now - since < _FORGOTTEN_AFTER
+        }
+        return len(self._under_way)
 
     def refused_early(self, message: Message) -> None:
         """The machine was told of a refusal before the outcome's own line."""
@@ -146,3 +167,8 @@ class OpenSubQueue:
 
     def _waits(self, message: Message) -> bool:
         return message.on_hold and self.key in message.held_under
+
+
+def is_under_way(message: Message) -> bool:
+    """Whether one that was let go is still to be tried, or just being tried."""
+    return message.place is Place.RELEASING or (message.place is Place.QUEUED and (message.paid or message.in_core))

@@ -8,9 +8,9 @@ from policies.by_hand import STREAM, Requeueing
 from policies.commands import Command, Leaving, Release, Reload, Requeue
 from policies.key import Key
 from policies.messages import Message, Messages, Place
-from policies.parked import STOPPED, OpenSubQueue
+from policies.parked import STOPPED, OpenSubQueue, is_under_way
 from policies.site import Settings
-from policies.subqueue import State
+from policies.subqueue import State, SubQueue
 from policies.subqueues import SubQueues
 from policies.telling import Telling
 
@@ -156,6 +156,8 @@ class Releasing:
 
     def _affordable(self, sub: OpenSubQueue, *, now: float) -> Iterator[Message]:
         """Choose the oldest messages that this sub-queue, and every other they wait in, lets go now."""
+        if isinstance(sub.machine, SubQueue):
+            sub.machine.under_way = sub.still_under_way(now=now)
         budget = sub.machine.allowance(now=now, held=sub.held)
         if budget <= 0:
             return
@@ -200,7 +202,7 @@ class Releasing:
         self._under_way = {
             message: since
             for message, since in self._under_way.items()
-            if _under_way(message) and now - since < BULK_FORGOTTEN
+            if is_under_way(message) and now - since < BULK_FORGOTTEN
         }
         seconds, self._bulk_looked = max(TICK, now - self._bulk_looked), now
         return int((before - len(self._under_way)) / seconds)
@@ -259,17 +261,10 @@ class Releasing:
 _RELEASABLE = frozenset({Place.HELD, Place.PROMISED})
 
 
-def _under_way(message: Message) -> bool:
-    """Whether one that was let go is still to be tried, or just being tried."""
-    return message.place is Place.RELEASING or (message.place is Place.QUEUED and (message.paid or message.in_core))
-
-
 def _pay(sub: OpenSubQueue, message: Message, *, now: float) -> None:
     if sub.machine.state is State.PROBING:
         sub.probes_with(message)
-    sub.machine.spent(1, now=now)
-    sub.let_out += 1
-    sub.dirty = True
+    sub.lets_out(message, now=now)
 
 
 def _release(instance: str, messages: list[Message], spread: float) -> Release:

@@ -13,11 +13,9 @@ __all__ = ["Fleet", "Pacing", "State", "SubQueue"]
 
 _LOOK_AGAIN: Final = 1.0
 """Seconds between two looks at what a fleet lets us do."""
-_CATCH_UP: Final = 3.0
-"""Seconds' worth of unspent budget that is kept: releases go about once a second, and now and then one is late."""
-_CATCH_UP_TOGETHER: Final = 1.5
-"""... and in a fleet: what holds up one host may hold up all (a store, a log server), and a limit meets all that they are behind
-with at once."""
+_CATCH_UP: Final = 1.5
+"""Seconds' worth of unspent budget that is kept: releases go about once a second, and now and then one is late. What holds up
+a host (Postfix, a log server), or all hosts of a fleet (a store), ends for all that is behind at once, and a limit meets that."""
 _EVEN: Final = 1e-9
 """A budget that is whole but for rounding is whole."""
 
@@ -64,6 +62,8 @@ class SubQueue:
         """None: the key is this host's alone."""
         self.taken = 0
         """Messages that the provider took, for those we share the key with; not stored."""
+        self.under_way = 0
+        """Messages that were let out and are still to be tried, as they are counted for us; not stored."""
         self.before = (accepted, during)
         """As given, for the same; not stored."""
         self._pacing = pacing
@@ -378,10 +378,16 @@ class SubQueue:
             self._probe_at = math.inf
 
     def _earn(self, now: float) -> None:
-        """Earn budget for the time since the last look, at the pace of that time."""
+        """Earn budget for the time since the last look, at the pace of that time.
+
+        Mail that stands behind other mail in Postfix, or behind a provider that has become slow, is tried all at once when
+        that is over: what is under way for longer than usual counts as unspent. Not in a fleet, where a host has but a part
+        of the pace, and that part may go and come.
+        """
         rate = self._rate
-        most = max(1 + rate, rate * (_CATCH_UP if self.fleet is None else _CATCH_UP_TOGETHER))
-        self._budget = min(most, self._budget + rate * (now - self._budget_at))
+        unspent = self.under_way - rate * self._pace.lag if self.fleet is None else 0.0
+        most = max(1 + rate, rate * _CATCH_UP) - max(0.0, unspent)
+        self._budget = min(max(0.0, most), self._budget + rate * (now - self._budget_at))
         self._budget_at = now
 
     def _ramp(self, now: float) -> None:
