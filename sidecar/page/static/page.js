@@ -102,6 +102,7 @@
       clearInterval(poll);
       poll = null;
       if (!paused) say("Live");
+      renew(); // nobody tells of what changed before, or while there was no stream
     });
     stream.addEventListener("changed", renew);
     stream.addEventListener("error", () => {
