@@ -61,8 +61,14 @@ class Answers:
             "fleet-learned": self.fleet_learned,
             "quota": self._by_fleet("quota", self.quota),
             "reload": self.reload,
-            **(PoolAnswers(self._parts.steering, self._wake).table() if self._parts.steering is not None else {}),
+            **self._of_pools(),
         }
+
+    def _of_pools(self) -> dict[str, Handler]:
+        if self._parts.steering is None:
+            return {}
+        table = PoolAnswers(self._parts.steering, self._wake).table()
+        return {**table, "warm-up": self._by_fleet("warm-up", table["warm-up"])}
 
     # Of all hosts.
 
@@ -94,6 +100,8 @@ class Answers:
         do = str(request.get("do", ""))
         if do not in _SPREAD.get(command, ()):
             return False
+        if command == "warm-up":
+            return bool(to) or self._is_of_all(str(request.get("transport", "")))
         fleet, key = self._parts.fleet, str(request.get("key") or "")
         if fleet is None or command != "subqueue" or do == "release" or "where" in request:
             return True
@@ -108,12 +116,20 @@ class Answers:
             return False
         return bool(to) or shared or read.type in {*DOMAIN_TYPES, STREAM}
 
+    def _is_of_all(self, transport: str) -> bool:
+        """Whether all hosts warm up an address together."""
+        steering = self._parts.steering
+        plans = steering.warm_ups.plans if steering is not None else ()
+        return any(plan.fleet for plan in plans if plan.transport == transport)
+
     async def from_fleet(self, request: Request) -> Answer:
         """Do what an admin asked another host for. Raises ValueError."""
         shared = self._parts.shared_suppressions
         table: dict[str, Handler] = {"subqueue": self.subqueue, "quota": self.quota}
         if shared is not None:
             table["suppress-copy"] = shared.page
+        if self._parts.steering is not None:
+            table["warm-up"] = PoolAnswers(self._parts.steering, self._wake).warm_up
         here = table.get(str(request.get("command")))
         if here is None or str(request.get("do")) not in _SPREAD[str(request["command"])]:
             raise ValueError(
@@ -381,6 +397,7 @@ _SPREAD: Final[Mapping[str, frozenset[str]]] = {
     "subqueue": frozenset({"open", "pause", "close", "release"}),
     "quota": frozenset({"reset"}),
     "suppress-copy": frozenset({"page"}),
+    "warm-up": frozenset({"pause", "resume"}),
 }
 """What hosts do for each other, by command."""
 

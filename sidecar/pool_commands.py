@@ -17,7 +17,7 @@ from policies.note import span
 from sidecar.config import Config
 from sidecar.control import ask_core
 from sidecar.own_log import printable
-from sidecar.status import as_json, who
+from sidecar.status import HOSTS_WITHIN, as_json, by_host, print_hosts, who
 
 Row = Mapping[str, Any]
 
@@ -69,8 +69,34 @@ def warmup_list(config: Config, *, as_json: bool) -> None:
 
 
 _warm_up("show", "Today's figures of one transport, by provider.", "show ip-2")
-_warm_up("pause", "Let a transport take no more mail of its warm-up until it is resumed.", "pause ip-2")
-_warm_up("resume", "Let a paused transport take mail again.", "resume ip-2")
+
+
+def _by_hand(do: str, about: str, example: str) -> None:
+    @warmup.command(do, help=about, epilog=f"Example: sidecar warmup {example}")
+    @click.argument("transport")
+    @by_host
+    @as_json
+    @click.pass_obj
+    def command(config: Config, transport: str, *, host: str, as_json: bool) -> None:
+        answer = _asked(config, "warm-up", do, transport=transport, host=host)
+        of_hosts = {name: answer[name] for name in ("hosts", "unheard") if name in answer}
+        found = [{**each, **of_hosts} for each in answer.get("warm_ups", ())]
+        if as_json:
+            _print_json(found or [of_hosts])
+            return
+        if found:
+            _show_warm_ups(found, as_json=False, whole=False)
+        print_hosts(answer)
+
+
+_by_hand(
+    "pause",
+    "Let a transport take no more mail of its warm-up until it is resumed: on all hosts where its warm-up is the fleet's.",
+    "pause ip-2",
+)
+_by_hand(
+    "resume", "Let a paused transport take mail again, on the hosts that `pause` is for.", "resume ip-2 --host mx2"
+)
 
 
 def _show_warm_ups(found: Sequence[Row], *, as_json: bool, whole: bool) -> None:
@@ -188,7 +214,7 @@ def _reaction_state(each: Row) -> str:
 
 def _asked(config: Config, command: str, do: str, **more: str) -> dict[str, Any]:
     """Raises CoreUnreachable, CoreRefused."""
-    return ask_core(config.control_socket, {"command": command, "do": do, "who": who(), **more})
+    return ask_core(config.control_socket, {"command": command, "do": do, "who": who(), **more}, timeout=HOSTS_WITHIN)
 
 
 def _percent(share: float | None) -> str:

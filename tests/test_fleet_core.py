@@ -24,6 +24,7 @@ from tests.world import GOOGLE_DKIM
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.postfix
+WARM_UP = '[[warm_up]]\ntransport = "{}"\nstarted = "2024-01-01"\nstart_per_day = 10\nuntil_per_day = 1000\n'
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,8 @@ class Core:
             f'[store]\npath = "{directory}"\nredis = "{url}"\n[fleet]\nhost = "{directory.name}"\n'
             f'[postfix]\nconfig_directory = "{postfix.config_directory}"\n'
             '[[quota]]\nname = "domain-day"\nper = "sending-domain"\nlimit = 100\nwithin = "day"\n'
+            '[[pool]]\nname = "bulk"\ntransports = [{ transport = "nat-1" }, { transport = "own-1" }]\n'
+            f"{WARM_UP.format('nat-1')}fleet = true\n{WARM_UP.format('own-1')}"
         )
 
     @contextlib.contextmanager
@@ -92,6 +95,10 @@ class Core:
     def hears_of_all(self) -> bool:
         hosts = self.ask("status")["fleet"]["hosts"]
         return [host["host"] for host in hosts if not host["silent"]] == NAMES
+
+    def paused_by(self, transport: str) -> str:
+        (found,) = self.ask("warm-up", do="show", transport=transport)["warm_ups"]
+        return str(found["paused_by"])
 
     def changed_by(self, key: str) -> list[str]:
         return [each["by_whom"] for each in self.ask("changes")["changes"] if each["key"] == key]
@@ -195,6 +202,17 @@ def test_an_admin_s_command_on_one_host_is_done_on_all(tmp_path: Path, postfix: 
                 await asyncio.to_thread(lambda: one.ask("quota", do="reset", key="a.example", host=""))
             with pytest.raises(CoreRefused, match="mx9: no host of the fleet; known are mx1, mx2"):
                 one.ask("subqueue", do="release", key="all", host="mx9")
+            paused = await asyncio.to_thread(
+                lambda: one.ask("warm-up", do="pause", transport="nat-1", who="root", host="")
+            )
+            assert (set(paused["hosts"]), paused["unheard"]) == (set(NAMES), {})
+            assert [host.paused_by("nat-1") for host in (one, other)] == ["root", "host mx1 (root)"]
+            assert "hosts" not in one.ask("warm-up", do="pause", transport="own-1", who="root", host="")
+            assert other.paused_by("own-1") == ""
+            words = ["--config", str(one.config), "warmup", "resume", "nat-1", "--host", "mx2", "--json"]
+            said = await asyncio.to_thread(lambda: CliRunner().invoke(cli, words))
+            assert set(json.loads(said.output)[0]["hosts"]) == {"mx2"}, said.output
+            assert [host.paused_by("nat-1") for host in (one, other)] == ["root", ""]
             shared = one.is_refused(1)
             await until(lambda: other.state(shared) == "paused")
             with pytest.raises(CoreRefused, match="it has one state"):

@@ -198,7 +198,8 @@ def core(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("sidecar.pool_commands.who", lambda: "jo")
     table = PoolAnswers(world.steering, lambda: None).table()
 
-    def ask(_: Path, request: dict[str, Any]) -> dict[str, Any]:
+    def ask(_: Path, request: dict[str, Any], *, timeout: float) -> dict[str, Any]:
+        assert timeout >= 10.0  # where it waits for other hosts, too
         answered = table[request["command"]](request)
         return cast("dict[str, Any]", json.loads(json.dumps(answered)))
 
