@@ -107,7 +107,8 @@ class OpenSubQueue:
         """This message goes, and its attempt is paid for."""
         self.let_out += 1
         self.machine.spent(1, now=now)
-        self._under_way[message] = now
+        if isinstance(self.machine, SubQueue):  # a stream by hand lets go as it is told, and counts nothing
+            self._under_way[message] = now
         self.dirty = True
 
     def still_under_way(self, *, now: float) -> int:

@@ -1,7 +1,10 @@
 """Mail of a key that stood behind other mail in Postfix, and is then tried all at once, does not meet its limit with it."""
 
+import math
+
 import pytest
 
+from policies.by_hand import ByHand, stream_key
 from policies.messages import Message, Place
 from policies.parked import OpenSubQueue
 from policies.subqueue import Pacing, State, SubQueue
@@ -48,3 +51,15 @@ def test_what_was_let_out_is_under_way_until_it_was_tried_or_a_minute_has_passed
     tried.paid = False
     assert sub.still_under_way(now=13.0) == 1
     assert sub.still_under_way(now=71.0) == 0
+
+
+def test_a_stream_by_hand_keeps_nothing_of_what_it_let_out() -> None:
+    """It may be open for weeks, and nobody counts what is under way."""
+    machine = ByHand("tenant = a", rate=1.0, until=math.inf, now=0.0)
+    sub = OpenSubQueue(stream_key("a"), machine, rule="", line="", now=0.0)
+    for number in range(3):
+        message = Message("postfix", f"4WzBBBBBB{number}zB", now=0.0)
+        message.place, message.paid = Place.RELEASING, True
+        sub.lets_out(message, now=10.0 + number)
+    assert sub.let_out == 3
+    assert sub.still_under_way(now=13.0) == 0
