@@ -1,10 +1,12 @@
 """What the drills of incidents are made of: services of others as local servers, and settings that the sidecar takes."""
 
 import asyncio
+import contextvars
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import dns.flags
@@ -21,9 +23,11 @@ from sidecar.database import Database
 from sidecar.feeds import FEEDS
 from sidecar.lab.attachment import lab_config, with_settings
 from sidecar.lab.dns import NameServer, Record
-from sidecar.lab.drills import complaint_spike, dkim_key_broken, ip_listed
+from sidecar.lab.drills import complaint_spike, dkim_key_broken, identities, ip_listed
 from sidecar.lab.drills.hearing import Heard, listening
 from sidecar.lab.http_server import http_server
+from sidecar.lab.measure import Evidence, Figures
+from sidecar.lab.patience import patience
 from sidecar.lab.postmaster import CREDENTIALS, Day, Postmaster
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.outside_store import SCHEMA
@@ -34,6 +38,18 @@ from tests.outside_world import driven
 from tests.world import RULES
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
+WAITED = SimpleNamespace(others_p95_s=4.8)
+
+
+@pytest.mark.parametrize(("times", "complaints"), [(1.0, 1), (5.0, 0)])
+def test_patience_stretches_a_limit_of_time(times: float, complaints: int) -> None:
+    """A run in which the others waited 4.8 s, where 3 s is the bar."""
+
+    def complained() -> int:
+        patience.set(times)
+        return len(list(identities.expects(cast("Evidence", None), cast("Figures", WAITED))))
+
+    assert contextvars.copy_context().run(complained) == complaints
 
 
 class _Postfix:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.control import CoreUnreachable, ask_core_async
+from sidecar.lab.patience import longer
 from sidecar.lab.private_postfix import PrivatePostfix
 
 _READY_S = 15.0
@@ -58,7 +59,7 @@ class Attachment:
                 stderr=output,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + (_READY_TOGETHER_S if self._within else _READY_S)
+        deadline = time.monotonic() + longer(_READY_TOGETHER_S if self._within else _READY_S)
         while True:
             with contextlib.suppress(CoreUnreachable):
                 if (await self.ask("status"))["log"]["followed"]:  # else what is sent now may not be seen

@@ -24,6 +24,7 @@ from sidecar.lab.hosts.play import play as fleet_play
 from sidecar.lab.hosts.shared_store import StoreError
 from sidecar.lab.measure import Figures, figures
 from sidecar.lab.namespace import NamespaceError
+from sidecar.lab.patience import longer, patience
 from sidecar.lab.private_postfix import PostfixError, missing_programs
 from sidecar.lab.run import RESOLVER, Bench, Leg, bench, conclude, sending
 from sidecar.lab.scenario import Scenario, without_bursts
@@ -44,6 +45,7 @@ class Options(NamedTuple):
     as_json: bool
     keep: Path | None
     hosts: int | None = None
+    patience: float = 1.0
     page: int | None = None
     """Descriptor of the socket at which the host sees the status page."""
 
@@ -55,6 +57,7 @@ class Options(NamedTuple):
             yield from ("--drill", self.drill)
         if self.hosts is not None:
             yield from ("--hosts", str(self.hosts))
+        yield from ("--patience", str(self.patience))
         if self.keep is not None:
             yield from ("--keep", str(self.keep))
         yield from (f"--{name}" for name in ("compare", "plain") if getattr(self, name))
@@ -86,6 +89,13 @@ class Options(NamedTuple):
 @click.option("--compare", is_flag=True, help="Plain Postfix, then with the sidecar, then without the burst.")
 @click.option("--plain", is_flag=True, help="Plain Postfix only.")
 @click.option("--drill", metavar="NAME", help=f"A trap instead of a scenario: {', '.join(_DRILLS)}.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=1),
+    default=1.0,
+    metavar="N",
+    help="Everything may take N times as long as its limit says: for a machine that is slow, or busy.",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
 @click.option(
     "--keep", type=click.Path(file_okay=False, path_type=Path), help="Copy logs and stores here before they vanish."
@@ -105,6 +115,7 @@ def lab(
     duplicated or rejected, or held without cause.
     """
     options = Options(scenario_name, seconds, keep=keep.absolute() if keep else None, **flags)
+    patience.set(options.patience)
     try:
         chosen, drill = _chosen(options)
         if inside is None:
@@ -249,11 +260,11 @@ async def _play(
     deeds: asyncio.Task[None] = asyncio.create_task(
         drill.act(running) if drill else asyncio.sleep(running.scenario.seconds)
     )
-    limit = running.scenario.seconds if drill else None
+    limit = longer(running.scenario.seconds) if drill else None
     try:
         done, _ = await asyncio.wait({asked, deeds, told}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if not done:
-            return [f"{running.scenario.name}: not done within {running.scenario.seconds:g} s"]
+            return [f"{running.scenario.name}: not done within {limit:g} s"]
         for task in done - {asked}:
             task.result()
         if goes_on and asked not in done:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.lab.measure import Evidence, Figures
+from sidecar.lab.patience import longer
 from sidecar.lab.run import Bench
 from sidecar.lab.scenario import Scenario, read
 
@@ -53,12 +54,13 @@ class Drill:
 async def until(true: Callable[[], bool], what: str, seconds: float) -> None:
     """Wait until `true()`.
 
-    Raises DrillError after `seconds`.
+    Raises DrillError after `seconds`, or longer with more patience.
     """
-    deadline = time.monotonic() + seconds
+    limit = longer(seconds)
+    deadline = time.monotonic() + limit
     while not true():
         if time.monotonic() > deadline:
-            raise DrillError(f"{what}: not within {seconds:g} s")
+            raise DrillError(f"{what}: not within {limit:g} s")
         await asyncio.sleep(_LOOK_EVERY_S)
 
 

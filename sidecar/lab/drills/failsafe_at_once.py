@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from sidecar.lab.drills import levers
 from sidecar.lab.drills.drill import Drill, DrillError
 from sidecar.lab.measure import Evidence, Figures
+from sidecar.lab.patience import longer
 from sidecar.lab.run import Bench
 
 
@@ -25,7 +26,7 @@ async def failsafe(bench: Bench) -> str:
 
     Raises DrillError when it does not come to an end.
     """
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + longer(40)
     command = ("--config", str(levers.sidecar_of(bench).config_file), "failsafe", "--now", "--rate", "100")
     while True:
         process = await asyncio.create_subprocess_exec(

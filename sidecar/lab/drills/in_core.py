@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from sidecar.lab.drills import levers
 from sidecar.lab.drills.drill import Drill, DrillError, until
 from sidecar.lab.measure import Evidence, Figures
+from sidecar.lab.patience import longer
 from sidecar.lab.run import Bench
 
 _SCALE = 30
@@ -29,10 +30,10 @@ async def _waits_for_proof(bench: Bench) -> None:
 
 
 async def _paused_no_more(bench: Bench) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + longer(30)
     while await levers.state_of(bench, _KEY) in {"", "paused"}:
         if time.monotonic() > deadline:
-            raise DrillError(f"{_KEY}: still paused after 30 s")
+            raise DrillError(f"{_KEY}: still paused after {longer(30):g} s")
         await asyncio.sleep(0.2)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sidecar.control import CoreRefused, CoreUnreachable
 from sidecar.lab.drills.drill import Drill, DrillError, until
 from sidecar.lab.drills.levers import PATIENCE_S, sidecar_of
+from sidecar.lab.patience import longer
 from sidecar.lab.run import Bench
 from sidecar.lab.scenario import Fault, FaultKind, Stage
 
@@ -88,10 +89,10 @@ def _withdrawn(entry: dict[str, Any]) -> bool:
 
 async def _until(bench: Bench, true: Any, what: str, *, ended: bool) -> None:
     """Raises DrillError after a while."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + longer(PATIENCE_S)
     while not true(await _entries(bench, ended=ended)):
         if time.monotonic() > deadline:
-            raise DrillError(f"{what}: not within {PATIENCE_S:g} s")
+            raise DrillError(f"{what}: not within {longer(PATIENCE_S):g} s")
         await asyncio.sleep(0.2)
 
 

@@ -16,6 +16,7 @@ from sidecar.lab.drills.hearing import others_wait
 from sidecar.lab.drills.levers import PATIENCE_S, accept, changes, sidecar_of, wire
 from sidecar.lab.drills.witness import delivered, log_text
 from sidecar.lab.measure import Evidence, Figures
+from sidecar.lab.patience import longer
 from sidecar.lab.run import Bench
 
 _FIRST, _SECOND = 60, 40
@@ -60,10 +61,10 @@ async def _campaign(bench: Bench) -> tuple[float, asyncio.Task[None]]:
     await bench.fleet.burst(sender)
     await until(lambda: bool(bench.ledger.refused), "the first refusal", PATIENCE_S)
     began = bench.ledger.refused[0].time
-    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    deadline = asyncio.get_running_loop().time() + longer(PATIENCE_S)
     while not (opened := await changes(bench, "opened")):
         if asyncio.get_running_loop().time() > deadline:
-            raise DrillError(f"no sub-queue opened within {PATIENCE_S:g} s")
+            raise DrillError(f"no sub-queue opened within {longer(PATIENCE_S):g} s")
         await asyncio.sleep(0.1)
     bench.times["detect_s"] = round(opened[0]["time"] - began, 3)
     return began, asyncio.create_task(bench.fleet.burst(dataclasses.replace(sender, burst=_SECOND)))

@@ -13,6 +13,7 @@ from sidecar.lab.drills.drill import until
 from sidecar.lab.drills.levers import by_hand, forgive, sidecar_of, state_of
 from sidecar.lab.fleet import Message
 from sidecar.lab.measure import Evidence
+from sidecar.lab.patience import longer
 from sidecar.lab.run import Bench
 
 POLICY = "sidecar_policy = check_policy_service { unix:private/sidecar, timeout=3s, default_action=DUNNO }"
@@ -61,7 +62,7 @@ async def until_state(bench: Bench, key: str, states: set[str], seconds: float) 
 
     Raises DrillError.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + longer(seconds)
     state = await state_of(bench, key)
     while state not in states and time.monotonic() < deadline:
         await asyncio.sleep(0.1)

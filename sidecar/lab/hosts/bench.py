@@ -25,6 +25,7 @@ from sidecar.lab.hosts.sentinels import NAME, PORTS, Sentinels
 from sidecar.lab.hosts.shared_store import PORT, SLOW_PORT, SharedStore
 from sidecar.lab.maillog import Follower, merged
 from sidecar.lab.measure import Evidence
+from sidecar.lab.patience import longer
 from sidecar.lab.private_postfix import PrivatePostfix
 from sidecar.lab.provider import Ledger, SimulatedProvider
 from sidecar.lab.run import HEADER_CHECKS, SUBMISSION_PORT, main_cf_of, serve, still_queued
@@ -71,7 +72,7 @@ class LabHost:
         if not self.alive or self.stopped:
             return None
         with contextlib.suppress(CoreUnreachable, CoreRefused, TimeoutError):
-            return await asyncio.wait_for(self.sidecar.ask("status"), _ANSWERS_WITHIN_S)
+            return await asyncio.wait_for(self.sidecar.ask("status"), longer(_ANSWERS_WITHIN_S))
         return None
 
     async def die(self) -> None:

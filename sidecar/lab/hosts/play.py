@@ -13,6 +13,7 @@ from sidecar.lab.hosts.bench import HostsBench, Setting, conclude, hosts_bench, 
 from sidecar.lab.hosts.drills.drill import FleetDrill, carry_out, complaints
 from sidecar.lab.hosts.figures import FleetFigures, fleet_figures, paused_at
 from sidecar.lab.measure import Figures, figures
+from sidecar.lab.patience import longer
 from sidecar.lab.scenario import Scenario
 
 _TELLS_EVERY_S = 5.0
@@ -72,7 +73,7 @@ async def _until_done(
     doing = asyncio.ensure_future(deed)
     telling, asked = asyncio.create_task(_tell(bench, say)), asyncio.create_task(asked_to_end.wait())
     try:
-        limit = bench.scenario.seconds + 5
+        limit = bench.scenario.seconds + 5 if on_time else longer(bench.scenario.seconds + 5)
         done, _ = await asyncio.wait({doing, telling, asked}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {asked}:
             task.result()

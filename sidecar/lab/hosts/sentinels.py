@@ -14,6 +14,7 @@ import redis
 
 from sidecar.lab.hosts.links import ALL_STORES, Network
 from sidecar.lab.hosts.shared_store import PORT, StoreError
+from sidecar.lab.patience import longer
 
 NAME = "fleet"
 REPLICA_PORT = 6381
@@ -89,13 +90,13 @@ class Sentinels:
         return self._directory / f"redis-{port}.sock"
 
     def _until(self, true: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + _READY_S
+        deadline = time.monotonic() + longer(_READY_S)
         while time.monotonic() < deadline:
             with contextlib.suppress(redis.RedisError, OSError):
                 if true():
                     return
             time.sleep(0.05)
-        raise StoreError(f"{what} within {_READY_S:g} s; see {self._directory}/sentinel-*.log")
+        raise StoreError(f"{what} within {longer(_READY_S):g} s; see {self._directory}/sentinel-*.log")
 
     def _asked(self, port: int, *question: str) -> Any:
         with redis.Redis(unix_socket_path=str(self._socket(port)), decode_responses=True, socket_timeout=1.0) as server:

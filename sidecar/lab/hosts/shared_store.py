@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from sidecar.lab.hosts.links import Network
+from sidecar.lab.patience import longer
 
 PORT, SLOW_PORT = 6379, 6380
 _READY_S = 20.0
@@ -39,7 +40,7 @@ class SharedStore:
         settings = ("--port", str(PORT), "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "")  # noqa: S104
         places = ("--unixsocket", str(self._socket), "--logfile", str(self._log), "--dir", str(self._log.parent))
         self._server = subprocess.Popen([*self.network.within, "redis-server", *settings, *places])
-        deadline = time.monotonic() + _READY_S
+        deadline = time.monotonic() + longer(_READY_S)
         while not self._answers():
             if self._server.poll() is not None or time.monotonic() > deadline:
                 printed = self._log.read_text(errors="replace")[-500:] if self._log.exists() else "nothing"

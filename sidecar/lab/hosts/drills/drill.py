@@ -14,6 +14,7 @@ from policies.fleet.terms import ALONE_AFTER
 from policies.subqueue import State
 from sidecar.lab.drills.drill import DrillError
 from sidecar.lab.hosts.bench import HostsBench, LabHost, Setting
+from sidecar.lab.patience import longer
 from sidecar.lab.scenario import Scenario, read
 
 DOMAIN = "bigsale.example"
@@ -21,6 +22,7 @@ KEY = f"dkim-domain:{DOMAIN}@google"
 CONVERGED_WITHIN_S = 5.0
 BUDGET = 1.1
 LOOK_EVERY_S = 0.2
+_LED_WITHIN_S = 20.0
 SEVERAL_LEASES_S = ALONE_AFTER + 12.0
 """Long enough for a host that hears nothing to go on alone for a while."""
 _USUAL = Setting()
@@ -111,9 +113,9 @@ async def until(
         answers = [each for each in said if each is not None]
         if len(answers) == len(said) and true(answers):
             return time.monotonic() - began
-        if time.monotonic() - began > seconds:
+        if time.monotonic() - began > longer(seconds):
             seen = [(_state(each), (each["fleet"] or {}).get("silent")) for each in answers]
-            raise DrillError(f"{what}: not within {seconds:g} s; the hosts say {seen}")
+            raise DrillError(f"{what}: not within {longer(seconds):g} s; the hosts say {seen}")
         await asyncio.sleep(LOOK_EVERY_S)
 
 
@@ -147,18 +149,19 @@ async def converged(bench: HostsBench) -> None:
 
 async def the_lead(bench: HostsBench) -> LabHost:
     """Find the host that sets the pace."""
-    for _ in range(100):
+    deadline = time.monotonic() + longer(_LED_WITHIN_S)
+    while time.monotonic() < deadline:
         for host in bench.here():
             status = await host.status()
             if status is not None and (_sub(status).get("fleet") or {}).get("leads"):
                 return host
         await asyncio.sleep(LOOK_EVERY_S)
-    raise DrillError("no host has the lead within 20 s")
+    raise DrillError(f"no host has the lead within {longer(_LED_WITHIN_S):g} s")
 
 
 async def _delivered(bench: HostsBench, seconds: float) -> None:
     """Wait until every message of the living hosts was taken by the provider. Raises DrillError."""
-    deadline = bench.started + seconds
+    deadline = bench.started + longer(seconds)
     while True:
         wanted = {
             message.message_id
@@ -171,7 +174,7 @@ async def _delivered(bench: HostsBench, seconds: float) -> None:
         if time.time() > deadline:
             missing = len(wanted - {it.message_id for it in bench.ledger.accepted})
             raise DrillError(
-                f"{missing} of {len(wanted)} messages of the burst not delivered {seconds:g} s after the start"
+                f"{missing} of {len(wanted)} messages of the burst not delivered {longer(seconds):g} s after the start"
             )
         await asyncio.sleep(LOOK_EVERY_S)
 
@@ -181,5 +184,5 @@ def complaints(bench: HostsBench, over_budget: float | None) -> Iterable[str]:
     if over_budget is not None and over_budget > BUDGET:
         yield f"{over_budget:.2f} times the limit was tried in a minute; at most {BUDGET:g}"
     took = bench.times.get("converged_s")
-    if took is not None and took > CONVERGED_WITHIN_S:
-        yield f"all agreed again after {took:.1f} s; wanted {CONVERGED_WITHIN_S:g} s"
+    if took is not None and took > longer(CONVERGED_WITHIN_S):
+        yield f"all agreed again after {took:.1f} s; wanted {longer(CONVERGED_WITHIN_S):g} s"

@@ -57,6 +57,11 @@ def _tried(bench: HostsBench) -> list[float]:
     return [it.time for it in bench.ledger.attempts if it.envelope_domain == DOMAIN]
 
 
+async def _refused(bench: HostsBench) -> None:
+    """Nothing breaks: a refusal on one host has paused all."""
+    await converged(bench)
+
+
 async def _clocks_wrong(bench: HostsBench) -> None:
     """Nothing else breaks."""
     await converged(bench)
@@ -79,6 +84,15 @@ DRILLS = (
         "hosts whose clocks are 90 s ahead and 90 s behind share one pace all the same",
         _clocks_wrong,
         setting=Setting(ahead={2: 90.0, 3: -90.0}),
+    ),
+    FleetDrill(
+        "fleet-short-refused",
+        "a refusal on one host pauses the domain on all",
+        _refused,
+        hosts=3,
+        burst=150,
+        drains=False,
+        at=State.PAUSED,
     ),
     FleetDrill(
         "fleet-short-host-paused",
