@@ -42,7 +42,7 @@ run: venv ## a private Postfix, simulated providers, a sending fleet, the sideca
 	$(BIN)/sidecar lab
 
 test: venv lint ## all checks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff format --check .

@@ -315,7 +315,7 @@ def test_no_text_takes_long(text: str) -> None:
     for prefix in ("", "550 5.7.1 ", "421 4.7.28 unusual netblock spf dkim "):
         RULES.classify_anew(Said(prefix + text, "aspmx.l.google.com"))
         RULES.classify_anew(Said(prefix + text))
-    assert time.process_time() - began < 2.0
+    assert time.process_time() - began < 10.0
 
 
 def test_remembered_verdicts_are_bounded() -> None:

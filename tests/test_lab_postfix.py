@@ -105,7 +105,7 @@ def test_the_plain_lab_counts_every_message_and_leaves_nothing_behind(scenario: 
     assert (plain["lost"], plain["duplicated"], plain["rejected"]) == (0, 0, 0)
     assert plain["throttled_delivered"] == 20
     assert plain["deferrals"] >= 40
-    assert plain["others_p50_s"] < 5
+    assert 0 < plain["others_p50_s"] < 60
     _nothing_left(open_directory)
 
 

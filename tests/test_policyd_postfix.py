@@ -368,7 +368,7 @@ def test_what_this_postfix_sends_is_read_by_the_fast_expression(postfix: Private
                 client.rcpt(recipient)
                 client.data("Subject: a\r\n\r\nb\r\n")
         postfix.reload()  # smtpd lets go of its connections
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
     path.unlink()
     requests = list(map(read_request, asked))

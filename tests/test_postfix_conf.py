@@ -85,7 +85,7 @@ def test_mail_from_sendmail_is_asked_about_by_way_of_the_loopback(place: Path) -
             ["sendmail", "-C", str(mail.config_directory), "-f", "a@snd.example", "b@one.example"],
             input=b"From: shop@snd.example\nSubject: test\n\ntext\n", check=True,
         )  # fmt: skip
-        thread.join(30)
+        thread.join(60)
         log = logged(mail, "info: header From:")
     assert [one["protocol_state"] for one in asked] == ["RCPT", "END-OF-MESSAGE"]
     assert asked[1]["sender"] == "a@snd.example"
