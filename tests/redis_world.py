@@ -6,7 +6,10 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
+
+from redis.crc import key_slot
 
 from policies.engine import Engine
 from policies.fleet.host import Host
@@ -40,6 +43,7 @@ class Server:
     def __init__(self, folder: Path, *options: str, begins: str = "") -> None:
         """`options` go before ours; `begins`: a file with settings."""
         self.socket = folder / "redis.sock"
+        self.port = 0
         self._options = options
         self._file = [begins] if begins else []
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,14 +117,93 @@ async def running_server(folder: Path, *options: str) -> AsyncIterator[Server]:
 
 
 @contextlib.asynccontextmanager
-async def cluster_of_one(folder: Path) -> AsyncIterator[Server]:
+async def cluster_of_one(folder: Path, *options: str) -> AsyncIterator[Server]:
     """Run a Cluster whose one node has all slots: it refuses what names keys of two, as any Cluster does."""
     port, bus = free_ports(2)
     ports = ("--bind", "127.0.0.1", "--port", str(port), "--cluster-port", str(bus))
-    async with running_server(folder, "--cluster-enabled", "yes", *ports) as server:
+    async with running_server(folder, "--cluster-enabled", "yes", *ports, *options) as server:
+        server.port = port
         await server.says(b"CLUSTER ADDSLOTSRANGE 0 16383")
         await until(lambda: _has_all_slots(server))
         yield server
+
+
+class ClusterOfThree:
+    """Three primaries, each with a third of the slots, and a replica of each; `port_of` their places by Redis' own ids."""
+
+    def __init__(self, nodes: dict[str, Server], ports: dict[str, int]) -> None:
+        self.nodes = nodes
+        self.port_of = ports
+
+    @property
+    def url(self) -> str:
+        """Name all nodes, for any of them may be killed."""
+        return "cluster://" + ",".join(f"127.0.0.1:{port}" for port in self.port_of.values())
+
+    async def owner(self, key: str) -> str:
+        """Give the id of the node that has a key's slot, as all living nodes see it; empty where they disagree."""
+        seen = {_owner(await node.says(b"CLUSTER NODES"), key) for node in self.nodes.values()}
+        return seen.pop() if len(seen) == 1 else ""
+
+    async def on_all(self, command: str) -> None:
+        for node in self.nodes.values():
+            await node.says(command.encode())
+
+    def kill(self, name: str) -> None:
+        self.nodes.pop(name).kill()
+
+
+def _owner(told: str, key: str) -> str:
+    slot = key_slot(key.encode())
+    for line in told.splitlines():
+        name, _, flags, *rest = [*line.split(" "), "", ""]
+        slots = rest[5:] if "master" in flags and "fail" not in flags else []
+        for first, _, last in (each.partition("-") for each in slots if each and not each.startswith("[")):
+            if int(first) <= slot <= int(last or first):
+                return name
+    return ""
+
+
+@contextlib.asynccontextmanager
+async def cluster_of_three(folder: Path) -> AsyncIterator[ClusterOfThree]:
+    ports, buses = free_ports(6), free_ports(6)
+    servers = []
+    for number, (port, bus) in enumerate(zip(ports, buses, strict=True)):
+        place = folder / f"node-{number}"
+        place.mkdir()
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0")
+        places = ("--bind", "127.0.0.1", "--port", str(port), "--cluster-port", str(bus))
+        servers.append(Server(place, *options, *places))
+    try:
+        for server in servers:
+            await server.start()
+        ids = [(await server.says(b"CLUSTER MYID")).split()[1] for server in servers]
+        for number, server in enumerate(servers[:3]):
+            await server.says(
+                f"CLUSTER ADDSLOTSRANGE {number * 5_461} {number * 5_461 + 5_460 + (number == 2)}".encode()
+            )
+        for port, bus in zip(ports[1:], buses[1:], strict=True):
+            await servers[0].says(f"CLUSTER MEET 127.0.0.1 {port} {bus}".encode())
+        for server in servers:
+            await until(partial(_knows, server, ids))
+        for primary, replica in zip(ids[:3], servers[3:], strict=True):
+            await replica.says(f"CLUSTER REPLICATE {primary}".encode())
+            await until(partial(_follows, replica))
+        for server in servers:
+            await until(partial(_has_all_slots, server))
+        yield ClusterOfThree(dict(zip(ids, servers, strict=True)), dict(zip(ids, ports, strict=True)))
+    finally:
+        for server in servers:
+            server.kill()
+
+
+async def _knows(server: Server, ids: Iterable[str]) -> bool:
+    told = await server.says(b"CLUSTER NODES")
+    return all(each in told for each in ids) and "handshake" not in told
+
+
+async def _follows(replica: Server) -> bool:
+    return "master_link_status:up" in await replica.says(b"INFO replication")
 
 
 async def _has_all_slots(server: Server) -> bool:

@@ -1,9 +1,11 @@
 """What `store.redis` may be, and what is said of what it may not."""
 
 import pytest
+from redis.crc import key_slot
 
 from sidecar.fleet import address
-from sidecar.fleet.address import Sentinels
+from sidecar.fleet.address import Cluster, Place, Sentinels
+from sidecar.fleet.cluster import in_one_slot
 
 
 @pytest.mark.parametrize(
@@ -15,6 +17,8 @@ from sidecar.fleet.address import Sentinels
         "unix:///run/redis/redis.sock",
         "unix://sidecar@/run/redis/redis.sock?db=1",
         "sentinel://10.0.0.1,10.0.0.2:26380/mail",
+        "cluster://10.0.0.1,10.0.0.2:7001",
+        "clusters://sidecar@[2001:db8::1],redis.example.com/",
     ],
 )
 def test_a_url_that_is_good(url: str) -> None:
@@ -23,19 +27,48 @@ def test_a_url_that_is_good(url: str) -> None:
 
 def test_a_url_of_sentinels() -> None:
     found = address.sentinels("sentinels://side%40car:p%2Fw@a.example,[2001:db8::1]:7000/mail/3")
-    assert found == Sentinels((("a.example", 26_379), ("2001:db8::1", 7_000)), "mail", 3, "side@car", "p/w", tls=True)
+    assert found == Sentinels(
+        (Place("a.example", 26_379), Place("2001:db8::1", 7_000)), "mail", 3, "side@car", "p/w", tls=True
+    )
     assert address.sentinels("redis://a.example") is None
+
+
+def test_a_url_of_a_cluster() -> None:
+    found = address.cluster("clusters://side%40car:p%2Fw@a.example,[2001:db8::1]:7000")
+    assert found == Cluster((Place("a.example", 6_379), Place("2001:db8::1", 7_000)), "side@car", "p/w", tls=True)
+    assert address.cluster("redis://a.example") is None
+
+
+@pytest.mark.parametrize(
+    ("prefix", "wanted"),
+    [
+        ("sidecar", "{sidecar}"),
+        ("{mail}.sidecar", "{mail}.sidecar"),
+        ("a{b", "{a{b}"),
+        ("a}b", "{a}b}"),
+        ("{}a", "{{}a}"),
+    ],
+)
+def test_a_prefix_that_keeps_keys_in_one_slot(prefix: str, wanted: str) -> None:
+    assert in_one_slot(prefix) == wanted
+    assert len({key_slot(f"{wanted}:{{{name}}}".encode()) for name in ("roll", "row one")}) == 1
 
 
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("redi://user:hidden@127.0.0.1", "'redi' is none of redis, rediss, unix, sentinel, sentinels"),
+        (
+            "redi://user:hidden@127.0.0.1",
+            "'redi' is none of redis, rediss, unix, sentinel, sentinels, cluster, clusters",
+        ),
         ("127.0.0.1:6379", "is none of"),
         ("redis://user:hidden@", "redis:// names no host"),
         ("sentinel://user:hidden@a:1,b:2", "sentinel:// lacks"),
         ("sentinel://user:hidden@a/mail/x", "sentinel:// lacks"),
         ("sentinel://user:hidden@a:x/mail", "'a:x' is no HOST"),
+        ("cluster://user:hidden@", "cluster:// names hosts"),
+        ("cluster://user:hidden@a/3", "and no database"),
+        ("clusters://user:hidden@a,b:x", "'b:x' is no HOST"),
         ("unix://", "unix:// names no socket"),
         ("redis://user:hidden@[::1", "no URL"),
     ],

@@ -1,4 +1,4 @@
-"""Where the fleet's store is: the URL of `store.redis`, read into what a client of Redis or Sentinel is made with.
+"""Where the fleet's store is: the URL of `store.redis`, read into what a client of Redis, Sentinel or a Cluster is made with.
 
 Nothing here connects, and no Redis library is needed to find that a URL is no good.
 """
@@ -6,15 +6,21 @@ Nothing here connects, and no Redis library is needed to find that a URL is no g
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
-_SCHEMES = ("redis", "rediss", "unix", "sentinel", "sentinels")
+_SCHEMES = ("redis", "rediss", "unix", "sentinel", "sentinels", "cluster", "clusters")
 _WANTED = (
-    "wanted redis://[USER@]HOST[:PORT][/DATABASE], rediss://... (TLS), unix:///PATH, or "
-    "sentinel://[USER@]HOST[:PORT],HOST[:PORT],.../NAME[/DATABASE] (sentinels://... with TLS)"
+    "wanted redis://[USER@]HOST[:PORT][/DATABASE], rediss://... (TLS), unix:///PATH, "
+    "sentinel://[USER@]HOST[:PORT],HOST[:PORT],.../NAME[/DATABASE] (sentinels://... with TLS), or "
+    "cluster://[USER@]HOST[:PORT],HOST[:PORT],... (clusters://... with TLS)"
 )
 
 
+class Place(NamedTuple):
+    host: str
+    port: int
+
+
 class Sentinels(NamedTuple):
-    hosts: tuple[tuple[str, int], ...]
+    hosts: tuple[Place, ...]
     name: str
     """What they call the server that they watch."""
     database: int
@@ -23,9 +29,17 @@ class Sentinels(NamedTuple):
     tls: bool
 
 
+class Cluster(NamedTuple):
+    nodes: tuple[Place, ...]
+    """Some of them; they know the others."""
+    user: str
+    password: str
+    tls: bool
+
+
 def check(url: str) -> None:
     """Raises ValueError, without the password, where `url` is none that we can use."""
-    if sentinels(url):
+    if sentinels(url) or cluster(url):
         return
     parts = _split(url)
     if parts.scheme == "unix":
@@ -40,30 +54,47 @@ def sentinels(url: str) -> Sentinels | None:
     scheme, _, rest = url.partition("://")
     if scheme not in {"sentinel", "sentinels"}:
         return None
-    netloc, _, path = rest.partition("?")[0].partition("/")  # by hand: several hosts, of which one may be in brackets
-    account, _, hosts = netloc.rpartition("@")
-    user, _, password = account.partition(":")
-    name, _, database = path.strip("/").partition("/")
+    user, password, hosts, path = _several(rest)
+    name, _, database = path.partition("/")
     if not hosts or not name or (database and not database.isdecimal()):
         raise ValueError(f"{scheme}:// lacks its hosts, the name of the server or a whole database; {_WANTED}")
     return Sentinels(
-        tuple(_host(each) for each in hosts.split(",")),
+        tuple(_place(each, 26_379) for each in hosts.split(",")),
         name,
         int(database or 0),
-        unquote(user),
-        unquote(password),
+        user,
+        password,
         scheme == "sentinels",
     )
 
 
-def _host(text: str) -> tuple[str, int]:
+def cluster(url: str) -> Cluster | None:
+    """Read a URL of a Cluster's nodes; None where it names another thing. Raises ValueError."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"cluster", "clusters"}:
+        return None
+    user, password, hosts, path = _several(rest)
+    if not hosts or path:
+        raise ValueError(f"{scheme}:// names hosts, and no database: a Cluster has one; {_WANTED}")
+    return Cluster(tuple(_place(each, 6_379) for each in hosts.split(",")), user, password, scheme == "clusters")
+
+
+def _several(rest: str) -> tuple[str, str, str, str]:
+    """User, password, hosts and path: by hand, for of several hosts one may be in brackets."""
+    netloc, _, path = rest.partition("?")[0].partition("/")
+    account, _, hosts = netloc.rpartition("@")
+    user, _, password = account.partition(":")
+    return unquote(user), unquote(password), hosts, path.strip("/")
+
+
+def _place(text: str, port: int) -> Place:
     try:
         parts = urlsplit(f"//{text}")
         if parts.hostname:
-            return parts.hostname, parts.port or 26_379
+            return Place(parts.hostname, parts.port or port)
     except ValueError:
         pass
-    raise ValueError(f"{text!r} is no HOST[:PORT] of a Sentinel; {_WANTED}")
+    raise ValueError(f"{text!r} is no HOST[:PORT]; {_WANTED}")
 
 
 def _split(url: str) -> SplitResult:

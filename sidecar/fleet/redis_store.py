@@ -14,7 +14,8 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from sidecar.fleet.address import Sentinels, sentinels
+from sidecar.fleet.address import Sentinels, cluster, sentinels
+from sidecar.fleet.cluster import client_of, in_one_slot
 
 ANSWER_WITHIN = 1.0
 """Seconds. Later than that an answer is given up on; leases last several times as long."""
@@ -76,7 +77,8 @@ class RedisStore:
 
     def __init__(self, url: str, *, prefix: str = "sidecar", password: str = "") -> None:
         """`url` as `sidecar.fleet.address` reads it; a `password` goes before the URL's. Raises ValueError."""
-        self._prefix = prefix
+        self._cluster = cluster(url)
+        self._prefix = prefix if self._cluster is None else in_one_slot(prefix)
         self._url = url
         self._sentinels = sentinels(url)
         self._password = password
@@ -95,6 +97,8 @@ class RedisStore:
             options["password"] = self._password
         if self._sentinels is not None:
             return self._watched(self._sentinels, options)
+        if self._cluster is not None:
+            return client_of(self._cluster, self.key("roll"), options), []
         return Redis.from_url(self._url, **options), []
 
     def _watched(self, named: Sentinels, options: dict[str, Any]) -> tuple[Redis, list[Redis]]:

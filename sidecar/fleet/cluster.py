@@ -1,0 +1,79 @@
+"""Redis Cluster as the fleet uses it: all that a fleet shares lies in one slot, so one node has it, with one clock and one life.
+
+It knows how that node is found: any node that is asked for a key says who has it. A client asks each time it connects, so a
+failover or a slot that has moved costs no more than a connection.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MovedError, RedisError
+
+from sidecar.fleet.address import Cluster, Place
+
+
+def in_one_slot(prefix: str) -> str:
+    """Give a prefix of which the part in braces alone says where a key lies (Redis Cluster specification, hash tags)."""
+    opened = prefix.find("{")
+    return prefix if 0 <= opened < prefix.find("}", opened + 2) else f"{{{prefix}}}"
+
+
+def client_of(named: Cluster, key: str, options: Mapping[str, Any]) -> Redis:
+    """Make a client of the node that has `key`, whichever that is when it connects."""
+    account = {"username": named.user or None, **({"password": named.password} if named.password else {}), **options}
+    owner = _Owner(named.nodes, key, {**account, "ssl": named.tls})
+    kind = _TlsToOwner if named.tls else _ToOwner
+    return Redis.from_pool(ConnectionPool(connection_class=kind, owner=owner, **account))
+
+
+class _Owner:
+    def __init__(self, nodes: Sequence[Place], key: str, options: Mapping[str, Any]) -> None:
+        self._nodes = deque(nodes)
+        self._key = key
+        self._options = options
+
+    async def find(self) -> Place:
+        """Ask one node after the other; the first that knows is believed.
+
+        Raises ConnectionError of redis-py where none says. Who hangs is asked last when we are asked again: our caller
+        gives up on all of it in a second.
+        """
+        said: Exception | None = None
+        for _ in range(len(self._nodes)):
+            node = self._nodes[0]
+            self._nodes.rotate(-1)
+            try:
+                found = await self._ask(node)
+            except (RedisError, OSError, TimeoutError) as error:
+                said = error
+                continue
+            self._nodes.rotate(1)
+            return found
+        raise RedisConnectionError(f"no node of the Cluster says who has the fleet's keys: {said}") from said
+
+    async def _ask(self, node: Place) -> Place:
+        async with Redis(host=node.host, port=node.port, **self._options) as client:
+            try:
+                await client.get(self._key)
+            except MovedError as moved:  # without a host it is the one that was asked, at another port
+                return Place(str(moved.host) or node.host, int(moved.port))
+        return node
+
+
+class _ToOwner(Connection):
+    def __init__(self, *, owner: _Owner, **options: Any) -> None:
+        super().__init__(**options)
+        self._owner = owner
+
+    async def connect(self) -> None:
+        if not self.is_connected:
+            self.host, self.port = await self._owner.find()
+        await super().connect()  # type: ignore[no-untyped-call]  # of the library
+
+
+class _TlsToOwner(_ToOwner, SSLConnection):
+    """The same with TLS."""
