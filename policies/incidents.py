@@ -6,7 +6,7 @@ What people believe (the last message) is never better than what is: a calm that
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from parsers.feeds.dnsbl import Severity
 from policies.conditions import Alert, Condition, Turn, worse
@@ -54,6 +54,21 @@ class Member(NamedTuple):
     fired_at: float
     resolved_at: float
     said: str
+
+
+class Symptom(Protocol):
+    """An alert, as far as what it belongs with goes."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def condition(self) -> str: ...
+    @property
+    def object(self) -> str: ...
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def fired_at(self) -> float: ...
 
 
 class Surroundings(NamedTuple):
@@ -118,7 +133,7 @@ class Incident(NamedTuple):
         return None if self.live else max(0.0, (self.calm_since or self.ended_at) - self.began_at)
 
 
-def strong(alert: Member | Alert) -> tuple[str, ...]:
+def strong(alert: Symptom) -> tuple[str, ...]:
     """What an alert is about: two alerts with one of these in common belong together."""
     match alert.kind:
         case Kind.ADDRESS | Kind.DOMAIN if alert.condition == "listed":
@@ -134,7 +149,7 @@ def strong(alert: Member | Alert) -> tuple[str, ...]:
             return (f"{alert.kind}:{alert.object}",)
 
 
-def weak(alert: Member | Alert) -> tuple[str, ...]:
+def weak(alert: Symptom) -> tuple[str, ...]:
     """What it happens at: it belongs to trouble of the whole of it, not to its neighbours' there."""
     if alert.kind is Kind.STREAM:
         return (f"{Kind.PROVIDER}:{alert.object.rpartition('@')[2]}",)
@@ -153,12 +168,17 @@ def _sort(key: Key) -> str:
     return "address" if key.type in {"ip", "netblock"} else "host" if key.type == "host" else "domain"
 
 
-def related(one: Alert | Member, other: Alert | Member) -> bool:
+def related(one: Symptom, other: Symptom) -> bool:
+    return shares(one, other) or alike(one, other)
+
+
+def shares(one: Symptom, other: Symptom) -> bool:
+    """Whether two alerts are about the same, or one happens at what the other is about."""
     mine, theirs = set(strong(one)), set(strong(other))
-    return bool(mine & theirs or mine & set(weak(other)) or theirs & set(weak(one))) or _alike(one, other)
+    return bool(mine & theirs or mine & set(weak(other)) or theirs & set(weak(one)))
 
 
-def _alike(one: Alert | Member, other: Alert | Member) -> bool:
+def alike(one: Symptom, other: Symptom) -> bool:
     """Whether they are two views of the same lines: one sender's refusals raise its provider's share too."""
     counted = one.key.startswith(_COUNTED) and other.key.startswith(_COUNTED)
     wide = not one.kind == other.kind == Kind.DOMAIN

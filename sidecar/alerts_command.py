@@ -217,6 +217,7 @@ def show(config: Config, number: int, *, as_json: bool) -> None:
     store = IncidentStore.open_read_only(config.outside_database)
     try:
         found, events, sent = store.incident(number), store.events(number), store.of_incident(number)
+        page = store.pages_of().get(number)
     finally:
         store.close()
     if found is None:
@@ -232,7 +233,7 @@ def show(config: Config, number: int, *, as_json: bool) -> None:
             json.dumps(
                 _row(found)
                 | _details(config, found)
-                | {"history": history, "messages": told, "delistings": [each._asdict() for each in asked]}
+                | {"page": page, "history": history, "messages": told, "delistings": [each._asdict() for each in asked]}
             )
         )
         return

@@ -269,6 +269,19 @@ class IncidentStore:
             self.database.connection.executemany("INSERT OR REPLACE INTO fleet_page VALUES (?, ?)", texts.items())
             self.database.connection.executemany("DELETE FROM fleet_page WHERE key = ?", [(key,) for key in gone])
 
+    def pages_of(self) -> dict[int, str]:
+        """By incident, the page of the fleet that it belongs to."""
+        with self.lock:
+            return dict(self.database.rows("SELECT incident, page FROM fleet_page_of"))
+
+    def put_pages_of(self, pages: Mapping[int, str], gone: Iterable[int] = ()) -> None:
+        """Raises StoreUnavailable."""
+        with self.lock, self.database.transaction():
+            self.database.connection.executemany("INSERT OR REPLACE INTO fleet_page_of VALUES (?, ?)", pages.items())
+            self.database.connection.executemany(
+                "DELETE FROM fleet_page_of WHERE incident = ?", [(each,) for each in gone]
+            )
+
     def thread(self, channel: str, incident: int) -> str:
         with self.lock:
             rows = self.database.rows(

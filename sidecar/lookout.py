@@ -356,7 +356,7 @@ class Lookout:
             self._store_changes(now=now)
         said: dict[str, Any] = {"incident": incident.id, "phase": str(incident.phase), "acked_by": incident.acked_by}
         if self.pages is not None and of_fleet(incident):
-            said["hosts"] = self.pages.by_hand(incident.dedup_key, closed=not incident.live, who=who[:100])
+            said["hosts"] = self.pages.by_hand(incident, closed=not incident.live, who=who[:100])
         self.outbox.wake_from_thread()
         return said
 

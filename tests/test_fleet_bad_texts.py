@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from parsers.feeds.dnsbl import Severity
-from policies.fleet import allowance, book, budget, news, page, roll, row, taught
+from policies.figures import Kind
+from policies.fleet import allowance, book, budget, news, page, roll, row, taught, trouble
 from policies.fleet.book import Book, Lead, Share
 from policies.fleet.presence import Presence
-from policies.fleet.roll import Asking, Member, Roll, Standing
+from policies.fleet.roll import Asking, Roll, Standing
 from policies.fleet.row import Row
+from policies.incidents import Incident, Member, Phase
 from policies.limit import Aftermath
 from policies.note import NoteKind
 from policies.subqueue import State
@@ -90,6 +92,14 @@ def _speak(found: page.Page) -> str:
     return said.text() + "".join(said.hosts(at=1.7e9))
 
 
+def _find_page(found: trouble.Troubles) -> str:
+    member = Member("k", "c", "example.com", Kind.DOMAIN, Severity.ERROR, True, 0.0, 0.0, 0.0, "it")  # it fires
+    incident = Incident(3, "x", Phase.OPEN, "x", "y", Severity.ERROR, "", "", 0.0, 1.7e9, members=(member,))
+    likely = found.candidates(incident, at=1.7e9)
+    name = next((each for each in likely if found.goes_on(each, page.Page(), at=1.7e9)), incident.dedup_key)
+    return found.entered(name, incident, at=1.7e9).text()
+
+
 READERS: Mapping[str, Reader] = {
     "row": Reader(SUB.text(), Row.read, Row.text),
     "push": Reader(row.pushed_text(SUB, at=1.7e9), row.read_pushed),
@@ -99,7 +109,7 @@ READERS: Mapping[str, Reader] = {
             {"mx1": book.Had(1, Aftermath(1, 2, 3.0))},
         ).text(), Book.read, _attend_book,
     ),
-    "roll": Reader(Roll("a", 1.6e9, {"mx1": Member(1.7e9, 1.7e9, 0.25)}).text(), Roll.read, _enrol),
+    "roll": Reader(Roll("a", 1.6e9, {"mx1": roll.Member(1.7e9, 1.7e9, 0.25)}).text(), Roll.read, _enrol),
     "presence": Reader(
         Presence("mx1", 1.7e9, "1.0", "act", 3, 4, 5, 0.1, helper=True).text(), Presence.read, Presence.text
     ),
@@ -123,6 +133,10 @@ READERS: Mapping[str, Reader] = {
             {"chat": page.Told(1.7e9, "warning", 1, 1, (1.7e9,), by="mx1")}, {"pager": page.Claim("mx1", 1, 1.7e9)}, 1,
             page.Hand(1.7e9, "ann"),
         ).text(), page.Page.read, _speak,
+    ),
+    "troubles": Reader(
+        trouble.Troubles({"a": trouble.Entry(1.7e9, (trouble.Sign("k", "c", "example.com", Kind.DOMAIN, 1.7e9),))}).text(),
+        trouble.Troubles.read, _find_page,
     ),
     "quota": Reader(
         allowance.Allowance("a", 1.6e9, {"mx1": allowance.Loan(0.1, 0.2, 1.7e9)}).text(), allowance.Allowance.read, _lend

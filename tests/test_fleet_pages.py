@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,12 +14,15 @@ from parsers.feeds.dnsbl import Severity
 from policies.figures import Kind
 from policies.fleet.page import CLAIM, SEEN_FOR, Hand, Page, Sight, Told, merged, of_fleet, said
 from policies.fleet.terms import GRACE
+from policies.fleet.trouble import ENTERED, PAGES_MAX, Entry, Troubles
 from policies.incidents import MESSAGES_A_DAY, Incident, Member, Phase
 from policies.note import MESSAGES, Note, NoteKind
 from sidecar.channels import Channel
 from sidecar.config import ChannelConfig, ChannelKind
 from sidecar.fleet import pages
+from sidecar.fleet.page_names import PAGE, TROUBLES
 from sidecar.fleet.pages import ALONE_AFTER, PASS_ON, SharedPages
+from sidecar.fleet.redis_store import Read, Swap
 from sidecar.incident_store import ChannelState, Posted
 from tests.alert_world import note
 from tests.fleet_memory import Memory, Way
@@ -26,6 +30,12 @@ from tests.fleet_memory import Memory, Way
 KEY = "pf-rep:log:google:deferrals"
 CHAT = Channel(ChannelConfig("chat", ChannelKind.SLACK, url_file="/nowhere"), "mx")
 OVER = {NoteKind.RESOLVED}
+SHARE = (KEY, Kind.PROVIDER, "google")
+SENDER = ("pf-rep:google-postmaster:example.com:spam-rate", Kind.STREAM, "example.com@google")
+OTHER = ("pf-rep:senderscore:192.0.2.1:score", Kind.ADDRESS, "192.0.2.1")
+CHAIN = ("pf-rep:google-postmaster:example.com:dmarc", Kind.DOMAIN, "example.com")
+YAHOO = ("pf-rep:log:yahoo:deferrals", Kind.PROVIDER, "yahoo")
+REFUSED = ("pf-rep:log:example.net:hard-bounces", Kind.DOMAIN, "example.net")
 
 
 async def _here(call: Any) -> Any:
@@ -39,6 +49,7 @@ class Rows:
         self.rows: dict[int, Posted] = {}
         self.known: set[int] = set()
         self.texts: dict[str, str] = {}
+        self.named: dict[int, str] = {}
 
     def pages(self) -> dict[str, str]:
         return dict(self.texts)
@@ -47,6 +58,14 @@ class Rows:
         self.texts.update(texts)
         for key in gone:
             self.texts.pop(key, None)
+
+    def pages_of(self) -> dict[int, str]:
+        return dict(self.named)
+
+    def put_pages_of(self, pages: dict[int, str], gone: Sequence[int] = ()) -> None:
+        self.named.update(pages)
+        for number in gone:
+            self.named.pop(number, None)
 
     def unsettled(self) -> list[Posted]:
         return [row for number, row in self.rows.items() if number not in self.known]
@@ -87,6 +106,8 @@ class Mx:
     running: bool = True
     reaches_people: bool = True
     acked_by: str = ""
+    alerts: tuple[tuple[str, Kind, str], ...] = (SHARE,)
+    """What fires here, in the order in which it did: key, kind and what it is about."""
     heard: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -104,13 +125,14 @@ class Mx:
         if not self.number:
             return []
         severity = self.severity or Severity.ERROR
-        member = Member(
-            KEY, "deferrals", "google", Kind.PROVIDER, severity, True, 0.0, 0.0, 0.0, "google defers"
-        )  # it fires
+        members = tuple(
+            Member(key, "deferrals", what, kind, severity, True, 0.0, 0.0, 0.0, "google defers")  # it fires
+            for key, kind, what in self.alerts
+        )
         phase = Phase.OPEN if self.severity else Phase.RESOLVED
         return [
-            Incident(self.number, KEY, phase, "google defers", "throttling", severity, "", "", 0.0, self.memory.at,
-                     members=(member,), acked_by=self.acked_by)
+            Incident(self.number, members[0].key, phase, "google defers", "throttling", severity, "", "", 0.0, self.memory.at,
+                     members=members, acked_by=self.acked_by)
         ]  # fmt: skip
 
     def page_note(self, number: int, kind: NoteKind) -> Note:
@@ -149,6 +171,13 @@ class Mx:
             self.people.told.append((self.memory.at, self.name, row.kind, row.note))
             self.rows.rows[number] = row._replace(state="sent")
 
+    def by_hand(self, *, closed: bool, who: str) -> list[str]:
+        return self.shared.by_hand(self.incidents()[0], closed=closed, who=who)
+
+    @property
+    def page(self) -> str:
+        return self.rows.named[self.number]
+
     def restart(self) -> None:
         self.running = True
         self.start()
@@ -164,13 +193,26 @@ class People:
 
     @property
     def believe_that_it_goes_on(self) -> bool:
-        return bool(self.messages) and self.messages[-1] not in OVER
+        return bool(self.pages_open)
+
+    @property
+    def pages_open(self) -> set[str]:
+        last = {note.dedup_key: kind for *_, kind, note in self.told if kind in MESSAGES}
+        return {page for page, kind in last.items() if kind not in OVER}
+
+    def of_page(self, page: str) -> list[NoteKind]:
+        return [kind for *_, kind, note in self.told if note.dedup_key == page and kind in MESSAGES]
 
 
 class Fleet:
     def __init__(self, count: int = 3) -> None:
         self.memory, self.people = Memory(), People()
         self.hosts = [Mx(self.memory, self.people, f"mx{number}") for number in range(count)]
+
+    def seen(self) -> set[str]:
+        """The pages that somebody sees, as the store has it."""
+        pages = {name: Page.read(text) for name, text in self.memory.texts.items() if name.startswith(PAGE)}
+        return {name.removeprefix(PAGE) for name, page in pages.items() if page.seen(at=self.memory.at)}
 
     def passes(self, seconds: float, step: float = 2.0) -> None:
         ends = self.memory.at + seconds
@@ -285,7 +327,7 @@ def test_a_store_that_forgot_everything_is_told_and_nobody_is_paged_again(fleet:
     fleet.hosts[0].sees()  # it asks before the one that knows what was told
     fleet.passes(60.0)
     assert fleet.people.messages == [NoteKind.OPENED]
-    assert set(Page.read(fleet.memory.texts[f"{pages.NAME}{KEY}"]).sights) == {"mx0", "mx2"}
+    assert set(Page.read(fleet.memory.texts[f"{PAGE}{KEY}"]).sights) == {"mx0", "mx2"}
 
 
 def test_a_host_that_is_gone_does_not_keep_it_open_for_ever(fleet: Fleet) -> None:
@@ -309,11 +351,11 @@ def test_who_takes_it_on_or_closes_it_does_so_for_all(fleet: Fleet) -> None:
         host.sees()
     fleet.passes(4.0)
     fleet.hosts[0].acked_by = "root"
-    assert fleet.hosts[0].shared.by_hand(KEY, closed=False, who="root") == ["mx0", "mx1", "mx2"]
+    assert fleet.hosts[0].by_hand(closed=False, who="root") == ["mx0", "mx1", "mx2"]
     fleet.passes(6.0)
     assert [host.acked_by for host in fleet.hosts] == ["root", "host mx0 (root)", "host mx0 (root)"]
     fleet.hosts[1].severity = None
-    fleet.hosts[1].shared.by_hand(KEY, closed=True, who="ann")
+    fleet.hosts[1].by_hand(closed=True, who="ann")
     fleet.passes(6.0)
     assert [host.severity for host in fleet.hosts] == [None, None, None]
     assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED]
@@ -329,7 +371,7 @@ def test_who_comes_to_see_it_after_it_was_taken_on_knows_that_and_not_of_what_is
     first.sees()
     fleet.passes(4.0)
     first.acked_by = "root"
-    first.shared.by_hand(KEY, closed=False, who="root")
+    first.by_hand(closed=False, who="root")
     late.sees()
     fleet.passes(6.0)
     assert late.acked_by == "host mx0 (root)"
@@ -340,6 +382,19 @@ def test_who_comes_to_see_it_after_it_was_taken_on_knows_that_and_not_of_what_is
     fleet.passes(6.0)
     assert fleet.people.messages[-1] is NoteKind.REOPENED
     assert late.acked_by == ""
+
+
+def test_what_was_closed_once_is_not_closed_again_when_it_comes_back_without_the_store(fleet: Fleet) -> None:
+    *_, late = fleet.hosts
+    late.sees()
+    fleet.passes(4.0)
+    late.severity = None
+    late.by_hand(closed=True, who="ann")
+    fleet.passes(6.0)
+    fleet.memory.cut_off = {host.name for host in fleet.hosts}
+    late.sees()
+    fleet.passes(ALONE_AFTER + 6.0)
+    assert late.incidents()[0].live
 
 
 def test_hosts_that_take_turns_send_no_more_than_one_would(fleet: Fleet) -> None:
@@ -393,6 +448,134 @@ def test_who_says_that_it_goes_on_makes_it_no_better() -> None:
     assert page.told["pager"].severity == "warning"
 
 
+def test_the_same_trouble_is_one_page_whichever_alert_showed_it_first(fleet: Fleet) -> None:
+    one, two, three = fleet.hosts
+    one.alerts, two.alerts, three.alerts = (SHARE,), (SENDER,), (OTHER,)
+    one.sees()
+    fleet.passes(4.0)
+    two.sees()
+    fleet.passes(4.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+    assert two.page == KEY
+    assert any(KEY in each for each in two.heard)
+    three.sees()
+    fleet.passes(4.0)
+    assert fleet.people.messages == [NoteKind.OPENED] * 2  # another trouble
+    assert {note.dedup_key for *_, note in fleet.people.told} == {KEY, OTHER[0]}
+    one.severity = None
+    fleet.passes(60.0)
+    assert fleet.people.messages == [NoteKind.OPENED] * 2
+    two.severity = None
+    fleet.passes(6.0)
+    (over,) = (note for *_, kind, note in fleet.people.told if kind is NoteKind.RESOLVED)
+    assert over.dedup_key == KEY  # for a pager, who has opened it
+
+
+def test_what_an_incident_is_about_later_is_known_as_well(fleet: Fleet) -> None:
+    one, two, three = fleet.hosts
+    one.alerts, two.alerts, three.alerts = (SHARE,), (SENDER,), (CHAIN,)
+    one.sees()
+    fleet.passes(4.0)
+    one.alerts = (SHARE, SENDER)
+    fleet.passes(4.0)
+    three.sees()  # of the sender, not of the provider
+    fleet.passes(4.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+
+
+def test_two_that_see_it_in_one_moment_have_one_page(fleet: Fleet) -> None:
+    fleet.hosts[0].alerts, fleet.hosts[1].alerts = (SENDER,), (SHARE,)
+    for host in fleet.hosts[:2]:
+        host.sees()
+    fleet.passes(30.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+
+
+def test_an_incident_stays_at_its_page_over_a_restart_and_a_store_that_forgot(fleet: Fleet) -> None:
+    one, two, three = fleet.hosts
+    one.alerts, two.alerts, three.alerts = (SHARE,), (SENDER,), (SENDER,)
+    one.sees()
+    fleet.passes(4.0)
+    two.sees()
+    fleet.passes(4.0)
+    two.restart()
+    fleet.memory.texts, fleet.memory.life = {}, 2
+    one.running = False
+    fleet.passes(30.0)
+    assert two.page == KEY
+    three.sees()
+    one.running = True
+    fleet.passes(30.0)
+    assert three.page == KEY
+    assert fleet.people.messages == [NoteKind.OPENED]
+
+
+def test_what_merely_comes_at_one_time_is_one_trouble_only_where_it_is_of_two_kinds(fleet: Fleet) -> None:
+    one, two, three = fleet.hosts
+    one.alerts, two.alerts, three.alerts = (SHARE,), (YAHOO,), (REFUSED,)
+    for host in fleet.hosts:
+        host.sees()
+        fleet.passes(4.0)
+    assert {note.dedup_key for *_, note in fleet.people.told} == {SHARE[0], YAHOO[0]}
+    assert three.page in {SHARE[0], YAHOO[0]}
+
+
+def test_what_goes_on_under_the_same_key_is_the_page_whatever_else_is_like_it(fleet: Fleet) -> None:
+    one, two, three = fleet.hosts
+    one.alerts, two.alerts, three.alerts = (SHARE,), (SENDER,), (SENDER,)
+    two.sees()
+    fleet.passes(4.0)
+    fleet.memory.texts[TROUBLES] = ""  # as a host of an older version, which enters nothing
+    one.sees()
+    fleet.passes(4.0)
+    three.sees()
+    fleet.passes(4.0)
+    assert three.page == SENDER[0]
+    assert fleet.people.messages == [NoteKind.OPENED] * 2
+
+
+def test_where_others_are_always_quicker_people_are_told_all_the_same(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapped = Way.swap
+
+    async def beaten(way: Way, swaps: Sequence[Swap]) -> list[Read | None]:
+        for swap in swaps:
+            if swap.name == TROUBLES:
+                others = {**Troubles.read(swap.text).entries, f"{way.memory.at}": Entry(way.memory.at + 9.0, ())}
+                way.memory.texts[TROUBLES] = Troubles(others).text()
+        return await swapped(way, swaps)
+
+    monkeypatch.setattr(Way, "swap", beaten)
+    fleet.hosts[0].sees()
+    fleet.passes(4.0)
+    assert fleet.people.messages == [NoteKind.OPENED]
+
+
+def test_of_what_was_entered_the_latest_is_kept(fleet: Fleet) -> None:
+    troubles, (host, *_) = Troubles(), fleet.hosts
+    for number in range(PAGES_MAX + 5):
+        host.alerts, host.number = ((f"key-{number}", Kind.DOMAIN, f"{number}.example"),), number + 1
+        troubles = troubles.entered(f"key-{number}", host.incidents()[0], at=float(number))
+    assert len(troubles.entries) == PAGES_MAX
+    assert Troubles.read(troubles.text()) == troubles
+    again = troubles.entered(f"key-{number}", host.incidents()[0], at=float(number) + ENTERED / 2)
+    assert again is troubles  # nothing to write
+
+
+def test_what_is_over_is_no_page_for_what_is_merely_like_it(fleet: Fleet) -> None:
+    one, two, _ = fleet.hosts
+    one.alerts, two.alerts = (SHARE,), (SENDER,)
+    one.sees()
+    fleet.passes(30.0)
+    one.severity = None
+    fleet.passes(4.0)
+    two.sees()
+    fleet.passes(4.0)
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED, NoteKind.OPENED]
+    assert two.page == SENDER[0]
+
+
 class Story(RuleBasedStateMachine):
     """Hosts see and do not, die and come back; the store is away, forgets, loses answers; people are out of reach."""
 
@@ -403,9 +586,13 @@ class Story(RuleBasedStateMachine):
         self.patched = pytest.MonkeyPatch()
         self.patched.setattr(pages, "in_thread", _here)
         self.fleet = Fleet()
+        self.fleet.hosts[1].alerts = (SENDER,)
+        self.fleet.hosts[2].alerts = (SENDER, SHARE)
         self.fleet.passes(GRACE + 2.0)
         self.forgiven = 0
         """Messages that a fault may have doubled."""
+        self.parted = False
+        """Whether a fault may have made two pages."""
 
     def teardown(self) -> None:
         if not hasattr(self, "fleet"):
@@ -419,15 +606,15 @@ class Story(RuleBasedStateMachine):
                 host.restart()
         fleet.passes(SEEN_FOR + 3 * PASS_ON, step=5.0)
         for _ in range(300):  # the end waits for a day on which there is a message left
-            if fleet.people.believe_that_it_goes_on is self.is_seen:
+            if fleet.people.pages_open == self.pages_seen:
                 break
             fleet.passes(300.0, step=300.0)
-        assert fleet.people.believe_that_it_goes_on is self.is_seen
+        assert fleet.people.pages_open == self.pages_seen
         self.patched.undo()
 
     @property
-    def is_seen(self) -> bool:
-        return any(host.severity for host in self.fleet.hosts)
+    def pages_seen(self) -> set[str]:
+        return {host.page for host in self.fleet.hosts if host.severity}
 
     @rule(host=hosts, severity=st.sampled_from([Severity.CRITICAL, Severity.ERROR, Severity.WARNING]))
     def sees(self, host: int, severity: Severity) -> None:
@@ -445,6 +632,7 @@ class Story(RuleBasedStateMachine):
     def is_stopped(self, host: int) -> None:
         """Whatever it was about to say it says when it goes on, if it may."""
         self.fleet.hosts[host].running = False
+        self.parted = True  # it goes on with its page, when others believe that over
 
     @rule(host=hosts)
     def goes_on(self, host: int) -> None:
@@ -471,23 +659,29 @@ class Story(RuleBasedStateMachine):
     def is_cut_off(self, hosts: set[int]) -> None:
         self.fleet.memory.cut_off = {f"mx{host}" for host in hosts}
         self.forgiven += 3 * bool(hosts)
+        self.parted |= bool(hosts)
 
     @rule()
     def forgets(self) -> None:
         self.fleet.memory.texts, self.fleet.memory.life = {}, self.fleet.memory.life + 1
         self.forgiven += 3
+        self.parted = True
 
     @invariant()
     def nothing_is_said_twice_while_the_store_answers(self) -> None:
         if not hasattr(self, "fleet"):
             return
+        told = [self.fleet.people.of_page(page) for page in (SHARE[0], SENDER[0])]
         same = sum(
             one is other or {one, other} <= {NoteKind.OPENED, NoteKind.REOPENED}
-            for one, other in zip(self.fleet.people.messages, self.fleet.people.messages[1:], strict=False)
+            for messages in told
+            for one, other in pairwise(messages)
             if NoteKind.WIDER not in {one, other} and NoteKind.WORSE not in {one, other}
         )
         if not self.forgiven:
             assert same == 0, self.fleet.people.told
+        if not self.parted:
+            assert len(self.fleet.seen()) <= 1
 
     @precondition(lambda self: not self.fleet.memory.cut_off)
     @rule()
@@ -497,7 +691,8 @@ class Story(RuleBasedStateMachine):
         self.fleet.memory.loses_answers_to = set()
         if able:
             self.fleet.passes(CLAIM + PASS_ON + 2 * GRACE)
-            assert self.fleet.people.believe_that_it_goes_on
+            pages = {host.page for host in able}
+            assert pages <= self.fleet.people.pages_open
 
 
 Story.TestCase.settings = settings(

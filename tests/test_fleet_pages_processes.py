@@ -15,7 +15,7 @@ from policies.conditions import CONDITIONS
 from policies.fleet.page import Page
 from sidecar.control import CoreUnreachable, Handler, ask_core, serve_control
 from sidecar.database import Database
-from sidecar.fleet.pages import NAME
+from sidecar.fleet.page_names import PAGE
 from sidecar.incident_store import IncidentStore
 from sidecar.statements import SCHEMA
 from tests.alert_world import KEY, PagerDuty, Slack, note
@@ -23,14 +23,25 @@ from tests.lookout_world import ATTEMPT
 from tests.outside_world import http_server
 from tests.redis_world import PATIENCE, running_server, store_at, until
 
+GOOGLE = "pf-rep:log:google:bad.deferrals.15m"
+YAHOO = "pf-rep:log:yahoo:bad.deferrals.15m"
 ROOT = Path(__file__).parents[1]
+PATIENT = f"""
+from sidecar.cli import main
+from sidecar.fleet import redis_store
+
+redis_store.ANSWER_WITHIN = {PATIENCE / 2}
+main()
+"""
+"""An outside process that goes on waiting for an answer on a machine with other work."""
 CORE: dict[str, Handler] = {"health": lambda _: {"log_lag_s": 0.1}, "queue": lambda _: {}, "noticed": lambda _: {}}
 
 
 class Outside:
     """One host: its directory, its process."""
 
-    def __init__(self, directory: Path, redis: str, slack: str, pagerduty: str) -> None:
+    def __init__(self, directory: Path, redis: str, slack: str, pagerduty: str, *, looks_at: str = "provider") -> None:
+        """`looks_at`: the kind of thing whose deferrals are an alert."""
         directory.mkdir()
         self.directory = directory
         (directory / "key").write_text(KEY)
@@ -41,7 +52,7 @@ class Outside:
             f'[fleet]\nhost = "{directory.name}"\n[web]\nlisten = "127.0.0.1:0"\n'
             '[dns]\nresolvers = ["127.0.0.1:1"]\n'
             "[subqueues]\nscale = 200\n"  # looks each second, and three seconds of calm
-            '[[condition]]\nname = "bad"\nwhen = "measure = deferrals.15m and kind = provider and share > 20%"\n'
+            f'[[condition]]\nname = "bad"\nwhen = "measure = deferrals.15m and kind = {looks_at} and share > 20%"\n'
             'severity = "critical"\n'
             f'[[channel]]\nname = "chat"\nkind = "slack"\nseverities = ["critical"]\nurl_file = "{directory}/url"\n'
             f'[[channel]]\nname = "pager"\nkind = "pagerduty"\nseverities = ["critical"]\nrouting_key_file = "{directory}/key"\nurl = "{pagerduty}"\n'
@@ -50,7 +61,7 @@ class Outside:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
-        command = [sys.executable, "-m", "sidecar", "--config", str(self.config), "outside"]
+        command = [sys.executable, "-c", PATIENT, "--config", str(self.config), "outside"]
         with (self.directory / "said").open("wb") as said:
             process = subprocess.Popen(command, stderr=said, cwd=ROOT)
         try:
@@ -84,10 +95,10 @@ class Outside:
         return found
 
 
-async def _is_agreed(url: str, *, hosts: int) -> bool:
-    """Whether a store that began empty knows again who sees the second incident, and that people were told."""
+async def _is_agreed(url: str, key: str, *, hosts: int) -> bool:
+    """Whether the store knows who sees an incident, and that people were told."""
     async with store_at(url) as store:
-        (read,) = await store.read([f"{NAME}pf-rep:log:yahoo:bad.deferrals.15m"])
+        (read,) = await store.read([PAGE + key])
     page = Page.read(read.text) if read.text else Page()
     return len(page.seen(at=read.at)) == hosts and page.open_for("chat") and page.open_for("pager")
 
@@ -128,7 +139,8 @@ def test_two_hosts_page_once_and_each_for_itself_without_the_store(tmp_path: Pat
                     host.attempts(300, "deferred", "yahoo")
                 await until(lambda: len(slack.taken) == 4 and pager.pages == 2, within=90.0)
                 await server.start()
-                await until(lambda: _is_agreed(server.url, hosts=2))  # and nobody speaks a second time
+                # It began empty, and nobody speaks a second time.
+                await until(lambda: _is_agreed(server.url, YAHOO, hosts=2))
                 assert len(slack.taken) == 4
 
     with http_server(slack) as chat, http_server(pager) as duty:
@@ -143,6 +155,42 @@ def test_two_hosts_page_once_and_each_for_itself_without_the_store(tmp_path: Pat
                 sys.stderr.write((host.directory / "said").read_text())
             sys.stderr.write(f"{headlines()} {pager.pages} {pager.open}\n")
             raise
+
+
+def test_a_trouble_that_two_hosts_see_by_different_alerts_is_one_page(tmp_path: Path) -> None:
+    """One by the provider's share, the other by the sender's."""
+
+    async def story(first: Outside, second: Outside, redis: Path, slack: Slack, pager: PagerDuty) -> None:
+        for host in (first, second):
+            host.attempts(1, "sent", "google")
+        cores = [await serve_control(host.directory / "control", CORE) for host in (first, second)]
+        async with running_server(redis) as server, cores[0], cores[1]:
+            with first.running(), second.running():
+                await until(lambda: first.is_there() and second.is_there())
+                first.attempts(300, "deferred", "google")
+                await until(lambda: _is_agreed(server.url, GOOGLE, hosts=1))
+                second.attempts(300, "deferred", "google")
+                await until(lambda: _is_agreed(server.url, GOOGLE, hosts=2))
+                assert (len(slack.taken), pager.pages) == (1, 1)
+                for host in (first, second):
+                    host.attempts(3_000, "sent", "google")
+                await until(lambda: not pager.open and len(slack.taken) == 2, within=90.0)
+                assert pager.pages == 1
+                assert all(line in str(slack.taken[-1]["blocks"]) for line in ("mx1: over", "mx2: over"))
+        store = IncidentStore.open_read_only(second.directory / "outside.db")
+        (incident,) = store.incidents(since=0.0)
+        assert incident.dedup_key == "pf-rep:log:a.example:bad.deferrals.15m"
+        assert store.pages_of() == {incident.id: GOOGLE}
+        assert any(GOOGLE in what for _, what in store.events(incident.id))
+        store.close()
+
+    slack, pager = Slack(), PagerDuty()
+    (tmp_path / "redis").mkdir()
+    url = f"unix://{tmp_path}/redis/redis.sock"
+    with http_server(slack) as chat, http_server(pager) as duty:
+        first = Outside(tmp_path / "mx1", url, chat.url, duty.url)
+        second = Outside(tmp_path / "mx2", url, chat.url, duty.url, looks_at="domain")
+        asyncio.run(story(first, second, tmp_path / "redis", slack, pager))
 
 
 @pytest.mark.parametrize("state", ["sent", "sending", "dropped"])
@@ -162,4 +210,7 @@ def test_only_what_waits_is_withdrawn_or_sent(tmp_path: Path, state: str) -> Non
     store.put_pages({"a": "1", "b": "2"})
     store.put_pages({"a": "3"}, ["b"])
     assert store.pages() == {"a": "3"}
+    store.put_pages_of({1: "a", 2: "b"})
+    store.put_pages_of({1: "c"}, [2])
+    assert store.pages_of() == {1: "c"}
     store.close()

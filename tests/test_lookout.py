@@ -307,6 +307,7 @@ def test_commands(world: World) -> None:
     shown = json.loads(run(world, "incident", "show", "1", "--json").output)
     assert [each["kind"] for each in shown["messages"]] == ["opened", "acked"]
     assert shown["runbook"] == "docs/runbooks/ip-listed.md"
+    assert shown["page"] is None  # there is no fleet
     assert "is listed by spamhaus_zen" in run(world, "incident", "show", "1").output
     assert run(world, "incident", "show", "7").exit_code == 1
 

@@ -20,7 +20,8 @@ SEEN_FOR: Final = 600.0
 RENEWED: Final = 60.0
 CLAIM: Final = 60.0
 """Seconds for which one host alone may speak over a channel; then another does, unless it was renewed or said."""
-_OWN_KINDS: Final = frozenset({Kind.HOST, Kind.CHANNEL})
+OWN_KINDS: Final = frozenset({Kind.HOST, Kind.CHANNEL})
+"""Of what is about one host alone."""
 
 
 class Sight(NamedTuple):
@@ -148,7 +149,7 @@ class Page(NamedTuple):
 
 def of_fleet(incident: Incident) -> bool:
     """Whether other hosts may see the same; else it is about one host, which its dedup key names."""
-    return not any(member.key == incident.dedup_key and member.kind in _OWN_KINDS for member in incident.members)
+    return not any(member.key == incident.dedup_key and member.kind in OWN_KINDS for member in incident.members)
 
 
 def merged(one: Page, other: Page) -> Page:

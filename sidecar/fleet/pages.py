@@ -19,6 +19,8 @@ from policies.incidents import DAY, Incident
 from policies.note import Note, NoteKind
 from sidecar.channels import ANSWER_SECONDS, CONNECT_SECONDS, Channel
 from sidecar.database import StoreUnavailable
+from sidecar.fleet import page_names
+from sidecar.fleet.page_names import PAGE, TRIES, PageNames
 from sidecar.fleet.redis_store import Read, StoreSilent, Swap, goes_on
 from sidecar.incident_store import IncidentStore, Posted
 from sidecar.outbox import TRY_BROKEN_EVERY
@@ -26,7 +28,6 @@ from sidecar.threads import in_thread
 
 _LOG = logging.getLogger("sidecar.fleet")
 
-NAME: Final = "page:"
 EVERY: Final = 2.0
 """Seconds between two looks at the store while anything is open ..."""
 IDLE: Final = 5.0
@@ -35,17 +36,12 @@ ALONE_AFTER: Final = 15.0
 """Seconds of silence of the store after which this host goes by its own copies."""
 PASS_ON: Final = 60.0
 """Seconds without success after which a host leaves it to another that sees the same."""
-TRIES: Final = 4
 _SEND: Final = CONNECT_SECONDS + ANSWER_SECONDS + 5.0
 """Seconds that one sending takes at most."""
 
 
-class Store(Protocol):
-    """What is wanted of `RedisStore`. Each raises StoreSilent."""
-
-    async def read(self, names: Sequence[str]) -> list[Read]: ...
-
-    async def swap(self, swaps: Sequence[Swap]) -> list[Read | None]: ...
+class Store(page_names.Store, Protocol):
+    """What is wanted of `RedisStore`."""
 
     async def close(self) -> None: ...
 
@@ -119,6 +115,7 @@ class SharedPages:
         self._heard: list[tuple[str, str]] = []
         """By page, what others told people."""
         self._wrote = {key: page.text() for key, page in self._pages.items()}
+        self._names = PageNames(store, rows, steady=steady, unread=self._is_bad)
         self._server, self._server_since = "", 0.0
         self._at, self._at_steady = clock(), steady()
         self._silent_since: float | None = None
@@ -171,8 +168,9 @@ class SharedPages:
 
     # By hand.
 
-    def by_hand(self, key: str, *, closed: bool, who: str) -> list[str]:
+    def by_hand(self, incident: Incident, *, closed: bool, who: str) -> list[str]:
         """Have all hosts know that it was taken on or closed here; those that see it, as far as is known."""
+        key = self._names.by_itself(incident)  # what was done must not be entered at a page that it then leaves
         with self._lock:
             page = self._pages.get(key, Page())
             at, who = self._now(), f"host {self.host} ({who})"
@@ -190,18 +188,24 @@ class SharedPages:
         Raises StoreUnavailable.
         """
         incidents = await in_thread(desk.incidents)
-        mine = {each.dedup_key: each for each in incidents if each.live and of_fleet(each)}
+        ours = [each for each in incidents if each.live and of_fleet(each)]
         await in_thread(self._settle)
-        with self._lock:
-            keys = sorted({*mine, *self._pages})
         ways = await in_thread(self._ways)
         try:
-            turns = await self._attend(keys, mine, ways)
+            await self._names.find(ours, server=self._server)
+            mine = self._names.by_page(ours)
+            turns = await self._attend(self._keys(mine), mine, ways)
         except StoreSilent as error:
-            turns = self._by_ourselves(str(error), keys, mine, ways)
-        latest = {each.dedup_key: each for each in incidents}
-        await in_thread(lambda: self._act(desk, latest, mine, turns))
-        return EVERY if keys else IDLE
+            turns = self._by_ourselves(str(error), ours, ways)
+        mine = self._names.by_page(ours)
+        latest = {self._names.page_of(each): each for each in incidents} | mine
+        await in_thread(lambda: self._keep_names(desk, incidents))
+        await in_thread(lambda: self._act(desk, latest, ours, turns))
+        return EVERY if self._keys(mine) else IDLE
+
+    def _keys(self, mine: Mapping[str, Incident]) -> list[str]:
+        with self._lock:
+            return sorted({*mine, *self._pages})
 
     def _now(self) -> float:
         """By the store's clock, as well as that is known."""
@@ -272,13 +276,13 @@ class SharedPages:
     async def _attend(self, keys: Sequence[str], mine: Mapping[str, Incident], ways: Sequence[Way]) -> list[Begun]:
         """Raises StoreSilent."""
         sent = self._steady()
-        life, *reads = await self._store.read(["pages", *(NAME + key for key in keys)])
+        life, *reads = await self._store.read(["pages", *(PAGE + key for key in keys)])
         self._is_answered(life, sent)
         waiting = dict(zip(keys, reads, strict=True))
         turns: list[Begun] = []
         for _ in range(TRIES):
             made = {key: self._made(key, read, mine.get(key), ways, at=read.at) for key, read in waiting.items()}
-            swaps = {key: Swap(NAME + key, waiting[key], page.text()) for key, (page, _) in made.items()}
+            swaps = {key: Swap(PAGE + key, waiting[key], page.text()) for key, (page, _) in made.items()}
             unchanged = [key for key, swap in swaps.items() if swap.text == swap.read.text]
             changed = [key for key in swaps if key not in unchanged]
             answers: list[Read | None] = []
@@ -302,9 +306,7 @@ class SharedPages:
             _LOG.info("the fleet is told once of what several hosts see")
         self.silent, self._silent_since = "", None
 
-    def _by_ourselves(
-        self, why: str, keys: Sequence[str], mine: Mapping[str, Incident], ways: Sequence[Way]
-    ) -> list[Begun]:
+    def _by_ourselves(self, why: str, ours: Sequence[Incident], ways: Sequence[Way]) -> list[Begun]:
         """Go by our copies where the store has been silent for long enough."""
         now = self._steady()
         if not self.silent:
@@ -313,8 +315,11 @@ class SharedPages:
         self._silent_since = now if self._silent_since is None else self._silent_since
         if now - self._silent_since < ALONE_AFTER:
             return []
+        for each in ours:
+            self._names.by_itself(each)
+        mine = self._names.by_page(ours)
         turns: list[Begun] = []
-        for key in keys:
+        for key in self._keys(mine):
             text = self._pages[key].text() if key in self._pages else ""
             page, begun = self._made(key, Read("", self._now(), text), mine.get(key), ways, at=self._now(), alone=True)
             turns += self._took(key, page, begun, since=now)
@@ -385,14 +390,15 @@ class SharedPages:
         self,
         desk: Desk,
         latest: Mapping[str, Incident],
-        mine: Mapping[str, Incident],
+        ours: Sequence[Incident],
         turns: Sequence[Begun],
     ) -> None:
         """Write down our copies, do as others did by hand, and hand to the outbox what is ours to say."""
         self._keep()
-        for key, incident in mine.items():
-            if key in self._pages:  # not where the store has not answered since it began
-                self._follow(desk, incident, self._pages[key])
+        for incident in ours:
+            page = self._pages.get(self._names.page_of(incident))
+            if page is not None:  # not where the store has not answered since it began
+                self._follow(desk, incident, page)
         heard, self._heard = self._heard, []
         for key, what in heard:
             if key in latest:
@@ -402,9 +408,16 @@ class SharedPages:
         if turns:
             desk.wake_outbox()
 
+    def _keep_names(self, desk: Desk, incidents: Sequence[Incident]) -> None:
+        """Raises StoreUnavailable."""
+        keys = {each.id: each.dedup_key for each in incidents}
+        for number, page in self._names.keep(incidents).items():
+            if page != keys[number]:
+                desk.happened(number, f"people are told of it as {page}, by which other hosts know the same trouble")
+
     def _follow(self, desk: Desk, incident: Incident, page: Page) -> None:
         sight = page.sights.get(self.host)
-        if sight is None:  # taken on or closed here before the store ever answered
+        if sight is None or not sight.severity:  # the page may be of before, until the store answers
             return
         began = min((each.since for each in page.seen(at=self._now()).values()), default=sight.since)
         with contextlib.suppress(ValueError):  # it was over before
@@ -427,7 +440,7 @@ class SharedPages:
         by_whom = f"closed by {page.closed.who}" if closed else ""
         if turn.kind is NoteKind.ACKED:
             by_whom = f"acknowledged by {page.acked.who}"
-        note = note._replace(hosts=page.hosts(at=at), by_whom=by_whom)
+        note = note._replace(dedup_key=key, hosts=page.hosts(at=at), by_whom=by_whom)
         if told is not None and told.thread and note.incident:
             self._rows.put_thread(turn.channel, note.incident, told.thread)
         scope = len(incident.about) if incident is not None else 0
@@ -452,10 +465,13 @@ class SharedPages:
         try:
             return Page.read(text) if text else None
         except ValueError as error:
-            self.bad += 1
-            if self.bad == 1:
-                _LOG.warning("the fleet's store has what we cannot read, and is told anew: %s", error)
+            self._is_bad(error)
             return None
+
+    def _is_bad(self, error: ValueError) -> None:
+        self.bad += 1
+        if self.bad == 1:
+            _LOG.warning("the fleet's store has what we cannot read, and is told anew: %s", error)
 
 
 def _is_over(page: Page, host: str, *, at: float) -> bool:
