@@ -130,10 +130,17 @@ class Hosts:
         return list(at.values())
 
     async def answered(self, before: str) -> list[float]:
-        """Give when each of our hosts had gone a round at another server than that."""
-        await _until(lambda: all(each.host.contact.server != before for each in self.living))
-        await _until(lambda: not any(each.exchange.silent for each in self.living))
-        return [each.exchange.answered_at for each in self.living]
+        """Give when each of our hosts had first gone a round at another server than that."""
+        at: dict[str, float] = {}
+
+        def all_have() -> bool:
+            for each in self.living:
+                if each.host.contact.server != before and not each.exchange.silent:
+                    at.setdefault(each.host.name, each.exchange.answered_at)
+            return len(at) == len(self.living)
+
+        await _until(all_have)
+        return list(at.values())
 
     async def server(self) -> str:
         return self.living[0].host.contact.server
@@ -347,10 +354,18 @@ def restarts(fleet: Fleet, server: Server, names: Sequence[str]) -> None:
     before = fleet.one(0, "server")
     server.kill()
     time.sleep(8.0)
+    used = fleet.each("use")
     server.start()
     back = time.time()
     fleet.one(0, "open", ["first"])
     late = [at - back for found in fleet.each("answered", before) for at in found]
+    now, asked = fleet.each("use"), server.redis.info("all")
+    cpu = sum(use.cpu for use in now) - sum(use.cpu for use in used)
+    print(
+        f"  Redis back, empty: until all had gone their round {cpu:.1f} s of processor time for {len(late)} hosts, "
+        f"{asked['used_cpu_user'] + asked['used_cpu_sys']:.1f} s for Redis, {asked['cmdstat_eval']['calls']} scripts and "
+        f"{asked['cmdstat_get']['calls']} texts, in {max(use.at for use in now) - back:.1f} s"
+    )
     told = [at - back for found in fleet.each("paused", ["first"]) for at in found]
     known = 0
     while known < len(names) + 1 and time.time() - back < WITHIN:

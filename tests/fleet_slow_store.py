@@ -105,7 +105,7 @@ class SlowRoll(RollStore):
         roll = enrol(before, asking._replace(known={}), server=server, at=read.at)
         self._slow.write(ROLL, roll.text())
         mine = before.members.get(asking.host)
-        text = roll.text() if whole or outline(roll.text()) != known else ""
+        text = roll.text() if whole or outline(roll, roll.text()) != known else ""
         return Tally(server, read.at, text, mine.met if mine is not None else None, roll.standing(at=read.at), 0.0)
 
     async def look(self, server: str, host: str) -> Tally | Read:
@@ -116,9 +116,11 @@ class SlowRoll(RollStore):
     async def rewrite(self, read: Read, before: Roll | None, roll: Roll, host: str = "") -> Read | None:
         (now,) = await self._slow.read([ROLL])
         if now.server != read.server or now.text != read.text:
-            if before is None or before.server != read.server or outline(now.text) != outline(read.text):
+            found = Roll.read(now.text) if now.text else None
+            known = outline(before, read.text)
+            if before is None or found is None or before.server != read.server or outline(found, now.text) != known:
                 return now
-            times = Roll.read(now.text).members
+            times = found.members
             mine = {name: times[name] for name in roll.members.keys() & times.keys() if name != host}
             roll = replace(roll, members={**roll.members, **mine})
         self._slow.write(ROLL, roll.text())

@@ -7,7 +7,7 @@ import pytest
 
 from policies.commands import Change, Release
 from policies.fleet.book import Book, Glance, Lead
-from policies.fleet.host import CROWD
+from policies.fleet.host import CROWD, RECONCILED
 from policies.fleet.row import Row
 from policies.fleet.terms import ALONE_AFTER, LEASE
 from policies.subqueue import State
@@ -91,25 +91,28 @@ def test_a_look_suffices_while_a_book_is_as_known_and_somebody_leads() -> None:
     fleet.run(20)
     host = fleet.hosts[0]
     row, token = host.parts[BURST].replica.row, 9
-    for state, lead, suffices in (
-        (State.PAUSED, None, True),
-        (State.PROBING, None, False),
-        (State.PROBING, Lead("host-1", token, fleet.at - 1.0), False),
-        (State.PROBING, Lead("host-1", token, fleet.at + 1.0), True),
-        (State.RAMPING, Lead("host-1", token, fleet.at + 1.0), False),
+    for state, lead, settled, suffices in (
+        (State.PAUSED, None, 0.0, True),
+        (State.PROBING, None, 0.0, False),
+        (State.PROBING, Lead("host-1", token, fleet.at - 1.0), 0.0, False),
+        (State.PROBING, Lead("host-1", token, fleet.at + 1.0), 0.0, True),
+        (State.RAMPING, Lead("host-1", token, fleet.at + 1.0), 0.0, False),
+        (State.PROBING, None, fleet.at - 1.0, False),
+        (State.PROBING, None, fleet.at + 1.0, True),  # nobody is lent the lead before
+        (State.RAMPING, None, fleet.at + 1.0, True),
     ):
         row = row._replace(state=state, serial=row.serial + 1, until=fleet.at + 60.0)
         host.heard(row, at=fleet.at, now=fleet.now)
-        glance = Glance.at(Book(fleet.store.server, 0.0, row, token, lead).text())
+        glance = Glance.at(Book(fleet.store.server, settled, row, token, lead).text())
         assert glance.row
-        assert host.looked(BURST, glance, at=fleet.at) is suffices, (state, lead)
-        newer = Glance.at(Book(fleet.store.server, 0.0, row._replace(serial=99), token, lead).text())
+        assert host.looked(BURST, glance, at=fleet.at) is suffices, (state, lead, settled)
+        newer = Glance.at(Book(fleet.store.server, settled, row._replace(serial=99), token, lead).text())
         assert not host.looked(BURST, newer, at=fleet.at)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"lead":["a",1,1.2.3],"row":{},"server":"s"}', "[1]"])
 def test_a_glance_at_what_is_no_book_shows_nothing(text: str) -> None:
-    assert Glance.at(text) == ("", -math.inf)
+    assert Glance.at(text) == ("", -math.inf, -math.inf)
 
 
 def test_a_pause_that_the_fleet_heard_of_late_is_no_probe_that_failed() -> None:
@@ -207,6 +210,21 @@ def test_an_empty_store_learns_from_the_hosts_where_they_stand() -> None:
     assert fleet.states(BURST) == ["paused"] * 3
     assert fleet.hosts[0].parts[BURST].replica.row.era == 1  # no new refusal was made of it
     drained(fleet, 300, within=7_200)
+
+
+def test_what_an_empty_store_lacks_one_of_many_hosts_tells_at_once_and_the_others_look_at_times_of_their_own() -> None:
+    fleet, _ = burst(CROWD + 2, 20)
+    fleet.run(10)
+    assert set(fleet.states(BURST)) == {"paused"}
+    rows = {host.parts[BURST].replica.row for host in fleet.hosts}
+    for host in fleet.hosts:
+        host.urgent.clear()
+        host.found({}, at=fleet.at, now=fleet.now)
+    assert [host.name for host in fleet.hosts if BURST in host.urgent] == [row.host for row in rows]
+    waiting = [host for host in fleet.hosts if BURST not in host.urgent]
+    waits = {host.parts[BURST].ask_again(now=host.steady()) - host.steady() for host in waiting}
+    assert len(waits) == len(waiting) > CROWD
+    assert all(0.0 <= wait <= RECONCILED for wait in waits)
 
 
 def test_a_host_that_dies_with_the_lead_holds_up_nobody() -> None:

@@ -54,7 +54,7 @@ def test_redis_makes_of_an_entry_what_the_roll_makes_of_it(tmp_path: Path, seed:
                 host, life = random.choice(CLEAR), random.choice([read.server, read.server, "", "another"])
                 part = random.choice([0.0, 0.0, 0.07, 0.2, 0.6])
                 asking = Asking(host, life, random.choice([at, NEVER]), random.choice([at, NEVER]), part, {})
-                told = await rolls.enter(read.server, outline(roll.text()), asking, whole=random.random() < 0.5)
+                told = await rolls.enter(read.server, outline(roll, roll.text()), asking, whole=random.random() < 0.5)
                 assert isinstance(told, Tally)
                 assert told.met == (roll.members[host].met if host in roll.members else None)
                 before, roll = roll, enrol(roll, asking, server=read.server, at=told.at)
@@ -99,7 +99,7 @@ def test_a_host_that_is_there_disturbs_no_other_and_one_that_comes_is_noticed(tm
     async def scene() -> None:
         async with stores(tmp_path) as (store, rolls):
             read, roll = await put(store, members("one", "two", alone=0.25))
-            known = outline(read.text)
+            known = outline(roll, read.text)
             for host in ("one", "two", "one"):
                 told = await rolls.enter(read.server, known, Asking(host, read.server, read.at, read.at, 0.25, {}))
                 assert isinstance(told, Tally)

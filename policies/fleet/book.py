@@ -97,11 +97,14 @@ class Glance(NamedTuple):
     row: str
     """As it is written there; "" where that cannot be told."""
     led_until: float
+    settled: float
 
     @classmethod
     def at(cls, text: str) -> Self:
         found = _GLANCE.search(text)
-        return cls(found["row"], float(found["until"] or -math.inf)) if found else cls("", -math.inf)
+        if found is None:
+            return cls("", -math.inf, -math.inf)
+        return cls(found["row"], float(found["until"] or -math.inf), float(found["settled"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +168,9 @@ def sorted_json(values: object) -> str:
     return json.dumps(values, separators=(",", ":"), sort_keys=True)
 
 
+_TIME: Final = r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 _GLANCE: Final = re.compile(
-    r'"lead":(?:null|\["[^"]*",\d+,(?P<until>-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)\]),"row":(?P<row>\{.*?\}),"server":"'
+    rf'"lead":(?:null|\["[^"]*",\d+,(?P<until>{_TIME})\]),"row":(?P<row>\{{.*?\}}),"server":"[^"]*","settled":(?P<settled>{_TIME}),'
 )
 
 

@@ -150,8 +150,10 @@ class Host:
         """Called when something should be told at once."""
         self._engine = engine
         self._following: Key | None = None
+        self._place = zlib.crc32(name.encode(errors="surrogateescape")) / (1 << 32)
+        """Of 1: what all hosts do at their own times, each does at another."""
         engine.subqueues.moved = self._moved
-        engine.releases_at(zlib.crc32(name.encode(errors="surrogateescape")) / (1 << 32))
+        engine.releases_at(self._place)
         for sub in engine.subqueues.all():
             self._take_back(sub)
 
@@ -264,14 +266,20 @@ class Host:
     # What the store says.
 
     def found(self, rows: Mapping[Key, Row], *, at: float, now: float) -> None:
-        """Take all rows that a store has, at `at` of its clock. What it lacks is told by whom it was changed last."""
+        """Take all rows that a store has, at `at` of its clock. What it lacks is told by whom it was changed last.
+
+        Of what is left, many hosts, who all do this at once after a restart, look again at different times of the next RECONCILED.
+        """
         for row in rows.values():
             self.heard(row, at=at, now=now)
+        steady = self.steady()
         for key, part in self.parts.items():
             row = part.replica.row
             lacks = key not in rows or row.supersedes(rows[key])
             if not part.shared or (lacks and row.host == self.name) or not part.is_settled():
                 self.urgent.add(key)
+            elif self.is_of_many and not part.wants_some(now=steady):
+                part.asked = steady - RECONCILED * self._place
 
     def looks_only(self, key: Key) -> bool:
         """Whether we have nothing to say of a key, and want nothing of its book but to know where it stands."""
@@ -295,7 +303,7 @@ class Host:
             State.PROBING: glance.led_until > at,
             State.RAMPING: False,  # the books of a ramp say what others have had accepted
             State.CLOSED: True,
-        }[row.state]
+        }[row.state] or at < glance.settled  # until then nobody leads, and nobody is lent anything
         part.asked = now if quiet else part.asked
         return quiet
 

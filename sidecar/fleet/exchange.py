@@ -202,7 +202,7 @@ class Exchange:
         roll = self._known(Roll.read, read.text)
         mine = roll.members.get(self.host.name) if roll is not None else None
         self._look_for_a_twin(mine.met if mine is not None else None, roll.server if roll is not None else "")
-        self._outline = outline(read.text)
+        self._outline = outline(roll, read.text)
         return roll
 
     def _is_of(self, roll: Roll, server: str, at: float) -> bool:
@@ -232,7 +232,7 @@ class Exchange:
             return Read(told.server, told.at, told.text)
         else:
             contact.answered(roll, at=told.at, sent=sent, now=self.host.steady())
-            self._outline = outline(told.text) if self._is_of(roll, told.server, told.at) else ""
+            self._outline = outline(roll, told.text) if self._is_of(roll, told.server, told.at) else ""
             self._roll_read = sent
         return None
 
@@ -245,7 +245,7 @@ class Exchange:
         other = await self._roll.rewrite(read, before, roll, self.host.name)
         if other is None:
             contact.answered(roll, at=read.at, sent=sent, now=self.host.steady())
-            self._outline, self._roll_read, self._wrote = outline(roll.text()), sent, {mine}
+            self._outline, self._roll_read, self._wrote = outline(roll, roll.text()), sent, {mine}
         return other
 
     def _look_for_a_twin(self, met: float | None, server: str) -> None:

@@ -4,9 +4,10 @@ and texts that are pushed. It knows no rule about what they say.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -21,6 +22,9 @@ ANSWER_WITHIN = 1.0
 """Seconds. Later than that an answer is given up on; leases last several times as long."""
 KEPT = 7 * 86_400
 """Seconds for which the store keeps what nobody has touched."""
+_UNNAMED: Final[Mapping[str, Any]] = {"driver_info": None} if find_spec("redis.driver_info") else {}
+"""A newer client tells its own name and version on each connection, looks them up on the disk first, and all of a fleet
+connect anew at once; our account may not say that."""
 LISTENS = 5.0
 """Seconds of silence on the listener's connection after which it has to prove that it lives."""
 
@@ -92,6 +96,7 @@ class RedisStore:
             "retry": Retry(NoBackoff(), 0),  # a question that is sent twice may be answered twice
             "decode_responses": True,
             "encoding_errors": "surrogateescape",  # a sender's domain may have bytes that are no UTF-8, and is in keys
+            **_UNNAMED,
         }
         if self._password:
             options["password"] = self._password
@@ -107,7 +112,7 @@ class RedisStore:
             given["password"] = named.password
         timeouts = {"socket_timeout": ANSWER_WITHIN, "socket_connect_timeout": ANSWER_WITHIN}
         watchers = Sentinel(  # type: ignore[no-untyped-call]  # of the library
-            list(named.hosts), sentinel_kwargs={**timeouts, "ssl": named.tls}
+            list(named.hosts), sentinel_kwargs={**timeouts, "ssl": named.tls, **_UNNAMED}
         )
         return watchers.master_for(named.name, **{**given, **options}), watchers.sentinels
 

@@ -163,14 +163,10 @@ class Tally(NamedTuple):
     """Seconds since the entries came to that."""
 
 
-def outline(text: str) -> str:
-    """Name what a roll says but for the times in its entries; "" where those cannot be told from the rest."""
+def outline(roll: Roll | None, text: str) -> str:
+    """Name what a roll says in its text but for the times in its entries; "" where those cannot be told from the rest."""
     written = _TALLY.sub(b"}", text.encode(errors="surrogateescape"))
-    try:
-        members = len(Roll.read(text).members)
-    except ValueError:
-        return ""
-    if len(_ENTRY.findall(written)) != members:
+    if roll is None or len(_ENTRY.findall(written)) != len(roll.members):
         return ""
     return hashlib.sha1(_TIMES.sub(b"[", written), usedforsecurity=False).hexdigest()
 
@@ -214,7 +210,7 @@ class RollStore:
 
         Of the entries, but for that of `host`, the times stay that others have written meanwhile. Raises StoreSilent.
         """
-        if before is None or before.server != read.server or not (known := outline(read.text)):
+        if before is None or before.server != read.server or not (known := outline(before, read.text)):
             (other,) = await self._store.swap([Swap(ROLL, read, roll.text())])
             return other
         found = await self._run(_REWRITE, read.server, known, roll.text(), f"{json.dumps(host)}:[", KEPT)
