@@ -50,6 +50,7 @@ class Rows:
         self.known: set[int] = set()
         self.texts: dict[str, str] = {}
         self.named: dict[int, str] = {}
+        self.broken_since = 0.0
 
     def pages(self) -> dict[str, str]:
         return dict(self.texts)
@@ -84,7 +85,7 @@ class Rows:
         return number
 
     def channel(self, _: str) -> ChannelState:
-        return ChannelState()
+        return ChannelState(self.broken_since, self.broken_since)
 
     def thread(self, _: str, __: int) -> str:
         return ""
@@ -300,6 +301,69 @@ def test_a_host_that_cannot_reach_people_leaves_it_to_another(fleet: Fleet) -> N
     fleet.passes(PASS_ON + 4.0)
     assert fleet.people.messages == [NoteKind.OPENED]
     assert fleet.people.told[0][1] == "mx1"
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_host_that_never_reaches_people_leaves_the_end_and_the_next_time_to_another(
+    fleet: Fleet,
+    known: bool,  # noqa: FBT001  # of a table
+) -> None:
+    """Whether or not it is `known` there that the channel is broken."""
+    mute, other, _ = fleet.hosts
+    mute.reaches_people = False
+    for _ in range(3):
+        mute.rows.broken_since = fleet.memory.at if known else 0.0
+        mute.sees()
+        fleet.passes(4.0)
+        other.sees()
+        fleet.passes(PASS_ON + CLAIM + 4.0)
+        assert fleet.people.believe_that_it_goes_on
+        mute.severity = other.severity = None
+        fleet.passes(PASS_ON + CLAIM + 4.0)
+        assert fleet.people.pages_open == set()
+        fleet.memory.at += 86_400.0  # messages of a day are counted, and the channel is tried again
+    assert {name for _, name, *_ in fleet.people.told} == {"mx1"}
+    assert len(fleet.people.messages) == 6
+
+
+@pytest.mark.parametrize(("known", "within"), [(True, 4.0), (False, PASS_ON + 6.0)])
+def test_who_comes_to_be_cut_off_from_people_leaves_the_end_to_another(
+    fleet: Fleet,
+    known: bool,  # noqa: FBT001  # of a table
+    within: float,
+) -> None:
+    other, mute, _ = fleet.hosts  # who looks last finds the end
+    for host in (mute, other):
+        host.sees()
+    fleet.passes(4.0)
+    mute.reaches_people = False
+    mute.rows.broken_since = fleet.memory.at if known else 0.0
+    mute.severity = other.severity = None
+    fleet.passes(within)
+    assert [name for _, name, *_ in fleet.people.told] == ["mx0", "mx0"]
+    fleet.passes(5 * PASS_ON)
+    mute.reaches_people, mute.rows.broken_since = True, 0.0
+    fleet.passes(5 * PASS_ON)
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED]
+
+
+def test_the_end_is_said_by_who_is_left_as_soon_as_it_can(fleet: Fleet) -> None:
+    mute, other, _ = fleet.hosts
+    for host in (mute, other):
+        host.sees()
+    fleet.passes(4.0)
+    other.severity = None
+    fleet.passes(4.0)
+    other.running = False
+    mute.reaches_people, mute.severity = False, None
+    fleet.passes(20 * PASS_ON)
+    assert fleet.people.believe_that_it_goes_on
+    mute.reaches_people = True  # nobody else was there
+    fleet.passes(2 * PASS_ON + 4.0)
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED]
+    other.running = True
+    fleet.passes(PASS_ON)
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED]
 
 
 def test_a_store_that_is_away_makes_each_speak_for_itself_and_no_storm_follows(fleet: Fleet) -> None:

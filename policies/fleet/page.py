@@ -124,6 +124,17 @@ class Page(NamedTuple):
         """By host, who sees it."""
         return {host: each for host, each in self.sights.items() if each.severity and at - each.at < SEEN_FOR}
 
+    def others_since(self, me: str, *, at: float) -> float | None:
+        """Tell since when another host could say what there is to say; None where there is none.
+
+        While somebody sees it those that do can; its end all that have seen it and not fallen silent.
+        """
+        seen = self.seen(at=at)
+        if seen:
+            return min((each.since for host, each in seen.items() if host != me), default=None)
+        over = [each.at for host, each in self.sights.items() if host != me and not each.severity]
+        return max(each.at for each in self.sights.values()) if over else None
+
     def open_for(self, channel: str) -> bool:
         """Whether people believe, by a channel, that it goes on."""
         return bool(self.told.get(channel, Told(0.0)).severity)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from parsers.feeds.dnsbl import Severity
-from policies.fleet.page import CLAIM, Mine, Page, Told, Turn, Way, attend, merged, of_fleet, said
+from policies.fleet.page import CLAIM, Mine, Page, Told, Turn, Way, attend, look, merged, of_fleet, said
 from policies.fleet.terms import GRACE
 from policies.incidents import DAY, Incident
 from policies.note import Note, NoteKind
@@ -255,8 +255,8 @@ class SharedPages:
         if posted.note.instead_of:
             return
         if saying is not None and now < saying.ends:
-            others = set(self._pages[posted.page].seen(at=self._now())) - {self.host}
-            if now - saying.began < PASS_ON or not others or place in self._passed_on:
+            others = self._pages[posted.page].others_since(self.host, at=self._now())
+            if now - saying.began < PASS_ON or others is None or place in self._passed_on:
                 return
             self._passed_on.add(place)
             self._not_before[place] = now + 2 * PASS_ON
@@ -347,12 +347,12 @@ class SharedPages:
             elif not page.sights and not page.told:
                 return page, []
             now = self._steady()
-            others = set(page.seen(at=at)) - {self.host}
+            others = look(page, self.host, own, at=at).others_since(self.host, at=at)
             holding = {channel: each.token for (of, channel), each in self._saying.items() if of == key}
             able = [
                 way._replace(
                     able=self._not_before.get((key, way.name), 0.0) <= now
-                    and (way.able or not others or at - page.seen(at=at)[min(others)].since >= PASS_ON)
+                    and (way.able or others is None or at - others >= PASS_ON)
                 )
                 for way in ways
             ]
@@ -373,6 +373,7 @@ class SharedPages:
             for channel, told in page.told.items():
                 if told.by not in {"", self.host} and told != before.told.get(channel):
                     self._heard.append((key, f"told over {channel} by host {told.by}"))
+                    self._passed_on.discard((key, channel))
             self._pages[key] = page
             begun = {turn.channel for turn in turns}
             for (of, channel), saying in list(self._saying.items()):
