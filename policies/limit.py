@@ -155,13 +155,15 @@ class Limit:
             self.at_once = float(accepted)
             self._runs = [((Stretch(max(1.0, during), accepted),), math.inf)]
 
-    def opened_by_all(self, accepted: int, during: float) -> None:
-        """As `opened`, of all hosts of a fleet; nothing new once a ramp has told more, or where we knew as much."""
-        if not self.rate and (self.at_once == math.inf or accepted > self.at_once):
-            self.opened(accepted, during)
+    def opened_by_all(self, accepted: int, during: float) -> bool:
+        """As `opened`, of all hosts of a fleet; nothing new (False) once a ramp has told more, or where we knew as much."""
+        if not accepted or self.rate or accepted <= self.at_once < math.inf:
+            return False
+        self.opened(accepted, during)
+        return True
 
     def carried(self, after: float) -> float:
-        """Messages/s over the last burst and a pause of `after` seconds since; 0: not known."""
+        """Messages/s over the last burst and `after` seconds since without any, as of a pause; 0: not known."""
         if not self._runs:
             return 0.0
         longest = self._runs[-1][0][-1]

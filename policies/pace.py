@@ -82,6 +82,10 @@ _SLOWLY = 10.0
 """Where probes failed, the first ramp takes at least the shut-out by this to grow e-fold."""
 _CARRIED = 0.7
 """The first ramp begins no lower than at this part of what was accepted over burst and pause."""
+_BELIEVED = 0.5
+"""Nor lower than at this part of what explains it, were what goes through at once no more than `Pacing.span` seconds' worth ..."""
+_AT_STAKE = 0.5
+"""... with so much of what exploring may cost under way: unlike what was carried, that may be far above the limit."""
 _ABSENT = 30.0
 """Seconds. Who asks this late has been away: ours to fear, whatever the scale."""
 _WORTH = 2.0
@@ -137,6 +141,8 @@ class Pace:
         """In the ramps of this opening ..."""
         self._refused = 0
         """... as were refused in them."""
+        self._guessing = False
+        """In the first ramp, with nothing but what was accepted before it to tell where it begins; not stored."""
         self._paces: list[list[float]] = []
         """[time, messages/s] of the latest steps."""
 
@@ -215,6 +221,16 @@ class Pace:
             self._trail.add(began)
             self._chance.accept()
 
+    def accepted_before(self, count: int, during: float, *, leads: bool, now: float) -> None:
+        """All hosts together had so many accepted in the `during` seconds before the first refusal, as we hear now.
+
+        Others' part is heard once they want some of the budget: a ramp of ours, if we lead, has begun without it.
+        """
+        told = self.limit.opened_by_all(count, during)
+        if told and leads and self._guessing and self.rate:
+            self._plan.goal = max(self._plan.goal, self._guess)
+            self._set(max(self.rate, self._guess), now)
+
     def refused_elsewhere(self, *, now: float) -> None:
         """Another host was refused: the limit was met a little ago."""
         began = now - self._lag
@@ -230,11 +246,14 @@ class Pace:
     def led(self, rate: float, *, exploring: bool, now: float) -> None:
         """Another host sets the pace; should that become ours to do, the next step is one step from now."""
         self._plan.exploring = exploring
+        self._set(rate, now)
+        self.next_step_at = now + self._pacing.step
+
+    def _set(self, rate: float, now: float) -> None:
         if self._trail is not None and rate != self.rate:
             self._trail.mark(now)
             self._paces = [*self._paces[-7:], [now, rate]]
         self.rate = rate
-        self.next_step_at = now + self._pacing.step
 
     def _measure(self, began: float, now: float) -> None:
         self._lag += 0.05 * (max(0.0, now - began) - self._lag)
@@ -282,6 +301,7 @@ class Pace:
         limit.shut_for = max(limit.shut_for, failed)
         quickest, explore_at = pacing.quick, now
         accepted = over.rate if over is not None else None
+        self._guessing = accepted is None and not limit.rate and not failed
         if over is not None:
             self._chance.opened(over)
         if accepted is not None:
@@ -291,9 +311,15 @@ class Pace:
         elif failed:
             goal, quickest = pacing.first_pace * pacing.pause / after, max(pacing.quick, after / _SLOWLY)
         else:
-            goal = pacing.first_pace
+            goal = max(pacing.first_pace, self._guess)
         goal = max(FLOOR, goal, _CARRIED * limit.carried(after))
         self._plan = Plan(goal, goal, explore_at=explore_at, quickest=quickest)
+
+    @property
+    def _guess(self) -> float:
+        """Where the first ramp may begin, messages/s, by what was accepted before the first refusal; 0: not known."""
+        at_most = _AT_STAKE * _SPARE / (self._lag + _UNSEEN)
+        return min(_BELIEVED * self.limit.carried(self._pacing.span), at_most)
 
     def _learn(self, trail: Trail, over: Overrun, *, after: float, failed: float, now: float) -> None:
         """Learn from the ramp that was refused, and plan the next."""

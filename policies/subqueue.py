@@ -309,9 +309,10 @@ class SubQueue:
         """The provider took so many messages that other hosts sent."""
         self._pace.accepted_elsewhere(count, now=self._clock(now))
 
-    def taken_before(self, count: int, during: float) -> None:
+    def taken_before(self, count: int, during: float, *, now: float) -> None:
         """All hosts of a fleet, this one too, had so many accepted in the `during` seconds before the first refusal."""
-        self._pace.limit.opened_by_all(count, during)
+        leads = self.fleet is not None and self.fleet.leads()
+        self._pace.accepted_before(count, during, leads=leads, now=self._clock(now))
 
     def had_aftermath(self, others: Aftermath) -> None:
         """What became of what other hosts had under way when the first refusal came."""

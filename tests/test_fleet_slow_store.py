@@ -78,6 +78,14 @@ def test_what_went_on_being_accepted_on_any_host_tells_where_the_ramp_begins() -
         assert run.limit.most_in_a_minute(after=run.limit.tried[0] + 10) <= 60 * RATE + AT_ONCE
 
 
+def test_where_nothing_more_is_accepted_what_was_before_tells_where_the_ramp_begins() -> None:
+    shelves = [Shelf(seed=seed, delay=(0.0, 0.002), lost=0.0) for seed in (1, 2, 3)]
+    runs = [Run(5, shelf, total=1_000, transaction=0.05) for shelf in shelves]
+    assert statistics.median(run.over_optimum for run in runs) <= 1.3
+    for run in runs:
+        assert run.limit.most_in_a_minute(after=run.limit.tried[0] + 10) <= 60 * RATE + AT_ONCE
+
+
 def test_hosts_that_were_all_held_up_do_not_meet_the_limit_with_what_they_are_behind() -> None:
     limit = Limit(RATE, AT_ONCE)
 

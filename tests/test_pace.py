@@ -262,6 +262,45 @@ def test_what_was_accepted_before_the_opening_sets_the_first_pace() -> None:
     assert ramping(Pace(PACING, accepted=3000, during=100.0)).rate == pytest.approx(0.7 * 3000 / 400, rel=0.02)
 
 
+def test_where_little_was_carried_what_went_through_at_once_tells_where_the_first_ramp_begins() -> None:
+    lab = PACING.scaled(20)
+    assert ramping(Pace(lab, accepted=20, during=1.0), now=30.0).rate == pytest.approx(
+        0.5 * 20 / (1 + 60 / 20), rel=0.01
+    )
+    most = 0.5 * 15 / (1 + 1)  # half of the refusals that it may cost, with outcomes a second late
+    assert ramping(Pace(lab, accepted=2_000, during=1.0), now=3_000.0).rate == pytest.approx(most, rel=0.01)
+    assert ramping(Pace(PACING, accepted=20, during=1.0)).rate == PACING.first_pace
+
+
+def test_where_a_probe_failed_what_went_through_at_once_may_be_an_hour_s() -> None:
+    pace = Pace(PACING, accepted=1_000, during=1.0)
+    pace.stop(now=1.0)
+    pace.refused(began=0.0, now=1.0)
+    pace.resume(now=3_600.0, failed=1_800.0)
+    assert pace.rate == pytest.approx(0.7 * 1_000 / 3_601, rel=0.01)
+    assert pace.rate < PACING.first_pace
+
+
+@pytest.mark.parametrize(("leads", "begins"), [(True, 2.5), (False, 1.0)])
+def test_who_leads_a_first_ramp_goes_on_faster_by_what_others_had_accepted_before_it(
+    *, leads: bool, begins: float
+) -> None:
+    pace = ramping(Pace(PACING.scaled(20)), now=30.0)
+    assert pace.rate == PACING.first_pace
+    pace.accepted_before(20, 1.0, leads=leads, now=30.5)
+    assert pace.rate == pytest.approx(begins, rel=0.01)
+    pace.led(0.4, exploring=True, now=31.0)
+    pace.accepted_before(20, 1.0, leads=leads, now=31.5)  # as is known
+    assert pace.rate == 0.4
+
+
+def test_what_is_heard_in_a_pause_lets_nothing_out() -> None:
+    pace = ramping(Pace(PACING.scaled(20)), now=30.0)
+    pace.stop(now=31.0)
+    pace.accepted_before(20, 1.0, leads=True, now=32.0)
+    assert pace.rate == 0.0
+
+
 def test_after_an_episode_the_pace_stays_below_the_limit_for_a_while() -> None:
     pace = ramping(Pace(PACING))
     for second in range(300, 400):

@@ -342,7 +342,7 @@ class Host:
         if sub is not None and isinstance(sub.machine, SubQueue):
             sub.machine.taken_elsewhere(taken, now=now)
             if elsewhere is None:
-                sub.machine.taken_before(*_before(book))
+                sub.machine.taken_before(*_before(book), now=now)
             if part.paused_in == book.row.era:
                 sub.machine.had_aftermath(book.aftermath(but=self.name))
         self._reconcile(part, now=now)
