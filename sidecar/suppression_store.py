@@ -302,7 +302,7 @@ _ENTRIES = (
     f"{_JOINED} WHERE suppression.id > :after AND (:list = '' OR list = :list) AND (:reason = '' OR reason = :reason)"
     " AND (:ended OR ended_at = 0) ORDER BY suppression.id LIMIT :limit"
 )
-_OF = f"{_JOINED} WHERE who = ? ORDER BY suppression.id"
+_OF = f"{_JOINED} WHERE who = ? AND (ended_at = 0 OR ended_at > 0) ORDER BY suppression.id"  # each has an index
 _SILENT = (
     "SELECT who, domain, deliveries, max(first_at, engaged_at) FROM engagement"
     " WHERE deliveries >= ? AND max(first_at, engaged_at) < ? AND (who, domain) > (?, ?) ORDER BY who, domain LIMIT ?"

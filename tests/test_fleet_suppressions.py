@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from policies.suppression import Listed, Reason
+from policies.fleet.pace import Pace
+from policies.suppression import Add, End, Listed, Reason
 from sidecar.control import CoreUnreachable
 from sidecar.fleet import change_log, suppressions
 from sidecar.fleet.change_log import ChangeLog
@@ -243,7 +244,6 @@ async def asking(url: str, *hosts: Host) -> AsyncIterator[None]:
 
 def test_a_host_that_missed_changes_takes_a_copy_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change_log, "MOST", 1)
-    monkeypatch.setattr(suppressions, "COPY_PAUSE", 0.01)
 
     async def scene() -> None:
         many = [f"{number}@x.example" for number in range(600)]
@@ -270,12 +270,35 @@ def test_a_host_that_missed_changes_takes_a_copy_by_itself(tmp_path: Path, monke
     asyncio.run(scene())
 
 
+def test_who_is_taken_off_while_a_part_of_a_copy_is_taken_in_stays_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        async with running_server(tmp_path) as server, host(tmp_path, "mx2", server.url) as two:
+            await two.add(ANN)
+            loop, part, suppressing = asyncio.get_running_loop(), two.core.part, two.core.opened.suppressing
+            digest = two.core.opened.book.digest
+            asked = part.ended
+
+            def ended(whos: Sequence[bytes]) -> dict[tuple[bytes, Listed], float]:
+                found = asked(whos)
+                loop.call_soon_threadsafe(suppressing.end, End(digest(ANN), BY_HAND, 2e9, "root", "by hand"))
+                return found
+
+            monkeypatch.setattr(part, "ended", ended)
+            rows = [Add(digest(each), each, BY_HAND, "", 1e9, "root") for each in (ANN, BOB)]
+            await two.shared._lack(rows, "mx1", Pace())
+            assert two.has(ANN)
+            assert two.has(BOB, BY_HAND)
+
+    asyncio.run(scene())
+
+
 def test_what_waits_for_the_store_is_bounded_and_others_take_a_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(suppressions, "OUTBOX_MOST", 5)
     monkeypatch.setattr(suppressions, "SETTLED_EVERY", 0.05)
-    monkeypatch.setattr(suppressions, "COPY_PAUSE", 0.01)
 
     async def scene() -> None:
         many = [f"{number}@x.example" for number in range(20)]

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from policies.classify import RuleSet
 from policies.key import Key
 from policies.site import Settings
 from policies.suppression import Delivered, Listed, Reason
-from sidecar import suppression, suppression_book, suppression_index
+from sidecar import suppression, suppression_book, suppression_index, suppression_store
 from sidecar.config import Config, StoreConfig, SuppressionStorage, WishesList
 from sidecar.rules import load
 from sidecar.store import Store
@@ -29,6 +30,15 @@ def is_ready(it: Core) -> bool:
 
 async def add(it: Core, *addresses: str, **row: Any) -> dict[str, Any]:
     return await it.ask("add", rows=[{"address": each, **row} for each in addresses])
+
+
+def test_what_became_of_an_address_is_found_without_reading_the_whole_list(tmp_path: Path) -> None:
+    """A copy of another host's list asks for each of a hundred thousand."""
+    with closing(Store.open(tmp_path / "core.db")) as store:
+        plan = store.connection.execute(f"EXPLAIN QUERY PLAN {suppression_store._OF}", (b"",)).fetchall()
+    steps = [row[3] for row in plan]
+    assert not any(step.startswith("SCAN") for step in steps), steps
+    assert sum("suppression_in_force" in step or "suppression_ended" in step for step in steps) == 2
 
 
 def test_by_hand_and_after_a_restart(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Final, Protocol, TypeVar
 
-from policies.fleet.news import Entry, Hearing, by_host, read_change, read_copied, read_place
-from policies.suppression import Add, Change, Erase, Heard
+from policies.fleet.news import Entry, Hearing, Register, by_host, read_change, read_copied, read_place
+from policies.fleet.pace import Pace
+from policies.suppression import Add, Change, End, Erase, Heard
 from sidecar.control import CoreRefused, CoreUnreachable
 from sidecar.fleet.change_log import ChangeLog, Telling
 from sidecar.fleet.commands import Told
@@ -48,8 +49,6 @@ COPY: Final = "fleet-copy"
 """In `suppression_heard`: 1 while changes of others were missed, and no copy of their list was taken since."""
 COPY_AGAIN = 60.0
 COPIED_AT_ONCE: Final = 500
-COPY_PAUSE = 0.5
-"""Seconds between two parts of a copy: nobody waits for it, and others have more to do."""
 SETTLED_EVERY: Final = 5.0
 
 
@@ -100,6 +99,8 @@ class SharedSuppressions:
         self._after = f"{place}-0" if place else BEGINNING
         self._said = heard.get(outbox.origin, 0)
         """The number of the last change that is in the stream, as far as we know."""
+        self._taken_off: set[Register] | None = None
+        """Entries, by whomever, while a part of a copy is taken in, since our store was asked what had been; None: none is."""
         self._taken_out: list[Erase] = []
         """Persons of whom the stream is to say nothing more."""
         self._read_back = self._said
@@ -159,6 +160,7 @@ class SharedSuppressions:
         self.hearing.told(change)
         if isinstance(change, Erase):
             self._taken_out.append(change)
+        self._is_taken_off(change)
         self._tells.set()
 
     # Telling.
@@ -249,6 +251,7 @@ class SharedSuppressions:
             self._suppressing.moves.append(change._replace(by_whom=f"host {entry.host}"))
             self._erases.set()
         elif change is not None:
+            self._is_taken_off(change)
             self.followed += self._suppressing.follow(by_host(change, entry.host))
 
     def _is_bad(self, why: str) -> None:
@@ -328,8 +331,9 @@ class SharedSuppressions:
 
     async def _copied(self, commands: Asking, other: str) -> bool:
         """Take one host's list; whether all of it was taken."""
-        after = 0
+        after, pace = 0, Pace()
         while True:
+            asked = time.perf_counter()
             request = {"command": "suppress-copy", "do": "page", "key": self._key, "after": after}
             told = await commands.tell(request, other, asks=True)
             answer = told.answers.get(other, {"ok": False, "error": told.unheard.get(other, "no answer")})
@@ -339,34 +343,52 @@ class SharedSuppressions:
             entries = answer.get("entries")
             if entries == []:
                 break
-            rows, upto = self._readable(entries if isinstance(entries, list) else [])
+            answered = time.perf_counter() - asked
+            rows, upto, pace = await self._read_copied(entries if isinstance(entries, list) else [], pace)
             if upto <= after:
                 _LOG.warning("no copy of the suppression list of host %s: it does not say where to go on", other)
                 return False
-            await self._lack(rows, other)
-            after = upto
-            await asyncio.sleep(COPY_PAUSE)
+            pace = await self._lack(rows, other, pace)
+            after, paused = upto, time.perf_counter()
+            await asyncio.sleep(pace.pause)
+            pace = pace.went(late=time.perf_counter() - paused - pace.pause, answered=answered)
         _LOG.info("a copy of the suppression list of host %s was taken: %d entries were new here", other, self.copied)
         return True
 
-    def _readable(self, entries: Sequence[Any]) -> tuple[list[Add], int]:
+    async def _read_copied(self, entries: Sequence[Any], pace: Pace) -> tuple[list[Add], int, Pace]:
         """Give what can be read of a part of a list, and where it ends; 0 where it does not say."""
-        rows, upto = [], 0
-        for entry in entries:
+        rows: list[Add] = []
+        places = [0]
+
+        def read(entry: Any) -> None:
             try:
-                upto = max(upto, read_place(entry))
+                places.append(read_place(entry))
                 rows.append(read_copied(entry))
             except ValueError as error:
                 self._is_bad(str(error))
-        return rows, upto
 
-    async def _lack(self, rows: Sequence[Add], other: str) -> None:
+        pace = await _each(entries, read, pace)
+        return rows, max(places), pace
+
+    def _is_taken_off(self, change: Change) -> None:
+        if self._taken_off is not None and isinstance(change, End):
+            self._taken_off.add((change.who, change.listed))
+
+    async def _lack(self, rows: Sequence[Add], other: str, pace: Pace) -> Pace:
         """Add what is not here, and was not taken off here since it was made there."""
-        await self._suppression.stored()
-        ended = await self._in_store(lambda: self._suppression.ended([row.who for row in rows]))
-        for row in rows:
-            if ended.get((row.who, row.listed), 0.0) < row.since:
-                self.copied += self._suppressing.follow(by_host(row, other))
+        taken_off = self._taken_off = set()
+        try:
+            await self._suppression.stored()
+            ended = await self._in_store(lambda: self._suppression.ended([row.who for row in rows]))
+
+            def add(row: Add) -> None:
+                named = (row.who, row.listed)
+                if named not in taken_off and ended.get(named, 0.0) < row.since:
+                    self.copied += self._suppressing.follow(by_host(row, other))
+
+            return await _each(rows, add, pace)
+        finally:
+            self._taken_off = None
 
     async def page(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give another host a part of our list. Raises ValueError."""
@@ -400,6 +422,19 @@ class SharedSuppressions:
 
     async def _in_store(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+async def _each(entries: Sequence[T], do: Callable[[T], None], pace: Pace) -> Pace:
+    """Do it to each, and let others have the loop between two slices; the pace after that."""
+    done = 0
+    while done < len(entries):
+        await asyncio.sleep(0)
+        some, began = entries[done : done + pace.at_once], time.perf_counter()
+        for entry in some:
+            do(entry)
+        done, pace = done + len(some), pace.held(len(some), time.perf_counter() - began)
+    await asyncio.sleep(0)
+    return pace
 
 
 def _changes(rows: Sequence[Row]) -> Iterator[Change]:
