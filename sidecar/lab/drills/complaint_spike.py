@@ -32,7 +32,10 @@ _WELL, _BAD = Day(0.0004), Day(0.006, refused=0.03)
 
 
 def throttled(name: str) -> str:
-    """A scenario: a domain that Google takes eight messages a second of, and another that sends steadily."""
+    """A scenario: a domain that Google takes eight messages a second of, and another that sends steadily.
+
+    So little that the limit stays far off where the machine stands still for some seconds, and all of it is tried at once.
+    """
     return f"""
 name = "{name}"
 seconds = 240
@@ -44,7 +47,7 @@ rate = 1
 to = ["google"]
 [[sender]]
 domain = "steady.example"
-rate = 3
+rate = 1
 to = ["google"]
 [[provider]]
 name = "google"
