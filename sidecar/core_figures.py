@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from policies.outcome_counts import OTHER
 from policies.queue_depth import SAMPLE, Depth, depths
@@ -296,6 +296,13 @@ def _admission(parts: Parts) -> list[Row]:
     ]
 
 
+class Shared(Protocol):
+    """A part of core that talks with the other hosts."""
+
+    silent: str
+    bad: int
+
+
 def _fleet_suppressions(parts: Parts) -> list[Row]:
     shared = parts.shared_suppressions
     if shared is None:
@@ -347,6 +354,12 @@ def _fleet(parts: Parts) -> list[Row]:
         ),
         ("sidecar_fleet_rounds_total", "counter", "Rounds with the store that were answered.", [({}, fleet.rounds)]),
         ("sidecar_fleet_round_seconds", "gauge", "What the last round with the store took.", [({}, fleet.round_s)]),
+        (
+            "sidecar_fleet_part_answers",
+            "gauge",
+            "1 while the fleet's store answers to that part of core.",
+            _by("part", {name: float(not part.silent) for name, part in _shared(parts).items()}),
+        ),
         ("sidecar_fleet_alone", "gauge", "1 while this host goes on by itself.", [({}, float(standing["alone"]))]),
         ("sidecar_fleet_twin", "gauge", "1 while another host has this one's name.", [({}, float(fleet.has_twin()))]),
         (
@@ -378,15 +391,20 @@ def _fleet(parts: Parts) -> list[Row]:
 
 def _unreadable(parts: Parts) -> int:
     assert parts.fleet is not None  # who asks has looked
-    others = (
-        parts.shared_suppressions,
-        parts.shared_quotas,
-        parts.shared_maps,
-        parts.shared_warm_ups,
-        parts.commands,
-    )
-    bad = sum(other.bad for other in others if other is not None)
+    bad = sum(part.bad for part in _shared(parts).values())
     return parts.fleet.bad_texts + parts.fleet.presences.unreadable + bad
+
+
+def _shared(parts: Parts) -> dict[str, Shared]:
+    """What this host shares with the others beside sub-queues."""
+    found: dict[str, Shared | None] = {
+        "suppressions": parts.shared_suppressions,
+        "quotas": parts.shared_quotas,
+        "names": parts.shared_maps,
+        "warm-ups": parts.shared_warm_ups,
+        "commands": parts.commands,
+    }
+    return {name: part for name, part in found.items() if part is not None}
 
 
 def _resident() -> float:

@@ -234,7 +234,8 @@ def _version() -> str:
 class OutsideFigures:
     """The outside process's own figures, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fleet: bool = False) -> None:
+        """`fleet`: whether there are other hosts; else what is about them is not shown."""
         self.registry = CollectorRegistry()
         self.build = Gauge(
             "sidecar_build_info",
@@ -321,6 +322,16 @@ class OutsideFigures:
         )
         self.incidents_open = Gauge(
             "sidecar_incidents_open", "Incidents that are not over, by severity", ["severity"], registry=self.registry
+        )
+        self.pages_alone = Gauge(
+            "sidecar_fleet_pages_alone",
+            "1 while this host tells people by itself what others of the fleet see too: it does not reach their store",
+            registry=self.registry if fleet else None,
+        )
+        self.pages_unreadable = Gauge(
+            "sidecar_fleet_pages_unreadable",
+            "Texts of the fleet's pages that could not be read, since the start",
+            registry=self.registry if fleet else None,
         )
         self.incident_detect = Gauge(
             "sidecar_incident_detect_seconds",

@@ -170,7 +170,7 @@ async def run(config: Config) -> None:
 
     Raises ConfigError when it cannot begin.
     """
-    own = OutsideFigures()
+    own = OutsideFigures(fleet=bool(config.store.redis))
     core = Core(config.control_socket, seen=own.core_up.set)
     for name, path in (("core", config.core_database), ("outside", config.outside_database)):
         own.store_bytes.labels(name).set_function(functools.partial(_size, path))
@@ -347,6 +347,9 @@ def _measure(own: OutsideFigures, lookout: Lookout) -> None:
     for severity, number in severities(found).items():
         own.alerts_firing.labels(severity).set(firing[severity])
         own.incidents_open.labels(severity).set(number)
+    if lookout.pages is not None:
+        own.pages_alone.set(lookout.pages.alone())
+        own.pages_unreadable.set(lookout.pages.bad)
     if taken := times(found):
         own.incident_detect.labels("median").set(taken.detect_median)
         own.incident_detect.labels("worst").set(taken.detect_worst)

@@ -91,7 +91,7 @@ def core_parts(*lines: str) -> tuple[Parts, Lag]:
         hygiene=Hygiene(Levels(), packaged()),
         fleet=Exchange(Host("mx1", engine, steady=lambda: NOW), RedisStore("unix:///nonexistent")),
         shared_suppressions=cast(
-            "Any", SimpleNamespace(waiting=3, dropped=1, bad=0, hearing=SimpleNamespace(missed={"mx2"}))
+            "Any", SimpleNamespace(waiting=3, dropped=1, bad=0, silent="", hearing=SimpleNamespace(missed={"mx2"}))
         ),
     )
     return parts, lag

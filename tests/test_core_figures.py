@@ -39,6 +39,7 @@ def test_a_short_log() -> None:
     assert found["sidecar_log_diagnostics_total"]["smtpd", "fatal"] == 1
     assert found["sidecar_log_lag_seconds"] == {(): 2.0}
     assert found["sidecar_core_acting"] == {(): 0.0}
+    assert found["sidecar_fleet_part_answers"] == {("suppressions",): 1.0}
     assert found["sidecar_core_process_resident_memory_bytes"][()] > 1e6
     assert found["sidecar_core_process_open_fds"][()] > 0
 

@@ -372,11 +372,14 @@ def test_a_store_that_is_away_makes_each_speak_for_itself_and_no_storm_follows(f
         host.sees()
     fleet.passes(ALONE_AFTER - 2.0)
     assert fleet.people.messages == []
+    assert not any(host.shared.alone() for host in fleet.hosts)
     fleet.passes(6.0)
+    assert all(host.shared.alone() for host in fleet.hosts)
     assert fleet.people.messages == [NoteKind.OPENED] * 3
     fleet.memory.cut_off = set()
     fleet.memory.texts, fleet.memory.life = {}, 2
     fleet.passes(300.0)
+    assert not any(host.shared.alone() for host in fleet.hosts)
     assert fleet.people.messages == [NoteKind.OPENED] * 3
     for host in fleet.hosts:
         host.severity = None

@@ -88,6 +88,8 @@ def test_who_is_suppressed_or_released_on_one_host_is_so_on_all(tmp_path: Path) 
             await until(lambda: one.has(ANN) and two.has(ANN))
             assert two.core.opened.suppressing.on_probation == 0
             assert one.shared.status()["silent"] == ""
+            one.shared.silent = "no answer to what it told"
+            await until(lambda: not one.shared.silent)
 
     asyncio.run(scene())
 

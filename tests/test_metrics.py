@@ -101,6 +101,14 @@ def test_no_series_of_when_a_counter_was_made() -> None:
     assert "_created" not in metrics.exposition(own, Figures(), Busiest()).decode()
 
 
+def test_without_a_fleet_nothing_is_shown_of_one() -> None:
+    alone, fleet = (
+        metrics.exposition(OutsideFigures(fleet=fleet), Figures(), Busiest()).decode() for fleet in (False, True)
+    )
+    assert "sidecar_fleet" not in alone
+    assert "sidecar_fleet_pages_alone 0.0\n" in fleet
+
+
 def test_every_name_and_label_is_clean_and_every_metric_has_its_help() -> None:
     text = metrics.exposition(OutsideFigures(), metrics.read_figures(ANSWER), Busiest()).decode()
 

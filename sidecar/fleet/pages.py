@@ -152,6 +152,10 @@ class SharedPages:
     def status(self) -> Mapping[str, Any]:
         return {"silent": self.silent, "pages": len(self._pages), "saying": len(self._saying), "bad": self.bad}
 
+    def alone(self) -> bool:
+        """Whether this host tells for itself, because the store has been silent for long."""
+        return self._silent_since is not None and self._steady() - self._silent_since >= ALONE_AFTER
+
     # For the outbox.
 
     def may_send(self, posted: Posted) -> bool:
@@ -313,7 +317,7 @@ class SharedPages:
             _LOG.warning("the fleet's store is silent: %s; each host tells for itself", why)
         self.silent = why
         self._silent_since = now if self._silent_since is None else self._silent_since
-        if now - self._silent_since < ALONE_AFTER:
+        if not self.alone():
             return []
         for each in ours:
             self._names.by_itself(each)

@@ -209,6 +209,8 @@ class SharedSuppressions:
             all_read = False
             async for page in pages:
                 self._take(page)
+                if all_read:
+                    self.silent = ""  # what telling, or a copy, met is over, or is met again
                 if page.is_last and not all_read:
                     all_read = True
                     self._is_up_to_date(told)
