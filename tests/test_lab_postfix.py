@@ -1,5 +1,6 @@
 """The private Postfix for real, and the lab without the sidecar: it counts right and leaves nothing behind."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,12 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from sidecar.lab import namespace
 from sidecar.lab.private_postfix import PostfixError, PrivatePostfix
+from tests.mail_host_world import until
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -85,6 +88,33 @@ def test_a_private_postfix_holds_releases_and_discards(open_directory: Path) -> 
         postfix.rotate_log()
     assert not postfix.running()
     assert len(list(open_directory.glob("mail.log.*"))) == 1
+
+
+def test_a_log_is_compressed_once_postlogd_has_left_it(open_directory: Path) -> None:
+    with PrivatePostfix(open_directory) as postfix, ThreadPoolExecutor(1) as beside:
+        until(lambda: _postlogd(postfix) is not None)
+        busy = _postlogd(postfix)
+        assert busy is not None
+        os.kill(busy, signal.SIGSTOP)
+        try:
+            rotated = beside.submit(postfix.rotate_log)
+            until(lambda: rotated.done() or any("/compressor" in said for said in _processes_below(open_directory)))
+            assert not postfix.maillog.exists()
+            assert not list(open_directory.glob("mail.log.*.gz"))
+        finally:
+            os.kill(busy, signal.SIGCONT)
+        rotated.result()
+        assert postfix.maillog.exists()
+        assert len(list(open_directory.glob("mail.log.*.gz"))) == 1
+
+
+def _postlogd(postfix: PrivatePostfix) -> int | None:
+    master = postfix.master_pid()
+    for child in Path(f"/proc/{master}/task/{master}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{child}/comm").read_text().strip() == "postlogd":
+                return int(child)
+    return None
 
 
 def test_a_postfix_that_cannot_start_says_why(open_directory: Path) -> None:

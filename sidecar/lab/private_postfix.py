@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import time
@@ -48,6 +49,17 @@ discard     unix  -       -      n      -      -       discard
 anvil       unix  -       -      n      -      1       anvil
 scache      unix  -       -      n      -      1       scache
 postlog     unix-dgram n  -      n      -      1       postlogd
+"""
+
+_COMPRESSOR = """\
+#!/bin/sh
+# Postfix gives postlogd a second to leave the old file. On a busy machine it takes longer, and gzip gives up on a file
+# that grows. Something has to be said for a new file to be begun.
+until [ -e {maillog} ]; do
+    postlog -c {etc} -t lab/compressor "a new log is begun"
+    sleep 0.1
+done
+exec gzip "$1"
 """
 
 
@@ -129,7 +141,7 @@ class PrivatePostfix:
         self._run("postfix", "-c", str(self.config_directory), "reload")
 
     def rotate_log(self) -> None:
-        """Rename the log with a time in its name, and begin a new one."""
+        """Rename the log with a time in its name, begin a new one, and compress the old one once nobody writes to it."""
         self._run("postfix", "-c", str(self.config_directory), "logrotate")
 
     def postconf(self, *arguments: str) -> str:
@@ -183,6 +195,10 @@ class PrivatePostfix:
     def master_pid(self) -> int:
         return int((self.queue_directory / "pid" / "master.pid").read_text())
 
+    @property
+    def _compressor(self) -> Path:
+        return self.config_directory / "compressor"
+
     def _write(self, main_cf: dict[str, str], master_cf: str, header_checks: str) -> None:
         for directory in (self.directory, self.config_directory, self.queue_directory, self.data_directory):
             directory.mkdir(parents=True, exist_ok=True)
@@ -199,6 +215,10 @@ class PrivatePostfix:
         (self.config_directory / "master.cf").write_text(
             _MASTER_CF.format(address=self.address, port=self.port) + master_cf
         )
+        self._compressor.write_text(
+            _COMPRESSOR.format(maillog=shlex.quote(str(self.maillog)), etc=shlex.quote(str(self.config_directory)))
+        )
+        self._compressor.chmod(0o755)
 
     def _settings(self) -> dict[str, str]:
         built_in = dict(zip(_BUILT_IN, self._run("postconf", "-dh", *_BUILT_IN).splitlines(), strict=True))
@@ -208,6 +228,7 @@ class PrivatePostfix:
             "data_directory": str(self.data_directory),
             "maillog_file": str(self.maillog),
             "maillog_file_prefixes": str(self.directory),
+            "maillog_file_compressor": str(self._compressor),
             "myhostname": "mta1.sender-side.example",
             "mydestination": "",
             "mynetworks": "127.0.0.0/8",
