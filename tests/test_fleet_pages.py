@@ -607,15 +607,16 @@ def test_where_others_are_always_quicker_people_are_told_all_the_same(
     swapped = Way.swap
 
     async def beaten(way: Way, swaps: Sequence[Swap]) -> list[Read | None]:
-        for swap in swaps:
-            if swap.name == TROUBLES:
-                others = {**Troubles.read(swap.text).entries, f"{way.memory.at}": Entry(way.memory.at + 9.0, ())}
-                way.memory.texts[TROUBLES] = Troubles(others).text()
+        if TROUBLES in {swap.name for swap in swaps}:
+            known = Troubles.read(way.memory.texts.get(TROUBLES) or "{}").entries
+            others = {**known, f"other-{len(known)}": Entry(way.memory.at + ENTERED, ())}
+            way.memory.texts[TROUBLES] = Troubles(others).text()
         return await swapped(way, swaps)
 
     monkeypatch.setattr(Way, "swap", beaten)
     fleet.hosts[0].sees()
     fleet.passes(4.0)
+    assert KEY not in Troubles.read(fleet.memory.texts[TROUBLES]).entries
     assert fleet.people.messages == [NoteKind.OPENED]
 
 
