@@ -169,13 +169,18 @@ def _sort(key: Key) -> str:
 
 
 def related(one: Symptom, other: Symptom) -> bool:
-    return shares(one, other) or alike(one, other)
+    return share([one], [other]) or alike(one, other)
 
 
-def shares(one: Symptom, other: Symptom) -> bool:
-    """Whether two alerts are about the same, or one happens at what the other is about."""
-    mine, theirs = set(strong(one)), set(strong(other))
-    return bool(mine & theirs or mine & set(weak(other)) or theirs & set(weak(one)))
+def share(some: Iterable[Symptom], others: Iterable[Symptom]) -> bool:
+    """Whether one of some alerts is about the same as one of others, or happens at what that is about."""
+    (mine, mine_at), (theirs, theirs_at) = map(_about, (some, others))
+    return bool(mine & theirs or mine & theirs_at or theirs & mine_at)
+
+
+def _about(alerts: Iterable[Symptom]) -> tuple[set[str], set[str]]:
+    tags = [(strong(each), weak(each)) for each in alerts]
+    return {tag for found, _ in tags for tag in found}, {tag for _, found in tags for tag in found}
 
 
 def alike(one: Symptom, other: Symptom) -> bool:

@@ -5,13 +5,13 @@ page of its own, for two pages are better than none.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 from policies.figures import Kind
 from policies.fleet import reading
 from policies.fleet.page import OWN_KINDS, Page
-from policies.incidents import Incident, Symptom, alike, shares
+from policies.incidents import Incident, Symptom, alike, share
 
 ENTERED: Final = 300.0
 """Seconds after which a host enters again what still goes on."""
@@ -82,16 +82,16 @@ class Troubles(NamedTuple):
         return type(self)({**kept, page: Entry(at + KEPT, signs)})
 
 
-def _belong(theirs: Iterable[Sign], ours: Iterable[Sign]) -> bool:
+def _belong(theirs: Sequence[Sign], ours: Sequence[Sign]) -> bool:
     """Whether two hosts see one trouble.
 
     What has nothing in common and merely comes at the same time has one cause on one host, whose lines it is all about. On two hosts
     it has where it is of different kinds, as a sender's refusals and a provider's share; two providers are two troubles.
     """
-    pairs = [(one, other) for one in theirs for other in ours]
-    if any(shares(one, other) for one, other in pairs):
+    if share(theirs, ours):
         return True
-    return all(one.kind != other.kind for one, other in pairs) and any(alike(one, other) for one, other in pairs)
+    kinds = {sign.kind for sign in theirs} & {sign.kind for sign in ours}
+    return not kinds and any(alike(one, other) for one in theirs for other in ours)
 
 
 def _signs(incident: Incident) -> list[Sign]:
