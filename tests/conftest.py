@@ -8,6 +8,7 @@ import pytest
 
 from hatch_build import ROOT, SUFFIX, modules
 from sidecar.fleet import redis_store
+from tests import redis_world
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +36,13 @@ def _dice(request: pytest.FixtureRequest) -> None:
     """Each test has its own, whatever ran before it."""
     if "SOAK" not in os.environ:
         random.seed(request.node.nodeid)
+
+
+@pytest.fixture(params=["redis-server", "valkey-server"])
+def each_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test it with Redis and with Valkey: for tests of what a server must do."""
+    if request.param == "valkey-server":
+        monkeypatch.setattr(redis_world, "PROGRAM", redis_world.valkey())
 
 
 @pytest.fixture

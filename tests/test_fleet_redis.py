@@ -32,7 +32,7 @@ QUICK = 600.0
 """Pauses of ten minutes take a second."""
 
 
-@pytest.mark.usefixtures("patient_store")
+@pytest.mark.usefixtures("patient_store", "each_server")
 def test_a_text_is_swapped_only_for_what_was_read(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, store_at(server.url) as one, store_at(server.url) as two:
@@ -65,6 +65,7 @@ def test_who_only_observes_changes_nothing(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.usefixtures("each_server")
 def test_what_one_host_opens_is_paused_on_all(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 5) as fleet:
@@ -219,7 +220,7 @@ def test_what_is_closed_by_hand_is_closed_on_all(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.usefixtures("patient_store")
+@pytest.mark.usefixtures("patient_store", "each_server")
 def test_a_host_that_comes_later_learns_what_is_open(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, sidecars(server.url, 2) as fleet:
@@ -245,7 +246,7 @@ async def _settles(url: str) -> bool:
         return await store.swap([Swap(ROLL, read, replace(Roll.read(read.text), settled=0.0).text())]) == [None]
 
 
-@pytest.mark.usefixtures("patient_store")
+@pytest.mark.usefixtures("patient_store", "each_server")
 def test_an_account_of_the_store_needs_no_more_than_is_documented(tmp_path: Path) -> None:
     async def scene() -> None:
         password = "secret"  # noqa: S105  # of this test's server

@@ -43,6 +43,7 @@ def members(*names: str, alone: float = 0.1) -> Roll:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.usefixtures("each_server")
 def test_redis_makes_of_an_entry_what_the_roll_makes_of_it(tmp_path: Path, seed: int) -> None:
     async def scene() -> None:
         random = Random(seed)

@@ -54,6 +54,7 @@ def renewal(read: Read, book: Book, wish: Wish, pooled: float | None = 10.0, new
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.usefixtures("each_server")
 def test_redis_lends_as_the_book_does(tmp_path: Path, seed: int) -> None:
     async def scene() -> None:
         random = Random(seed)

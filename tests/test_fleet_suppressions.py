@@ -94,6 +94,7 @@ def test_who_is_suppressed_or_released_on_one_host_is_so_on_all(tmp_path: Path) 
     asyncio.run(scene())
 
 
+@pytest.mark.usefixtures("each_server")
 def test_who_was_away_catches_up(tmp_path: Path) -> None:
     async def scene() -> None:
         many = [f"{number}@x.example" for number in range(250)]
@@ -112,6 +113,7 @@ def test_who_was_away_catches_up(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.usefixtures("each_server")
 def test_a_redis_that_restarts_empty_or_comes_late_is_told_again(tmp_path: Path) -> None:
     async def scene() -> None:
         async with running_server(tmp_path) as server, host(tmp_path, "mx1", server.url) as one:
@@ -195,6 +197,7 @@ def test_a_store_that_was_put_back_from_a_backup_is_heard(tmp_path: Path) -> Non
     asyncio.run(scene())
 
 
+@pytest.mark.usefixtures("each_server")
 def test_the_account_of_the_documentation_is_enough(tmp_path: Path) -> None:
     async def scene() -> None:
         async with (
