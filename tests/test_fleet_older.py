@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.older_world import at_hand, unpacked
 from tests.redis_world import KEY, running_server, sidecars, store_at, until
 
 ROOT = Path(__file__).parents[1]
@@ -72,26 +73,9 @@ class Older:
         assert self._process.returncode == 0
 
 
-def _history() -> list[str]:
-    """Those of VERSIONS that this clone has; a shallow one has none."""
-    return [
-        each
-        for each in VERSIONS
-        if subprocess.run(
-            ["git", "cat-file", "-e", f"{each}^{{tree}}"], cwd=ROOT, capture_output=True, check=False
-        ).returncode
-        == 0
-    ]
-
-
 @asynccontextmanager
 async def older(commit: str, folder: Path, url: str) -> AsyncIterator[Older]:
-    archive = subprocess.run(  # noqa: ASYNC221  # nothing else is to be done meanwhile
-        ["git", "archive", commit, "sidecar", "policies", "parsers", "tests"], cwd=ROOT, capture_output=True, check=True
-    )
-    (folder / "older").mkdir()
-    subprocess.run(["tar", "-x"], cwd=folder / "older", input=archive.stdout, check=True)  # noqa: ASYNC221  # as above
-    host = Older(folder / "older", url)
+    host = Older(unpacked(commit, folder / "older"), url)
     try:
         yield host
     finally:
@@ -123,7 +107,7 @@ def test_hosts_of_versions_that_were_and_of_this_one_are_one_fleet(tmp_path: Pat
             assert one.exchange.bad_texts == two.exchange.bad_texts == 0
             assert one.host.contact.standing.quorate
 
-    for commit in _history():
+    for commit in at_hand(VERSIONS):
         folder = tmp_path / commit
         folder.mkdir()
         asyncio.run(scene(commit, folder))

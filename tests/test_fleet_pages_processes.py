@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +22,15 @@ from sidecar.incident_store import IncidentStore
 from sidecar.statements import SCHEMA
 from tests.alert_world import KEY, PagerDuty, Slack, note
 from tests.lookout_world import ATTEMPT
+from tests.older_world import at_hand, unpacked
 from tests.outside_world import http_server
 from tests.redis_world import PATIENCE, running_server, store_at, until
 
 GOOGLE = "pf-rep:log:google:bad.deferrals.15m"
 YAHOO = "pf-rep:log:yahoo:bad.deferrals.15m"
 ROOT = Path(__file__).parents[1]
+VERSIONS = {"dce575a": "a page's name was the key of the alert that opened the incident"}
+"""Commits, and what they are of before."""
 PATIENT = f"""
 from sidecar.cli import main
 from sidecar.fleet import redis_store
@@ -40,9 +45,12 @@ CORE: dict[str, Handler] = {"health": lambda _: {"log_lag_s": 0.1}, "queue": lam
 class Outside:
     """One host: its directory, its process."""
 
-    def __init__(self, directory: Path, redis: str, slack: str, pagerduty: str, *, looks_at: str = "provider") -> None:
-        """`looks_at`: the kind of thing whose deferrals are an alert."""
+    def __init__(
+        self, directory: Path, redis: str, slack: str, pagerduty: str, *, looks_at: str = "provider", tree: Path = ROOT
+    ) -> None:
+        """`looks_at`: the kind of thing whose deferrals are an alert. `tree`: the program, of this version or another."""
         directory.mkdir()
+        self.tree = tree
         self.directory = directory
         (directory / "key").write_text(KEY)
         (directory / "url").write_text(f"{slack}/services/T0/B0/x")
@@ -63,7 +71,7 @@ class Outside:
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
         command = [sys.executable, "-c", PATIENT, "--config", str(self.config), "outside"]
         with (self.directory / "said").open("wb") as said:
-            process = subprocess.Popen(command, stderr=said, cwd=ROOT)
+            process = subprocess.Popen(command, stderr=said, cwd=self.tree)
         try:
             yield process
         finally:
@@ -83,10 +91,16 @@ class Outside:
     def attempts(self, number: int, status: str, provider: str) -> None:
         """Core has written down what the log says of them."""
         row = (time.time(), "a.example", provider, "4.7.28", status, "google/rate", "", "")
-        core = Database.open(self.directory / "core.db", SCHEMA)
+        schema = SCHEMA._replace(directory=str(self.tree / "sidecar/schema"))  # of the core of that version
+        core = Database.open(self.directory / "core.db", schema)
         with core.transaction():
             core.connection.executemany(ATTEMPT, [row] * number)
         core.close()
+
+    async def takes_on(self, incident: int) -> dict[str, Any]:
+        """Somebody says so; what it answers. It may ask core meanwhile, which is of our loop."""
+        ack = {"command": "incident-ack", "incident": incident, "who": "ann"}
+        return await asyncio.to_thread(lambda: ask_core(self.directory / "outside", ack, timeout=PATIENCE))
 
     def incidents(self) -> list[tuple[int, str, str]]:
         store = IncidentStore.open_read_only(self.directory / "outside.db")
@@ -121,9 +135,7 @@ def test_two_hosts_page_once_and_each_for_itself_without_the_store(tmp_path: Pat
                     host.attempts(300, "deferred", "google")
                 await until(lambda: bool(slack.taken and pager.events))
                 await until(lambda: all(host.incidents() for host in (first, second)))
-                (number, *_) = first.incidents()[0]
-                ack = {"command": "incident-ack", "incident": number, "who": "ann"}
-                assert "mx1" in ask_core(first.directory / "outside", ack, timeout=PATIENCE)["hosts"]
+                assert "mx1" in (await first.takes_on(first.incidents()[0][0]))["hosts"]
                 await until(lambda: second.incidents()[0][2] == "host mx1 (ann)")
                 await until(lambda: list(pager.open.values()) == ["acknowledged"])
                 for host in (first, second):
@@ -191,6 +203,53 @@ def test_a_trouble_that_two_hosts_see_by_different_alerts_is_one_page(tmp_path: 
         first = Outside(tmp_path / "mx1", url, chat.url, duty.url)
         second = Outside(tmp_path / "mx2", url, chat.url, duty.url, looks_at="domain")
         asyncio.run(story(first, second, tmp_path / "redis", slack, pager))
+
+
+def test_a_host_of_an_older_version_and_one_of_this_have_one_page(tmp_path: Path) -> None:
+    """Of one alert; of two alerts of one trouble an older version makes two."""
+
+    async def story(older: Outside, newer: Outside, redis: Path, slack: Slack, pager: PagerDuty) -> None:
+        for host in (older, newer):
+            host.attempts(1, "sent", "google")
+        cores = [await serve_control(host.directory / "control", CORE) for host in (older, newer)]
+        async with running_server(redis) as server, cores[0], cores[1]:
+            with older.running() as first, newer.running() as second:
+                await until(lambda: older.is_there() and newer.is_there())
+                for host in (older, newer):
+                    host.attempts(300, "deferred", "google")
+                await until(lambda: _is_agreed(server.url, GOOGLE, hosts=2))
+                await older.takes_on(1)
+                await until(lambda: newer.incidents()[0][2] == "host mx1 (ann)")
+                await until(lambda: list(pager.open.values()) == ["acknowledged"])
+                for host in (older, newer):
+                    host.attempts(3_000, "sent", "google")
+                await until(lambda: not pager.open and len(slack.taken) == 2)
+                assert [first.poll(), second.poll()] == [None, None]
+            assert (len(slack.taken), pager.pages) == (2, 1)
+        assert [_named(host.directory) for host in (older, newer)] == [0, 1]
+
+    for commit in at_hand(VERSIONS):
+        folder = tmp_path / commit
+        (folder / "redis").mkdir(parents=True)
+        url = f"unix://{folder}/redis/redis.sock"
+        slack, pager = Slack(), PagerDuty()
+        with http_server(slack) as chat, http_server(pager) as duty:
+            tree = unpacked(commit, folder / "older")
+            older = Outside(folder / "mx1", url, chat.url, duty.url, tree=tree)
+            newer = Outside(folder / "mx2", url, chat.url, duty.url)
+            try:
+                asyncio.run(story(older, newer, folder / "redis", slack, pager))
+            finally:
+                said = [(host.directory / "said").read_text() for host in (older, newer)]
+                sys.stderr.write(f"{said[0][-2000:]}\n{said[1][-2000:]}\n{slack.taken} {pager.pages} {pager.open}\n")
+        assert not any("cannot read" in text for text in said)
+
+
+def _named(directory: Path) -> int:
+    """Tell of how many incidents a host knows which page they belong to; older versions have no such table."""
+    with contextlib.closing(sqlite3.connect(directory / "outside.db")) as store:
+        is_there = store.execute("SELECT 1 FROM sqlite_master WHERE name = 'fleet_page_of'").fetchone()
+        return int(store.execute("SELECT count(*) FROM fleet_page_of").fetchone()[0]) if is_there else 0
 
 
 @pytest.mark.parametrize("state", ["sent", "sending", "dropped"])
