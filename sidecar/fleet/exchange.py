@@ -36,6 +36,8 @@ VISITS_A_SECOND = 300.0
 over as long as so many visits take."""
 AT_ONCE = 16
 """Books that are asked for in one go: about a millisecond of reading and writing them."""
+GLANCED_AT = 48
+"""Texts of books that are looked at in one go, and as a rule say what is known: as long, and a third of the questions."""
 TRY_AGAIN = 1.0
 """Seconds between two attempts at a store that is silent."""
 LEAST_PAUSE = 0.1
@@ -169,8 +171,8 @@ class Exchange:
             due = self.host.look(keys[start : start + LOOKED_AT])
             idle = [key for key in due if self.host.looks_only(key)]
             await self._attend_all([key for key in due if not self.host.looks_only(key)])
-            for first in range(0, len(idle), AT_ONCE):
-                await self._attend_all(await self._look_at(idle[first : first + AT_ONCE]))
+            for first in range(0, len(idle), GLANCED_AT):
+                await self._attend_all(await self._look_at(idle[first : first + GLANCED_AT]))
             await asyncio.sleep(0)
         if keys:
             self.wake_engine()
@@ -359,9 +361,9 @@ class Exchange:
             await asyncio.sleep(random.uniform(0, len(names) / READ_BY_ALL))
             rows: dict[Key, Row] = {}
             at = 0.0
-            for start in range(0, len(names), AT_ONCE):
-                at, texts = await self._store.texts(names[start : start + AT_ONCE])
-                for name, text in zip(names[start : start + AT_ONCE], texts, strict=True):
+            for start in range(0, len(names), GLANCED_AT):
+                at, texts = await self._store.texts(names[start : start + GLANCED_AT])
+                for name, text in zip(names[start : start + GLANCED_AT], texts, strict=True):
                     row = self._row(name, text)
                     rows |= {row.key: row} if row is not None else {}
         except StoreSilent:
