@@ -382,11 +382,11 @@ class SubQueue:
         """Earn budget for the time since the last look, at the pace of that time.
 
         Mail that stands behind other mail in Postfix, or behind a provider that has become slow, is tried all at once when
-        that is over: what is under way for longer than usual counts as unspent. Not in a fleet, where a host has but a part
-        of the pace, and that part may go and come.
+        that is over: what is under way for longer than usual counts as unspent. In a fleet each host counts its own by its part
+        of the pace, so all together let out no more than one host would.
         """
         rate = self._rate
-        unspent = self.under_way - rate * self._pace.lag if self.fleet is None else 0.0
+        unspent = self.under_way - rate * self._pace.lag
         most = max(1 + rate, rate * _CATCH_UP) - max(0.0, unspent)
         self._budget = min(max(0.0, most), self._budget + rate * (now - self._budget_at))
         self._budget_at = now

@@ -14,6 +14,7 @@ from tests.test_engine import BURST
 from tests.test_fleet_hosts import Limit, send
 
 RATE, AT_ONCE, SCALE, TOTAL = 10.0, 20.0, 20.0, 1200
+OTHERS = 120
 PAUSE = 600 / SCALE
 
 
@@ -105,6 +106,32 @@ def test_hosts_that_were_all_held_up_do_not_meet_the_limit_with_what_they_are_be
     deferrals, delivered = leap(stalled())
     assert deferrals == 0
     assert delivered > 0.5 * RATE * 5.0
+
+
+@pytest.mark.parametrize("at", [45.0, 60.0])
+def test_what_others_hold_up_on_all_hosts_is_not_followed_by_more(at: float) -> None:
+    """Their mail takes all slots of the destination for some six seconds; then what stood behind it is tried at once."""
+    limit = Limit(RATE, AT_ONCE)
+
+    async def held_up() -> tuple[int, int]:
+        fleet = SlowFleet(5, limit, Shelf(seed=1, delay=(0.0, 0.002), lost=0.0), scale=SCALE)
+        await fleet.run(ALONE_AFTER + 5)
+        for world in fleet.worlds:
+            world.slots = 6
+            send(world, 200)
+        await fleet.run(at, step=0.1)
+        before, delivered = fleet.deferrals, fleet.delivered
+        for world in fleet.worlds:
+            for number in range(OTHERS):
+                world.submit(f"news@other-{number % 10}.example", [f"user{number}@gmail.com"])
+        await fleet.run(25.0, step=0.1)
+        found = fleet.deferrals - before, fleet.delivered - delivered - 5 * OTHERS
+        await fleet.stop()
+        return found
+
+    deferrals, delivered = leap(held_up())
+    assert deferrals == 0
+    assert delivered > 0.5 * RATE * 25.0
 
 
 def test_clocks_that_are_hours_wrong_change_nothing() -> None:
