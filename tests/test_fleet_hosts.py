@@ -115,6 +115,13 @@ def test_a_glance_at_what_is_no_book_shows_nothing(text: str) -> None:
     assert Glance.at(text) == ("", -math.inf, -math.inf)
 
 
+def test_a_glance_at_a_text_that_begins_again_and_again_takes_no_longer_than_reading_it() -> None:
+    text = (
+        '"lead":null,"row":{' * 50_000
+    )  # as long as any; looked through from each beginning it takes a quarter of an hour
+    assert Glance.at("{" + text) == ("", -math.inf, -math.inf)
+
+
 def test_a_pause_that_the_fleet_heard_of_late_is_no_probe_that_failed() -> None:
     fleet, limit = burst(2, 100)
     fleet.store.answers = False

@@ -101,10 +101,13 @@ class Glance(NamedTuple):
 
     @classmethod
     def at(cls, text: str) -> Self:
-        found = _GLANCE.search(text)
-        if found is None:
+        lead = _LEAD.search(text)
+        begins = lead.end() if lead is not None else 0
+        ends = text.find(_AFTER_ROW, begins) + 1
+        rest = _SETTLED.match(text, ends) if ends else None
+        if lead is None or rest is None:
             return cls("", -math.inf, -math.inf)
-        return cls(found["row"], float(found["until"] or -math.inf), float(found["settled"]))
+        return cls(text[begins:ends], float(lead["until"] or -math.inf), float(rest["settled"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +172,10 @@ def sorted_json(values: object) -> str:
 
 
 _TIME: Final = r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
-_GLANCE: Final = re.compile(
-    rf'"lead":(?:null|\["[^"]*",\d+,(?P<until>{_TIME})\]),"row":(?P<row>\{{.*?\}}),"server":"[^"]*","settled":(?P<settled>{_TIME}),'
-)
+# No pattern looks for the end of the row: a text that somebody made up may have many beginnings, and each would look to the end.
+_LEAD: Final = re.compile(rf'"lead":(?:null|\["[^"]*",\d+,(?P<until>{_TIME})\]),"row":(?=\{{)')
+_AFTER_ROW: Final = '},"server":"'
+_SETTLED: Final = re.compile(rf',"server":"[^"]*","settled":(?P<settled>{_TIME}),')
 
 
 def _share_of(values: Sequence[Any]) -> Share:
