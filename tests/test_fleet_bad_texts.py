@@ -210,6 +210,19 @@ def _paths(value: Any) -> Iterator[tuple[Any, ...]]:
         yield from ((name, *rest) for rest in _paths(part))
 
 
+@pytest.mark.parametrize(("name", "path"), [
+    ("troubles", "a"), ("page", "x"), ("page", "y"), ("page", "mx1"), ("page", "chat"), ("page", "pager"), ("page", "ann"),
+])  # fmt: skip
+def test_what_our_own_store_could_not_keep_of_pages_is_refused(name: str, path: str) -> None:
+    """SQLite keeps no bytes that are no UTF-8: one round after the other would fail at them, and people hear of nothing."""
+    reader = READERS[name]
+    for bad in ("b\udcff", "b\\udcff"):  # as it is read from the server, and as JSON writes it
+        text = reader.good.replace(f'"{path}"', f'"{bad}"')
+        assert text != reader.good
+        with pytest.raises(ValueError, match="surrogates"):
+            reader.read(text)
+
+
 def test_json_of_others_is_read_in_one_place() -> None:
     found = {
         str(path.relative_to(ROOT))

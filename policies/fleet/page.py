@@ -289,7 +289,7 @@ def said(page: Page, channel: str, kind: NoteKind, new: Told) -> Page:
 
 
 def _parts(kind: Any, found: Mapping[str, Any]) -> dict[str, Any]:
-    return {str(name): _known(kind, each) for name, each in found.items()}
+    return {reading.plain(name): _known(kind, each) for name, each in found.items()}
 
 
 def _known(kind: Any, found: Mapping[str, Any]) -> Any:
@@ -310,13 +310,13 @@ _READS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "acked": reading.flag,
     **dict.fromkeys(("at", "since", "until"), reading.number),
     **dict.fromkeys(("number", "hosts", "scope", "token"), reading.whole),
-    **dict.fromkeys(("host", "thread", "by", "who"), reading.text),
+    **dict.fromkeys(("host", "thread", "by", "who"), reading.plain),
 }
 _HANDS: Final = ("acked", "closed")
 _PARTS: Final[Mapping[str, Any]] = {"sights": Sight, "told": Told, "claims": Claim}
 _PLAIN: Final[Mapping[str, Any]] = {
-    "title": reading.text,
-    "category": reading.text,
+    "title": reading.plain,
+    "category": reading.plain,
     "opened_at": reading.number,
     "token": reading.whole,
 }

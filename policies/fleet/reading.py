@@ -69,6 +69,13 @@ def text(value: object) -> str:
     return value
 
 
+def plain(value: object) -> str:
+    """Take a text that is to be written down, and so is all UTF-8. Raises ValueError."""
+    found = text(value)
+    found.encode()
+    return found
+
+
 def flag(value: object) -> bool:
     """Take true or false. Raises ValueError."""
     if not isinstance(value, bool):

@@ -48,7 +48,9 @@ class Troubles(NamedTuple):
     @classmethod
     def read(cls, text: str) -> Self:
         """Read what `text` wrote. Raises ValueError."""
-        return reading.read(text, "list of troubles", lambda found: cls({key: _entry(it) for key, it in found.items()}))
+        return reading.read(
+            text, "list of troubles", lambda found: cls({reading.plain(key): _entry(it) for key, it in found.items()})
+        )
 
     def text(self) -> str:
         return json.dumps(self.entries, separators=(",", ":"), sort_keys=True)
