@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from policies.fleet.roll import Roll
 from policies.subqueue import State, SubQueue
+from sidecar.fleet import redis_store
 from sidecar.fleet.redis_store import StoreSilent, Swap
 from sidecar.fleet.roll_store import ROLL
 from sidecar.lab.ports import free_port
@@ -187,6 +189,28 @@ def test_a_store_that_answers_too_late_is_silent_until_it_is_quick_again(tmp_pat
             fleet[0].open(OTHER)
             way.delay = 0.0
             await until(lambda: fleet[1].state(OTHER) == "paused")
+
+    asyncio.run(scene())
+
+
+def test_a_listener_whose_next_connection_is_never_answered_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "LISTENS", 0.2)
+
+    async def scene() -> None:
+        async with (
+            running_server(tmp_path) as server,
+            slow_way(server, tmp_path / "slow.sock") as way,
+            store_at(server.url) as stranger,
+            store_at(way.url) as store,
+            aclosing(store.pushed()) as pushed,
+        ):
+            assert await anext(pushed) == ""
+            way.delay = 3_600.0
+            await stranger.redis.client_kill_filter(_type="pubsub")
+            with pytest.raises(StoreSilent):
+                await anext(pushed)
 
     asyncio.run(scene())
 

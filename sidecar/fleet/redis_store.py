@@ -175,11 +175,13 @@ class RedisStore:
             await channel.subscribe(self._channel)
         asked = False
         while True:
-            message = await channel.get_message(timeout=ANSWER_WITHIN if asked else LISTENS)
-            if message is None:
-                if asked:
-                    raise TimeoutError
-                await channel.ping()
+            silence = ANSWER_WITHIN if asked else LISTENS
+            async with asyncio.timeout(silence + LISTENS):  # a client whose connection ended makes another, and waits
+                message = await channel.get_message(timeout=silence)
+                if message is None:
+                    if asked:
+                        raise TimeoutError
+                    await channel.ping()
             asked = message is None
             if message is not None and message["type"] == "subscribe":
                 yield ""
