@@ -116,20 +116,30 @@ class Sshd:
         """Have its sessions do nothing any more, with their connections open; new ones are answered."""
         assert self._process is not None
         for child in children(self._process.pid):
-            os.kill(child, signal.SIGSTOP)
+            send(child, signal.SIGSTOP)
 
     def cut(self) -> None:
         """End it with all sessions that it has."""
         assert self._process is not None
         for child in children(self._process.pid):
-            os.kill(child, signal.SIGKILL)
+            send(child, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
 
 
 def children(pid: int) -> list[int]:
-    found = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """All below it; any of them may end at this very moment, as a session's short commands do."""
+    try:
+        found = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
     return found + [each for child in found for each in children(child)]
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """As `kill` does; who has ended needs none."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def key(path: Path) -> None:

@@ -1,6 +1,7 @@
 """A Postfix that is set up otherwise: smtpd in its cage, hold hashed into directories, two instances on one host."""
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,11 @@ async def act_chroot(bench: Bench) -> None:
 
 
 def _roots_of(name: str) -> set[Path]:
-    return {Path(f"/proc/{pid}/root").readlink() for pid in processes(name)}
+    found = set()
+    for pid in processes(name):
+        with contextlib.suppress(OSError):  # it has just ended
+            found.add(Path(f"/proc/{pid}/root").readlink())
+    return found
 
 
 async def act_hashed(bench: Bench) -> None:
