@@ -137,6 +137,34 @@ async def cluster_of_one(folder: Path, *options: str) -> AsyncIterator[Server]:
         yield server
 
 
+@contextlib.asynccontextmanager
+async def cluster_of_two(folder: Path) -> AsyncIterator[tuple[Server, Server]]:
+    """Run a Cluster of which the second node has all slots but one, and neither notices within ten minutes that the other died."""
+    ports, buses = free_ports(2), free_ports(2)
+    servers = []
+    for number, (port, bus) in enumerate(zip(ports, buses, strict=True)):
+        place = folder / f"of-two-{number}"
+        place.mkdir()
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "600000")
+        places = ("--bind", "127.0.0.1", "--port", str(port), "--cluster-port", str(bus))
+        servers.append(Server(place, *options, *places))
+        servers[-1].port = port
+    try:
+        for server in servers:
+            await server.start()
+        ids = [(await server.says(b"CLUSTER MYID")).split()[1] for server in servers]
+        await servers[0].says(b"CLUSTER ADDSLOTS 0")
+        await servers[1].says(b"CLUSTER ADDSLOTSRANGE 1 16383")
+        await servers[0].says(f"CLUSTER MEET 127.0.0.1 {ports[1]} {buses[1]}".encode())
+        for server in servers:
+            await until(partial(_knows, server, ids))
+            await until(partial(_has_all_slots, server))
+        yield servers[0], servers[1]
+    finally:
+        for server in servers:
+            server.kill()
+
+
 class ClusterOfThree:
     """Three primaries, each with a third of the slots, and a replica of each; `port_of` their places by Redis' own ids."""
 

@@ -26,6 +26,7 @@ from tests.redis_world import (
     certificate,
     cluster_of_one,
     cluster_of_three,
+    cluster_of_two,
     sidecars,
     store_at,
     until,
@@ -183,6 +184,21 @@ def test_a_node_that_hangs_costs_one_question(tmp_path: Path, monkeypatch: pytes
         async with store_at(f"cluster://127.0.0.1:{down}") as store:
             with pytest.raises(StoreSilent, match=r"no node of the Cluster says .*: .*Connect call failed"):
                 await store.read(["a"])
+
+    asyncio.run(scene())
+
+
+def test_a_node_that_names_one_that_is_gone_costs_one_question(tmp_path: Path) -> None:
+    """As one does that has not yet heard of a failover: the next question asks another node first."""
+
+    async def scene() -> None:
+        async with cluster_of_two(tmp_path) as (stale, gone), cluster_of_one(tmp_path) as server:
+            gone.kill()
+            assert str(gone.port) in await stale.says(b"GET {sidecar}:{roll}")
+            async with store_at(f"cluster://127.0.0.1:{stale.port},127.0.0.1:{server.port}") as store:
+                with pytest.raises(StoreSilent, match=f"{gone.port}"):
+                    await store.read(["a"])
+                await until(partial(_reads, store))
 
     asyncio.run(scene())
 

@@ -55,6 +55,10 @@ class _Owner:
             return found
         raise RedisConnectionError(f"no node of the Cluster says who has the fleet's keys: {said}") from said
 
+    def doubt(self) -> None:
+        """Ask another node first: whom the last one named was not to be had."""
+        self._nodes.rotate(-1)
+
     async def _ask(self, node: Place) -> Place:
         async with Redis(host=node.host, port=node.port, **self._options) as client:
             try:
@@ -72,7 +76,11 @@ class _ToOwner(Connection):
     async def connect(self) -> None:
         if not self.is_connected:
             self.host, self.port = await self._owner.find()
-        await super().connect()  # type: ignore[no-untyped-call]  # of the library
+        try:
+            await super().connect()  # type: ignore[no-untyped-call]  # of the library
+        except BaseException:  # also where it hangs, and our caller has given up
+            self._owner.doubt()
+            raise
 
 
 class _TlsToOwner(_ToOwner, SSLConnection):
