@@ -3,9 +3,11 @@
 import pytest
 from redis.crc import key_slot
 
-from sidecar.fleet import address
+from sidecar.config import Config, ConfigError, FleetConfig, StoreConfig
+from sidecar.fleet import address, joining
 from sidecar.fleet.address import Cluster, Place, Sentinels
 from sidecar.fleet.cluster import in_one_slot
+from sidecar.fleet.redis_store import RedisStore
 
 
 @pytest.mark.parametrize(
@@ -47,11 +49,24 @@ def test_a_url_of_a_cluster() -> None:
         ("a{b", "{a{b}"),
         ("a}b", "{a}b}"),
         ("{}a", "{{}a}"),
+        ("{}{a}", "{{}{a}}"),
+        ("}{a}", "}{a}"),
     ],
 )
 def test_a_prefix_that_keeps_keys_in_one_slot(prefix: str, wanted: str) -> None:
     assert in_one_slot(prefix) == wanted
     assert len({key_slot(f"{wanted}:{{{name}}}".encode()) for name in ("roll", "row one")}) == 1
+
+
+@pytest.mark.parametrize(("prefix", "wanted"), [("", "sidecar"), ("}", "sidecar"), ("}a", "a")])
+def test_a_prefix_that_would_spread_keys_over_a_cluster_is_no_good(prefix: str, wanted: str) -> None:
+    made = [f"{{{prefix}}}:{{{name}}}".encode() for name in ("roll", "row one")]
+    assert len(set(map(key_slot, made))) == 2
+    config = Config(store=StoreConfig(redis="cluster://127.0.0.1:1"), fleet=FleetConfig(prefix=prefix))
+    with pytest.raises(ConfigError, match=r"store\.redis: with fleet\.prefix = ") as raised:
+        joining.pages(config, rows=None, channels=())  # type: ignore[arg-type]  # nothing is asked of them
+    assert str(raised.value).endswith(f"as {wanted!r}")
+    assert isinstance(RedisStore("redis://127.0.0.1:1", prefix=prefix), RedisStore)  # one server has all keys
 
 
 @pytest.mark.parametrize(

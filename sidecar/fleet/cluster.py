@@ -17,9 +17,19 @@ from sidecar.fleet.address import Cluster, Place
 
 
 def in_one_slot(prefix: str) -> str:
-    """Give a prefix of which the part in braces alone says where a key lies (Redis Cluster specification, hash tags)."""
+    """Give a prefix of which the part in braces alone says where a key lies (Redis Cluster specification, hash tags).
+
+    Raises ValueError where none can be made of it: what stands in the first braces of a key must not be empty.
+    """
     opened = prefix.find("{")
-    return prefix if 0 <= opened < prefix.find("}", opened + 2) else f"{{{prefix}}}"
+    if 0 <= opened < prefix.find("}", opened + 1) - 1:
+        return prefix
+    if not prefix or prefix.startswith("}"):
+        raise ValueError(
+            f"with fleet.prefix = {prefix!r} a Cluster would spread the fleet's keys over all its nodes; wanted a prefix "
+            f"that is not empty and does not begin with }}, as {prefix.lstrip('}') or 'sidecar'!r}"
+        )
+    return f"{{{prefix}}}"
 
 
 def client_of(named: Cluster, key: str, options: Mapping[str, Any]) -> Redis:
