@@ -6,6 +6,7 @@ Knows how a place takes whole lines or none; which events are next, event_writer
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ _LOCAL0_INFO: Final = 16 * 8 + 6
 _SYSLOG_SECONDS: Final = 5.0
 _LATER: Final = frozenset({"removed"})
 """Columns that are filled in after their row was written here."""
+_ESCAPED: Final = re.compile(r"[\x7f-\uffff]")
+"""All but ASCII and what lies beyond the Basic Multilingual Plane: an escape of that is two, of which Fluent Bit makes no
+UTF-8 (up to 3.2 at least) and Loki then refuses what else came with it. Some of these others end a line for some reader."""
 
 
 def line(table: Table, row: Sequence[Any], *, host: str) -> str:
@@ -38,7 +42,8 @@ def line(table: Table, row: Sequence[Any], *, host: str) -> str:
     if detail := told.get("detail"):
         event["category"] = detail.partition(".")[0]
     said = {name: value for name, value in told.items() if value != "" or name == "status"}
-    return json.dumps(event | said, separators=(",", ":")) + "\n"
+    text = json.dumps(event | said, separators=(",", ":"), ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def _stamp(time: float) -> str:
@@ -71,7 +76,7 @@ class LogFile:
         self._follow()
         size = os.fstat(self._file).st_size
         try:
-            _write_all(self._file, "".join(lines).encode(errors="backslashreplace"))
+            _write_all(self._file, "".join(lines).encode())
             os.fsync(self._file)
         except OSError:
             with contextlib.suppress(OSError):
@@ -109,8 +114,8 @@ class StandardOutput:
     """The journal, under systemd."""
 
     def write(self, lines: Sequence[str]) -> None:
-        sys.stdout.write("".join(lines))
-        sys.stdout.flush()
+        sys.stdout.buffer.write("".join(lines).encode())  # whatever the locale says
+        sys.stdout.buffer.flush()
 
     def close(self) -> None:
         """Others use it too."""
@@ -127,7 +132,7 @@ class Syslog:
         connection = self._socket or self._connected()
         try:
             for each in lines:
-                connection.send(f"<{_LOCAL0_INFO}>sidecar-events: {each.rstrip()}".encode(errors="backslashreplace"))
+                connection.send(f"<{_LOCAL0_INFO}>sidecar-events: {each.rstrip()}".encode())
         except OSError:
             self.close()  # a syslogd that was started again has another socket
             raise

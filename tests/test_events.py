@@ -3,26 +3,29 @@
 import asyncio
 import json
 import os
+import re
 import resource
 import signal
 import socket
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pyvrl import Transform
 
 from policies.commands import Attempt, Change, Received
 from sidecar import event_writer
 from sidecar.config import AlertsConfig, Config, ConfigError, EventsConfig, StoreConfig
 from sidecar.event_lines import LogFile, Syslog, line, sink
 from sidecar.event_writer import EventWriter
-from sidecar.shipped_tables import ATTEMPT, CHANGE, TABLES
+from sidecar.shipped_tables import ATTEMPT, CHANGE, MESSAGE, TABLES
 from sidecar.store import Commit, Store
 from tests.test_rollup import BEGIN, attempt
 
@@ -56,7 +59,7 @@ def add(site: Config, attempts: Sequence[Attempt] = (), **more: Any) -> None:
 
 
 def written(site: Config, suffix: str = "") -> list[dict[str, Any]]:
-    text = Path(site.events.to + suffix).read_text(encoding="ascii")
+    text = Path(site.events.to + suffix).read_text(encoding="utf-8")
     assert text.endswith("\n")
     return [json.loads(each) for each in text.splitlines()]
 
@@ -205,17 +208,17 @@ def test_syslog_gets_a_line_a_datagram_and_may_be_started_again(tmp_path: Path) 
 
 
 def test_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    sink("stdout").write(["{}\n"])
-    assert capsys.readouterr().out == "{}\n"
+    sink("stdout").write(['"\U0001f4e7"\n'])
+    assert capsys.readouterr().out == '"\U0001f4e7"\n'
 
 
 @given(st.text(), st.floats(0, 4e9))
 def test_nothing_that_a_sender_wrote_ends_a_line(text: str, time: float) -> None:
     row = (7, *attempt(reply=text, campaign=text, time=time))
     said = line(ATTEMPT, row, host="mx1")
-    assert said.isascii()
-    assert said[:-1].isprintable()
+    assert all(" " <= character <= "~" or character > "\uffff" for character in said[:-1])
     assert said[-1] == "\n"
+    assert not re.search(r"(?<!\\)(\\\\)*\\ud[89ab]", said)  # no reader needs to put two escapes together
     assert json.loads(said).get("reply", "") == text
 
 
@@ -242,8 +245,43 @@ def test_each_part_of_the_fragment_for_vector_is_fed_and_leads_somewhere() -> No
     assert {part["type"] for part in vector["sinks"].values()} == {"elasticsearch", "loki", "splunk_hec_logs", "kafka"}
     known = set(json.loads(line(CHANGE, (1, *example()), host="mx1")))
     for part in vector["sinks"].values():
+        assert part["acknowledgements"]["enabled"]  # what is away at a restart gets it later
         assert {part.get("id_key", "id"), part.get("key_field", "id")} <= known
     assert {name.strip("{} ") for name in list(vector["sinks"]["loki"]["labels"].values())[1:]} <= known
+
+
+def example() -> tuple[Any, ...]:
+    return tuple(Change(BEGIN, "k", "opened", "paused", "", "", "", "engine", 0)[:-1])
+
+
+@pytest.fixture(scope="module")
+def remap() -> Callable[[str], dict[str, Any]]:
+    """The remap of the fragment, made by Vector's own compiler, on a line as the file source hands it over."""
+    (transform,) = tomllib.loads((LOGS / "vector.toml").read_text())["transforms"].values()
+    assert transform["drop_on_error"]  # what raises here is dropped there
+    program = Transform(transform["source"] + "\n.")
+    return lambda text: cast(
+        "dict[str, Any]", program.remap({"message": text, "file": "events.json", "host": "central"})
+    )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        line(ATTEMPT, (7, *attempt(reply="421 4.7.28 na\u00efve \U0001f4e7", campaign="a\tb\0")), host="mx1"),
+        line(MESSAGE, (8, *Received(BEGIN, "mx1", "postfix", "4TX", "<m@x>", "a@b", 9, 1, "h", ""), None), host="mx1"),
+        line(CHANGE, (9, *example()), host="mx1"),
+    ],
+)
+def test_vectors_remap_makes_of_a_line_its_event(remap: Callable[[str], dict[str, Any]], said: str) -> None:
+    wanted = json.loads(said)
+    assert remap(said.rstrip("\n")) == wanted | {"timestamp": datetime.fromisoformat(wanted["time"])}
+
+
+@pytest.mark.parametrize("broken", ["", "{", '{"event":"attempt"', "[]", "{}", '{"time":1}', '{"time":"yesterday"}'])
+def test_vectors_remap_takes_no_broken_line(remap: Callable[[str], dict[str, Any]], broken: str) -> None:
+    with pytest.raises(ValueError, match="remap failure"):
+        remap(broken)
 
 
 def test_the_fragment_for_fluent_bit_reads_what_is_written() -> None:
@@ -257,11 +295,10 @@ def test_the_fragment_for_fluent_bit_reads_what_is_written() -> None:
     outputs = {each["name"]: each for each in fluent["pipeline"]["outputs"]}
     assert outputs.keys() == {"opensearch", "loki", "splunk"}
     assert outputs["opensearch"]["id_key"] in event
+    assert {each["retry_limit"] for each in outputs.values()} == {"no_limits"}  # the default is to drop
+    assert (source["storage.type"], source["read_from_head"], source["skip_long_lines"]) == ("filesystem", True, True)
+    assert "storage.path" in fluent["service"]
     assert {name.strip("$") for name in outputs["loki"]["label_keys"].split(",")} <= event.keys()
-
-
-def example() -> tuple[Any, ...]:
-    return tuple(Change(BEGIN, "k", "opened", "paused", "", "", "", "engine", 0)[:-1])
 
 
 def test_all_kinds_are_written_unless_said_otherwise() -> None:
