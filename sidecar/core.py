@@ -196,7 +196,7 @@ async def _built(config: Config, file: Path) -> AsyncIterator[Parts]:
     if opened:
         suppression = Suppression(config, opened, store, thread=thread, ledger=ledger, engine=engine, steering=steering)
     if suppression and fleet:
-        joined = functools.partial(joining.suppressions, config, suppression, store, thread)
+        joined = functools.partial(joining.suppressions, config, fleet, suppression, store, thread)
         shared = await asyncio.get_running_loop().run_in_executor(thread, joined)
     policy = await serve(access, listeners(config, instances), inherited=passed, owner=owner)
     hands = Hands(engine, mail_host.client(config), Rerouting(engine, steering, transport_table_of(config)))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 
@@ -199,8 +200,17 @@ def test_a_node_that_names_one_that_is_gone_costs_one_question(tmp_path: Path) -
                 with pytest.raises(StoreSilent, match=f"{gone.port}"):
                     await store.read(["a"])
                 await until(partial(_reads, store))
+            async with store_at(f"cluster://127.0.0.1:{stale.port},127.0.0.1:{server.port}") as store:
+                await until(partial(_listens, store))
 
     asyncio.run(scene())
+
+
+async def _listens(store: RedisStore) -> bool:
+    async with aclosing(store.pushed()) as pushed:
+        with contextlib.suppress(StoreSilent):
+            return await anext(pushed) == ""
+    return False
 
 
 async def _reads(store: RedisStore) -> bool:

@@ -5,6 +5,7 @@ import signal
 import time
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ import pytest
 from policies.fleet.roll import Roll
 from policies.subqueue import State, SubQueue
 from sidecar.fleet import redis_store
-from sidecar.fleet.redis_store import StoreSilent, Swap
+from sidecar.fleet.redis_store import RedisStore, StoreSilent, Swap
 from sidecar.fleet.roll_store import ROLL
+from sidecar.fleet.stream import BEGINNING, Stream
 from sidecar.lab.ports import free_port
 from tests.redis_world import (
     KEY,
     LINE,
+    Server,
     Sidecar,
     certificate,
     rights,
@@ -328,6 +331,51 @@ def test_a_failover_by_sentinels_is_followed(tmp_path: Path) -> None:
                 await until(lambda: fleet[0].agrees_with(fleet[1:]))
 
     asyncio.run(scene())
+
+
+@pytest.mark.usefixtures("each_server")
+def test_who_listens_to_a_server_that_was_cut_off_goes_where_the_fleet_is(tmp_path: Path) -> None:
+    """Such a server keeps the connections of those who only listen, and says nothing to them."""
+    (tmp_path / "cut-off").mkdir()
+
+    async def reads(store: RedisStore) -> None:
+        async for _ in Stream(store, "names").pages(BEGINNING):
+            pass
+
+    async def listeners(server: Server) -> bool:
+        return (await server.says(b"PUBSUB NUMSUB sidecar:rows")).splitlines()[-2] == ":2"
+
+    async def scene() -> None:
+        async with (
+            running_server(tmp_path) as before,
+            sidecars(before.url, 2) as (one, two),
+            store_at(before.url) as store,
+        ):
+            await until(partial(listeners, before))
+            store.fleet_server = one.exchange.server
+            reading = asyncio.create_task(reads(store))
+            await until(partial(_has_clients, before, "cmd=xread"))
+            before.socket = before.socket.rename(tmp_path / "cut-off" / "redis.sock")
+            async with running_server(tmp_path) as after:
+                for client in await _clients(before):
+                    if "cmd=xread" not in client:
+                        await before.says(f"CLIENT KILL ID {client.split()[0].removeprefix('id=')}".encode())
+                await until(partial(listeners, after))
+                one.open()
+                await until(lambda: two.state() == "paused" and two.exchange.rows_heard > 0)
+                with pytest.raises(StoreSilent, match="another server"):
+                    await reading
+
+    asyncio.run(scene())
+
+
+async def _clients(server: Server) -> list[str]:
+    """List those that ask, and those that listen to a stream."""
+    return [line for line in (await server.says(b"CLIENT LIST TYPE normal")).splitlines() if line.startswith("id=")]
+
+
+async def _has_clients(server: Server, which: str) -> bool:
+    return any(which in client for client in await _clients(server))
 
 
 def test_a_stop_is_heard_at_any_moment(tmp_path: Path) -> None:

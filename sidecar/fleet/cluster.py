@@ -32,22 +32,24 @@ def in_one_slot(prefix: str) -> str:
     return f"{{{prefix}}}"
 
 
-def client_of(named: Cluster, key: str, options: Mapping[str, Any]) -> Redis:
-    """Make a client of the node that has `key`, whichever that is when it connects."""
+def client_of(named: Cluster, owner: "Owner", options: Mapping[str, Any]) -> Redis:
+    """Make a client of the node that has the owner's key, whichever that is when it connects."""
     account = {"username": named.user or None, **({"password": named.password} if named.password else {}), **options}
-    owner = _Owner(named.nodes, key, {**account, "ssl": named.tls})
     kind = _TlsToOwner if named.tls else _ToOwner
-    return Redis.from_pool(ConnectionPool(connection_class=kind, owner=owner, **account))
+    return Redis.from_pool(
+        ConnectionPool(connection_class=kind, owner=owner, asking={**account, "ssl": named.tls}, **account)
+    )
 
 
-class _Owner:
-    def __init__(self, nodes: Sequence[Place], key: str, options: Mapping[str, Any]) -> None:
+class Owner:
+    """Finds the node that has a key; clients that share one learn from each other whom to ask."""
+
+    def __init__(self, nodes: Sequence[Place], key: str) -> None:
         self._nodes = deque(nodes)
         self._key = key
-        self._options = options
 
-    async def find(self) -> Place:
-        """Ask one node after the other; the first that knows is believed.
+    async def find(self, options: Mapping[str, Any]) -> Place:
+        """Ask one node after the other, by a client with these options; the first that knows is believed.
 
         Raises ConnectionError of redis-py where none says. Who hangs is asked last when we are asked again: our caller
         gives up on all of it in a second.
@@ -57,7 +59,7 @@ class _Owner:
             node = self._nodes[0]
             self._nodes.rotate(-1)
             try:
-                found = await self._ask(node)
+                found = await self._ask(node, options)
             except (RedisError, OSError, TimeoutError) as error:
                 said = error
                 continue
@@ -69,8 +71,8 @@ class _Owner:
         """Ask another node first: whom the last one named was not to be had."""
         self._nodes.rotate(-1)
 
-    async def _ask(self, node: Place) -> Place:
-        async with Redis(host=node.host, port=node.port, **self._options) as client:
+    async def _ask(self, node: Place, options: Mapping[str, Any]) -> Place:
+        async with Redis(host=node.host, port=node.port, **options) as client:
             try:
                 await client.get(self._key)
             except MovedError as moved:  # without a host it is the one that was asked, at another port
@@ -79,13 +81,14 @@ class _Owner:
 
 
 class _ToOwner(Connection):
-    def __init__(self, *, owner: _Owner, **options: Any) -> None:
+    def __init__(self, *, owner: Owner, asking: Mapping[str, Any], **options: Any) -> None:
         super().__init__(**options)
         self._owner = owner
+        self._asking = asking
 
     async def connect(self) -> None:
         if not self.is_connected:
-            self.host, self.port = await self._owner.find()
+            self.host, self.port = await self._owner.find(self._asking)
         try:
             await super().connect()  # type: ignore[no-untyped-call]  # of the library
         except BaseException:  # also where it hangs, and our caller has given up

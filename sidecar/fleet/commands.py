@@ -156,8 +156,10 @@ class FleetCommands:
         listener, watchers = self._store.clients(wait=None)
         try:
             async with listener:
+                listening = await self._store.listening(listener)
                 while goes_on():
                     await self._take(listener)
+                    listening.check()
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreSilent(str(error) or "the reader's connection gave no sign of life") from error
         finally:

@@ -96,6 +96,7 @@ class Exchange:
         self._unsaid: dict[Key, str] = {}
         """Rows that are in the store, and not pushed yet."""
         host.stirred = self._wake.set
+        store.fleet_server = self.server
 
     async def run(self) -> None:
         """Go the rounds until cancelled; then leave the fleet. After an error we stay on its roll, and go on alone."""
@@ -109,6 +110,10 @@ class Exchange:
             raise
         finally:
             await self._store.close()
+
+    def server(self) -> str:
+        """Give the life of the server that the fleet goes by; "" while none answers."""
+        return "" if self.silent else self.host.contact.server
 
     def status(self) -> Mapping[str, Any]:
         """Tell how we stand with the fleet, without asking anybody."""

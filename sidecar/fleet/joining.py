@@ -55,7 +55,7 @@ def exchange(config: Config, engine: Engine) -> "Exchange":
 
 
 def suppressions(
-    config: Config, suppression: Suppression, store: Store, thread: ThreadPoolExecutor
+    config: Config, fleet: "Exchange", suppression: Suppression, store: Store, thread: ThreadPoolExecutor
 ) -> "SharedSuppressions":
     """Join the suppression list with the fleet's, in the thread that all SQL runs in; nothing is asked yet.
 
@@ -68,8 +68,9 @@ def suppressions(
         request = {"command": "erase", "address": person}
         await ask_core_async(config.outside_socket, request, timeout=ERASED_WITHIN)
 
+    changes = ChangeLog(_store(config, fleet))
     return SharedSuppressions(
-        name(config), ChangeLog(_store(config)), store.outbox, suppression, thread=thread, erase_outside=erase_outside
+        name(config), changes, store.outbox, suppression, thread=thread, erase_outside=erase_outside
     )
 
 
@@ -91,7 +92,7 @@ def quotas(
         with contextlib.suppress(StoreUnavailable):  # a full disk; commits say so already
             await asyncio.get_running_loop().run_in_executor(thread, keep)
 
-    return SharedQuotas(fleet.host, _store(config), buckets, remember=remember)
+    return SharedQuotas(fleet.host, _store(config, fleet), buckets, remember=remember)
 
 
 def learning(
@@ -116,13 +117,13 @@ def learning(
     fleet.host.contact.alone_before = store.fleet_part.read(fleet.host.name)
     warm_ups = SharedWarmUps(
         fleet.host,
-        _store(config),
+        _store(config, fleet),
         steering.warm_ups,
         store.fleet_warm_ups,
         tell=engine.telling.tell,
         thread=thread,
     )
-    return warm_ups, SharedMaps(fleet.host, _store(config), engine, store.taught, thread=thread)
+    return warm_ups, SharedMaps(fleet.host, _store(config, fleet), engine, store.taught, thread=thread)
 
 
 def commands(config: Config, fleet: "Exchange | None") -> "FleetCommands | None":
@@ -134,7 +135,7 @@ def commands(config: Config, fleet: "Exchange | None") -> "FleetCommands | None"
     def members() -> dict[str, bool]:
         return {str(row["host"]): not row["silent"] for row in fleet.host.standing()["hosts"]}
 
-    return FleetCommands(name(config), _store(config), members)
+    return FleetCommands(name(config), _store(config, fleet), members)
 
 
 def pages(config: Config, rows: "IncidentStore", channels: "Sequence[Channel]") -> "SharedPages | None":
@@ -151,15 +152,18 @@ def name(config: Config) -> str:
     return config.fleet.host or socket.gethostname()
 
 
-def _store(config: Config) -> "RedisStore":
-    """Raises ConfigError."""
+def _store(config: Config, fleet: "Exchange | None" = None) -> "RedisStore":
+    """Connect to the store; what listens there follows `fleet` to another server. Raises ConfigError."""
     from sidecar.fleet.redis_store import RedisStore  # noqa: PLC0415  # only a fleet pays for the client
 
     try:
         address.check(config.store.redis)
-        return RedisStore(config.store.redis, prefix=config.fleet.prefix, password=_password(config))
+        store = RedisStore(config.store.redis, prefix=config.fleet.prefix, password=_password(config))
     except ValueError as error:
         raise ConfigError(f"store.redis: {error}") from None  # the cause may carry the password
+    if fleet is not None:
+        store.fleet_server = fleet.server
+    return store
 
 
 async def keep_up(fleet: "Exchange", wake: Callable[[], None]) -> None:

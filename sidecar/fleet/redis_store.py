@@ -4,7 +4,7 @@ and texts that are pushed. It knows no rule about what they say.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from sidecar.fleet.address import Sentinels, cluster, sentinels
-from sidecar.fleet.cluster import client_of, in_one_slot
+from sidecar.fleet.cluster import Owner, client_of, in_one_slot
 
 ANSWER_WITHIN = 1.0
 """Seconds. Later than that an answer is given up on; leases last several times as long."""
@@ -76,6 +76,23 @@ class Swap(NamedTuple):
     text: str
 
 
+class Listening(NamedTuple):
+    """To which life of a server we listen, and since when by the loop's clock.
+
+    A server that was cut off from the others keeps its connections, and says nothing to them.
+    """
+
+    server: str
+    since: float
+    fleet_server: Callable[[], str]
+
+    def check(self) -> None:
+        """Raises ConnectionError where the fleet goes by another server, and has had the time to notice ours."""
+        wanted = self.fleet_server()
+        if wanted not in {"", self.server} and asyncio.get_running_loop().time() - self.since >= LISTENS:
+            raise ConnectionError("the fleet goes by another server than the one that we listened to")
+
+
 class RedisStore:
     """One connection for questions, of one task; each listener has its own."""
 
@@ -86,6 +103,9 @@ class RedisStore:
         self._url = url
         self._sentinels = sentinels(url)
         self._password = password
+        self._owner = Owner(self._cluster.nodes, self.key("roll")) if self._cluster is not None else None
+        self.fleet_server: Callable[[], str] = lambda: ""
+        """Tells the life of the server that the fleet goes by; "" where that is not known now."""
         self.redis, self._watchers = self.clients(wait=ANSWER_WITHIN)
 
     def clients(self, *, wait: float | None) -> tuple[Redis, list[Redis]]:
@@ -102,8 +122,8 @@ class RedisStore:
             options["password"] = self._password
         if self._sentinels is not None:
             return self._watched(self._sentinels, options)
-        if self._cluster is not None:
-            return client_of(self._cluster, self.key("roll"), options), []
+        if self._cluster is not None and self._owner is not None:
+            return client_of(self._cluster, self._owner, options), []
         return Redis.from_url(self._url, **options), []
 
     def _watched(self, named: Sentinels, options: dict[str, Any]) -> tuple[Redis, list[Redis]]:
@@ -162,18 +182,26 @@ class RedisStore:
         """Give what is pushed from now on, first an empty text once we listen. Raises StoreSilent when that ends."""
         listener, watchers = self.clients(wait=None)
         try:
-            async with listener, listener.pubsub() as channel, aclosing(self._messages(channel)) as messages:
-                async for text in messages:
-                    yield text
+            async with listener:
+                listening = await self.listening(listener)
+                async with listener.pubsub() as channel, aclosing(self._messages(channel, listening)) as messages:
+                    async for text in messages:
+                        yield text
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreSilent(str(error) or "the listener's connection gave no sign of life") from error
         finally:
             await close_all(watchers)
 
-    async def _messages(self, channel: Any) -> AsyncGenerator[str, None]:
+    async def listening(self, listener: Redis) -> "Listening":
+        """See which server a client of one connection is connected to."""
+        async with asyncio.timeout(ANSWER_WITHIN):
+            said: Any = await listener.info("server")
+        return Listening(str(said["run_id"]), asyncio.get_running_loop().time(), self.fleet_server)
+
+    async def _messages(self, channel: Any, listening: "Listening") -> AsyncGenerator[str, None]:
         async with asyncio.timeout(ANSWER_WITHIN):
             await channel.subscribe(self._channel)
-        asked = False
+        asked = listens = False
         while True:
             silence = ANSWER_WITHIN if asked else LISTENS
             async with asyncio.timeout(silence + LISTENS):  # a client whose connection ended makes another, and waits
@@ -183,7 +211,11 @@ class RedisStore:
                         raise TimeoutError
                     await channel.ping()
             asked = message is None
+            listening.check()
             if message is not None and message["type"] == "subscribe":
+                if listens:
+                    raise ConnectionError("the listener's connection ended, and the next one may be to another server")
+                listens = True
                 yield ""
             elif message is not None and message["type"] == "message":
                 yield message["data"]

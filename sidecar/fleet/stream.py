@@ -53,6 +53,7 @@ class Stream:
         listener, watchers = self._store.clients(wait=None)
         try:
             async with listener:
+                listening = await self._store.listening(listener)
                 async with asyncio.timeout(ANSWER_WITHIN):
                     newest: Any = await listener.xrevrange(self.key, count=1)
                 if newest and _place(newest[0][0]) < _place(after):
@@ -61,6 +62,7 @@ class Stream:
                     page = await self._page(listener, after)
                     after = page.upto
                     yield page
+                    listening.check()
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreSilent(str(error) or "the reader's connection gave no sign of life") from error
         finally:
