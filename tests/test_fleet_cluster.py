@@ -5,6 +5,7 @@ fail over and hand slots on.
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
@@ -116,6 +117,40 @@ async def _handed_on(cluster: ClusterOfThree, key: str, owner: str, heir: str) -
     await cluster.nodes[owner].says(b"FLUSHALL")
     await cluster.on_all(f"CLUSTER SETSLOT {key_slot(key.encode())} NODE {heir}")
     return await cluster.owner(key) == heir
+
+
+def test_while_the_slot_is_moved_each_host_goes_by_itself_and_says_why(tmp_path: Path) -> None:
+    """As it stands for long where an admin's move was broken off: some keys are here, and some there."""
+
+    async def scene() -> None:
+        async with (
+            cluster_of_three(tmp_path) as cluster,
+            sidecars(cluster.url, 2) as fleet,
+            store_at(cluster.url) as store,
+        ):
+            key = store.key("roll")
+            slot = key_slot(key.encode())
+            fleet[0].open()
+            await until(lambda: fleet[1].state() == "paused")
+            owner = await cluster.owner(key)
+            (heir, *_) = [name for name in cluster.nodes if name != owner and await _is_primary(cluster, name)]
+            await cluster.nodes[heir].says(f"CLUSTER SETSLOT {slot} IMPORTING {owner}".encode())
+            await cluster.nodes[owner].says(f"CLUSTER SETSLOT {slot} MIGRATING {heir}".encode())
+            await _moved(cluster, owner, heir, {key})
+            await until(lambda: all("is being moved" in each.exchange.silent for each in fleet))
+            await until(lambda: all(each.host.contact.is_alone(now=time.monotonic()) for each in fleet))
+            assert {each.state() for each in fleet} == {"paused"}
+            await _moved(cluster, owner, heir, await _keys(cluster, owner))
+            await cluster.on_all(f"CLUSTER SETSLOT {slot} NODE {heir}")
+            await _goes_on(cluster, fleet, key, heir.__eq__, OTHERS[0])
+
+    asyncio.run(scene())
+
+
+async def _moved(cluster: ClusterOfThree, owner: str, heir: str, keys: set[str]) -> None:
+    for key in keys:
+        said = await cluster.nodes[owner].says(f'MIGRATE 127.0.0.1 {cluster.port_of[heir]} "{key}" 0 5000'.encode())
+        assert said.startswith("+OK"), said
 
 
 async def _goes_on(

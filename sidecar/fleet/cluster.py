@@ -10,8 +10,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
+from redis.exceptions import AskError, MovedError, RedisError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError, RedisError
 
 from sidecar.fleet.address import Cluster, Place
 
@@ -30,6 +30,20 @@ def in_one_slot(prefix: str) -> str:
             f"that is not empty and does not begin with }}, as {prefix.lstrip('}') or 'sidecar'!r}"
         )
     return f"{{{prefix}}}"
+
+
+def said_by(error: Exception) -> str:
+    """Give what a store's error says, for people.
+
+    While our slot is being moved its keys are at two servers, of two clocks and two lives: no host can go by that, so nobody is sent after
+    them, and the store counts as silent until the move is over.
+    """
+    if isinstance(error, AskError | TryAgainError):
+        return (
+            f"the slot with the fleet's keys is being moved to another node of the Cluster ({error}); "
+            "if that was broken off: redis-cli --cluster fix"
+        )
+    return str(error)
 
 
 def client_of(named: Cluster, owner: "Owner", options: Mapping[str, Any]) -> Redis:

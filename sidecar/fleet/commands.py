@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from policies.fleet import reading
+from sidecar.fleet.cluster import said_by
 from sidecar.fleet.redis_store import ANSWER_WITHIN, LISTENS, RedisStore, StoreSilent, close_all, goes_on
 
 _LOG = logging.getLogger("sidecar.fleet")
@@ -161,7 +162,7 @@ class FleetCommands:
                     await self._take(listener)
                     listening.check()
         except (RedisError, OSError, TimeoutError) as error:
-            raise StoreSilent(str(error) or "the reader's connection gave no sign of life") from error
+            raise StoreSilent(said_by(error) or "the reader's connection gave no sign of life") from error
         finally:
             await close_all(watchers)
 

@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from sidecar.fleet.address import Sentinels, cluster, sentinels
-from sidecar.fleet.cluster import Owner, client_of, in_one_slot
+from sidecar.fleet.cluster import Owner, client_of, in_one_slot, said_by
 
 ANSWER_WITHIN = 1.0
 """Seconds. Later than that an answer is given up on; leases last several times as long."""
@@ -188,7 +188,7 @@ class RedisStore:
                     async for text in messages:
                         yield text
         except (RedisError, OSError, TimeoutError) as error:
-            raise StoreSilent(str(error) or "the listener's connection gave no sign of life") from error
+            raise StoreSilent(said_by(error) or "the listener's connection gave no sign of life") from error
         finally:
             await close_all(watchers)
 
@@ -248,7 +248,7 @@ class RedisStore:
         except (RedisError, OSError, TimeoutError) as error:
             with contextlib.suppress(RedisError, OSError):
                 await self.redis.connection_pool.disconnect()
-            raise StoreSilent(str(error) or f"no answer within {ANSWER_WITHIN:g} s") from error
+            raise StoreSilent(said_by(error) or f"no answer within {ANSWER_WITHIN:g} s") from error
 
 
 async def close_all(clients: Sequence[Redis]) -> None:

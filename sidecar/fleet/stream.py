@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from sidecar.fleet.cluster import said_by
 from sidecar.fleet.redis_store import ANSWER_WITHIN, KEPT, LISTENS, RedisStore, StoreSilent, close_all, goes_on
 
 AT_ONCE = 100
@@ -64,7 +65,7 @@ class Stream:
                     yield page
                     listening.check()
         except (RedisError, OSError, TimeoutError) as error:
-            raise StoreSilent(str(error) or "the reader's connection gave no sign of life") from error
+            raise StoreSilent(said_by(error) or "the reader's connection gave no sign of life") from error
         finally:
             await close_all(watchers)
 
