@@ -7,9 +7,10 @@ line comes later than the window allows; facts that speak of no message are not 
 
 import heapq
 import math
-from collections import Counter, OrderedDict
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from parsers.clock import wall_second
 from parsers.log import LogReader, text_of
@@ -28,13 +29,16 @@ from parsers.postfix.facts import (
     Requeued,
 )
 from parsers.postfix.grammar import KEY
+from parsers.postfix.tokens import PEER
 from parsers.speakers import BSD, ISO
-from parsers.usual_lines import digits
 from policies.lifecycle import MOST, PATIENCE, WINDOW, Lifecycle
 from policies.log_order import BACK
-from policies.message_lines import CAME, DELIVERED, GONE, READ, SELDOM, MessageLines, Place, Source
+from policies.message_lines import CAME, DELIVERED, GONE, READ, SELDOM, Header, MessageLines, Place, Source
 from policies.message_record import MessageRecord
 from policies.plain_message import plain_record
+
+if TYPE_CHECKING:  # compiled code counts with such numbers as C does; there are none where it is interpreted
+    from mypy_extensions import i64
 
 _NO_SECOND: Final = "\0"
 _REMEMBERED: Final = 20_000
@@ -49,8 +53,15 @@ _REQUEUE: Final = 120.0
 """pickup(8) wakes up every minute."""
 _NAMED: Final = 3
 """Messages that have named the same next queue id before the latest one that did."""
-_LETTER: Final = 97
-"""The code of `a`: queue ids do not begin with small letters."""
+_LETTER: Final = ord("a")
+"""Queue ids do not begin with small letters."""
+_ZERO: Final = ord("0")
+_COLON: Final = ord(":")
+_BLANK: Final = ord(" ")
+_CLOSING: Final = ord(")")
+_LOW: Final = 31
+_REFUSAL: Final = re.compile(rf"NOQUEUE: reject: [A-Z][A-Za-z-]{{0,40}} from {PEER}: ([2-5]\d\d) .*", re.ASCII)
+"""How smtpd says that a client was refused, as the first shape of `reject` reads it; the code stands before strangers' words."""
 _LONGEST: Final = 64
 """Characters of a queue id."""
 
@@ -58,6 +69,7 @@ _LONGEST: Final = 64
 _Line = tuple[float, Source, int, Fact]
 _Who = tuple[Place, str, int]
 """A message: its queue id, and its number, as queue ids come again."""
+_Expected = tuple[float, _Line | None, _Who | None]
 
 
 class BulkLifecycle:
@@ -71,12 +83,14 @@ class BulkLifecycle:
         self._window = window
         self._patience = patience
         self._most = most
-        self._known: dict[str, tuple[Source, float]] = {}
+        self._known: dict[str, Header] = {}
         """By what stands behind the stamp in the header of a line."""
         self._sources: dict[tuple[str, str, str, str, int], Source] = {}
         self._places: dict[tuple[str, str], Place] = {}
-        self._expected: OrderedDict[str, list[tuple[float, _Line | None, _Who | None]]] = OrderedDict()
+        self._expected: dict[str, list[_Expected]] = {}
         """Queue ids named before their first line: until when, and what was said of them or which message named them."""
+        self._expected_before: dict[str, list[_Expected]] = {}
+        """Those that were named before these."""
         self._finished: list[MessageRecord | MessageLines] = []
         self._previous = b""
         """The last lines, where they were read here."""
@@ -139,65 +153,94 @@ class BulkLifecycle:
     def _read(self, text: str) -> int:  # noqa: PLR0915  # one loop, all in sight
         """Take decoded lines; tells how many they are."""
         # Lines are found one by one, as `split` looks at each character, and nothing is made of a line that is passed over.
+        # What is compared character by character needs no string of its own, and one character is found sooner than two.
         known, speakers = self._known, self._reader.speakers
-        second, cut, width, parts = _NO_SECOND, 0, 1, 1.0
-        start: float | None = None
-        begin, size, lines = 0, len(text), 0
+        second, parts = _NO_SECOND, 1.0
+        cut: i64 = 0
+        width: i64 = 1
+        start, dated = 0.0, False
+        begin: i64 = 0
+        size: i64 = len(text)
+        lines = 0
         while begin < size:
-            stop = text.find("\n", begin)
+            stop: i64 = text.find("\n", begin)
             if stop < 0:
                 stop = size
             lines += 1
-            mark = text.find("]: ", begin, stop)
-            at = begin
+            at: i64 = begin
             begin = stop + 1
-            if text[at : at + width] != second and mark > at:
-                bsd = text[at] > ":"  # it begins with a letter
+            mark: i64 = text.find("]", at, stop)
+            if mark > at and (mark + 2 >= stop or ord(text[mark + 1]) != _COLON or ord(text[mark + 2]) != _BLANK):
+                mark = text.find("]: ", at, stop)
+            if mark > at and text.find(second, at, at + width) != at:
+                bsd = ord(text[at]) > _COLON  # it begins with a letter
                 width = BSD if bsd else ISO
                 second = text[at : at + width]
                 cut = BSD if bsd else speakers.cut
-                start = self._reader.clock.read(second) if bsd else wall_second(second)
+                read = self._reader.clock.read(second) if bsd else wall_second(second)
+                dated = read is not None
+                start = read or 0.0
                 parts = 10.0 ** (cut - ISO - 1)
             header = text[at + cut : mark] if mark > at else _NO_SECOND
-            found = known.get(header) or self._learn(header)
-            if found is None or start is None:
+            found = known.get(header)
+            if found is None:
+                found = self._learn(header)
+            if found is None or not dated:
                 self._take_line(text[at:stop])
                 second, width = _NO_SECOND, 1
                 continue
-            source, offset = found
+            source = found.source
             if source.silent:
                 continue
             mark += 3
-            kind, colon, lead = 0, 0, ""
-            if mark < stop and ord(text[mark]) < _LETTER:
-                colon = text.find(": ", mark, stop)
-                if colon > mark and (kind := source.queued.get(text[colon + 2 : min(colon + 5, stop)], 0)):
-                    lead = text[mark:colon]
-                    if not lead.isalnum():
-                        kind = 0
+            kind: i64 = 0
+            colon: i64 = 0
+            lead = ""
+            letter: i64 = ord(text[mark]) if mark < stop else _LETTER
+            if letter < _LETTER:
+                colon = text.find(":", mark, stop)
+                if colon > mark and colon + 5 <= stop and ord(text[colon + 1]) == _BLANK:
+                    one: i64 = ord(text[colon + 2])
+                    two: i64 = ord(text[colon + 3])
+                    three: i64 = ord(text[colon + 4])
+                    code: i64 = one << 42 | two << 21 | three
+                    if code == source.first:
+                        kind = source.first_kind
+                    elif code == source.second:
+                        kind = source.second_kind
+                    else:
+                        kind = source.queued.get(text[colon + 2 : colon + 5], 0)
+                    if kind:
+                        lead = text[mark:colon]
+                        if not lead.isalnum():
+                            kind = 0
             if not kind:
-                if text[mark : min(mark + 3, stop)] not in source.plain and not source.reads_all:
+                if not source.initials >> (letter & _LOW) & 1:
+                    continue
+                if not source.reads_all and text[mark : min(mark + 3, stop)] not in source.plain:
                     continue
                 kind = SELDOM
-            time = start - offset
+            time = start - found.offset
             if cut > ISO:
-                fraction = digits(text, at + ISO + 1, at + cut)
+                fraction: i64 = 0
+                for place_of_digit in range(at + ISO + 1, at + cut):
+                    digit: i64 = ord(text[place_of_digit]) - _ZERO
+                    if digit < 0 or digit > 9:
+                        fraction = -1
+                        break
+                    fraction = fraction * 10 + digit
                 if fraction < 0:
                     self._take_line(text[at:stop])
                     second, width = _NO_SECOND, 1
                     continue
-                time += fraction / parts
+                time += float(fraction) / parts
             if kind == SELDOM:
-                said = text[mark:stop]
-                if said.startswith("disconnect "):
-                    self._left(source, time, said)
-                elif told := self._reader.text_fact(source.record(time, said)):
-                    self._take(told)
+                self._seldom(source, time, text[mark:stop])
                 continue
             place = source.place
             if time > place.now:
                 place.now = time
-                if place.closing and place.closing[0][0] < time:
+                if place.due < time:
                     self._close_due(place, time)
             elif time < place.now - BACK:
                 self._set_back(place, time)
@@ -211,20 +254,30 @@ class BulkLifecycle:
             said = text[colon + 2 : stop]
             message.add(time, source, kind, said)
             if kind == DELIVERED:
-                if "ed as " in said:
-                    self._passed_on(message, time, said)
+                queue_id = _next_queue_id(text, colon, stop)
+                if queue_id:
+                    self._passed_on(message, time, queue_id)
             elif kind == GONE:
                 self._ends(message, time)
             elif kind == CAME:
                 self._came(message, source, time, said)
         return lines
 
-    def _learn(self, header: str) -> tuple[Source, float] | None:
+    def _seldom(self, source: Source, time: float, said: str) -> None:
+        """A line that is read at once."""
+        if said.startswith("disconnect "):
+            self._left(source, time, said)
+        elif source.is_smtpd and said.startswith("NOQUEUE: reject: ") and (match := _REFUSAL.fullmatch(said)):
+            self.refusals[match[4]] += 1
+        elif told := self._reader.text_fact(source.record(time, said)):
+            self._take(told)
+
+    def _learn(self, header: str) -> Header | None:
         """The process of a header that the reader knows, and by how much its ISO stamps are ahead of UTC."""
         speaker = self._reader.speakers.known.get(header) or self._reader.speakers.find(header)
         if speaker is None:
             return None
-        self._known[header] = found = self._source(speaker[:5]), speaker.offset
+        self._known[header] = found = Header(self._source(speaker[:5]), speaker.offset)
         return found
 
     def _source(self, key: tuple[str, str, str, str, int]) -> Source:
@@ -276,7 +329,8 @@ class BulkLifecycle:
         else:
             message.add(time, source, READ, fact)
         if isinstance(fact, DeliveryAttempt):
-            self._passed_on(message, time, said)
+            if queue_id := _next_queue_id(said, 0, len(said)):
+                self._passed_on(message, time, queue_id)
         elif isinstance(fact, ClientIdentified):
             self._came(message, source, time, said)
         elif isinstance(fact, PickedUp):
@@ -297,12 +351,15 @@ class BulkLifecycle:
     def _begin(self, place: Place, queue_id: str, time: float) -> MessageLines | None:
         """A message of which this is the first line that we see; None where the line is one of a message before."""
         ended = place.closed.get(queue_id)
+        if ended is None:
+            ended = place.closed_before.get(queue_id)
         if ended is not None and time <= ended + self._window:
             self.late += 1
             return None
         self._number += 1
         message = place.open[queue_id] = MessageLines(place, queue_id, self._number)
-        for until, said, of in self._expected.get(queue_id, ()):
+        expected = self._expected.get(queue_id) or self._expected_before.get(queue_id)
+        for until, said, of in expected or ():
             if of is not None:
                 where, its_id, number = of
                 other: MessageLines | None = where.open.get(its_id)
@@ -315,10 +372,11 @@ class BulkLifecycle:
     def _expect(self, queue_id: str, until: float, said: _Line | None, of: MessageLines | None = None) -> None:
         # No message is kept by it: it would stay with all its lines long after it is through.
         who = None if of is None else (of.place, of.queue_id, of.number)
-        self._expected[queue_id] = [*self._expected.get(queue_id, ())[:_NAMED], (until, said, who)]
-        self._expected.move_to_end(queue_id)
+        before = self._expected.get(queue_id) or self._expected_before.get(queue_id)
+        line = (until, said, who)
+        self._expected[queue_id] = [*before[:_NAMED], line] if before else [line]
         if len(self._expected) > _EXPECTED:
-            self._expected.popitem(last=False)
+            self._expected_before, self._expected = self._expected, {}
 
     def _named(self, queue_id: str) -> list[MessageLines]:
         return [message for place in self._places.values() if (message := place.open.get(queue_id))]
@@ -329,13 +387,13 @@ class BulkLifecycle:
             _link(message, other)
         self._expect(queue_id, time + self._window, None, message)
 
-    def _passed_on(self, message: MessageLines, time: float, said: str) -> None:
-        """It may go on under the queue id that an answer names."""
-        queue_id = said.rpartition("ed as ")[2].rstrip(") ")
-        if queue_id.isalnum() and len(queue_id) <= _LONGEST:
-            for other in self._named(queue_id):
+    def _passed_on(self, message: MessageLines, time: float, queue_id: str) -> None:
+        """It may go on under this queue id, which an answer names."""
+        for place in self._places.values():
+            other = place.open.get(queue_id)
+            if other is not None:
                 _link(message, other)
-            self._expect(queue_id, time + _HOP + self._window, None, message)
+        self._expect(queue_id, time + _HOP + self._window, None, message)
 
     def _came(self, message: MessageLines, source: Source, time: float, said: str) -> None:
         """An smtpd has begun it; what it had begun before may be over."""
@@ -392,16 +450,19 @@ class BulkLifecycle:
         """This was its last line, unless others were overtaken."""
         self._number += 1
         place = message.place
-        heapq.heappush(place.closing, (time + 4 * self._window, self._number, message, unless_queued))
+        due = time + 4 * self._window
+        heapq.heappush(place.closing, (due, self._number, message, unless_queued))
+        place.due = min(place.due, due)
         if len(place.closing) > _EXPECTED:  # the clock stands, or the log was put behind itself
             self._close_first(place, math.inf)
 
     def _close_due(self, place: Place, until: float) -> None:
-        while place.closing and place.closing[0][0] < until:
+        while place.due < until:
             self._close_first(place, until)
 
     def _close_first(self, place: Place, until: float) -> None:
         _, _, message, unless_queued = heapq.heappop(place.closing)
+        place.due = place.closing[0][0] if place.closing else math.inf
         if not (unless_queued and message.activated):
             self._through(message, until)
 
@@ -452,9 +513,8 @@ class BulkLifecycle:
         if not known:
             return
         place.closed[queue_id] = message.last
-        place.closed.move_to_end(queue_id)
         if len(place.closed) > _EXPECTED:
-            place.closed.popitem(last=False)
+            place.closed_before, place.closed = place.closed, {}
 
     def _sweep(self) -> None:
         """Give up what is silent for too long, and the longest silent where there are too many."""
@@ -487,6 +547,19 @@ def read_messages(some: Iterable[MessageRecord | MessageLines], window: float = 
         else:
             records.append(one)
     return records
+
+
+def _next_queue_id(text: str, begin: "i64", stop: "i64") -> str:
+    """What stands behind the last `ed as ` of an answer, if that is a queue id; "" otherwise."""
+    # Looked for from the end: to find out that there is no `ed as ` costs as much as all else about a delivery.
+    end: i64 = stop
+    while end > begin and (ord(text[end - 1]) == _CLOSING or ord(text[end - 1]) == _BLANK):
+        end -= 1
+    blank: i64 = text.rfind(" ", begin, end)
+    if blank < begin + 5 or end - blank - 1 > _LONGEST or text[blank - 5 : blank] != "ed as":
+        return ""
+    queue_id = text[blank + 1 : end]
+    return queue_id if queue_id.isalnum() else ""
 
 
 def _link(one: MessageLines, other: MessageLines) -> None:

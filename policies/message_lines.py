@@ -5,10 +5,10 @@ It knows who wrote a line and which kinds there are; what a line says is read by
 
 import math
 import zlib
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from parsers.postfix import grammar_of
 from parsers.postfix.agents import DELIVERY
@@ -37,6 +37,11 @@ from parsers.postfix.qmgr import QMGR, REMOVED
 from parsers.postfix.smtpd import SMTPD
 from parsers.record import LogRecord
 
+if TYPE_CHECKING:  # compiled code counts with such numbers as C does; there are none where it is interpreted
+    from mypy_extensions import i64
+
+_make: Final = tuple.__new__
+
 WANTED: Final[frozenset[type[Fact]]] = frozenset({
     ClientDisconnected, ClientIdentified, ConnectionLost, DeliveryAttempt, DkimSigned, HeaderLogged, Held, MessageExpired,
     MessageIdentified, NonDeliveryNotification, PickedUp, QueueActive, QueueRemoved, Rejected, Released, Requeued,
@@ -46,6 +51,7 @@ WANTED: Final[frozenset[type[Fact]]] = frozenset({
 
 _FOLDED: Final = 4 * 64
 """Items of lines that are worth compressing."""
+_LOW: Final = 31
 _LEFT: Final = 4
 """Lines kept of clients that have left: a message's first line may be overtaken by them."""
 
@@ -78,6 +84,25 @@ SHAPES: Final[Mapping[int, Shape]] = {
 """The shape that nearly all lines of a frequent kind have."""
 
 
+_NO_START: Final = -1
+
+
+def start_code(key: str) -> int:
+    """The first three characters behind a queue id as one number, 21 bits each: compared without an object of their own."""
+    return ord(key[0]) << 42 | ord(key[1]) << 21 | ord(key[2])
+
+
+_NEW: Final = 0
+"""What the lines of a message are so far, while they are those of the usual life: nothing, ..."""
+_BEGUN: Final = 1
+"""... its client, ..."""
+_QUEUED: Final = 2
+"""... its message id, with or without what the queue manager and the agents say, ..."""
+_ENDED: Final = 3
+"""... or its end."""
+_UNUSUAL: Final = 4
+
+
 class Lines(NamedTuple):
     """Which lines of a daemon speak of messages."""
 
@@ -101,7 +126,7 @@ def lines_wanted(shapes: Grammar) -> Lines:
 class Place:
     """One Postfix instance on one host."""
 
-    __slots__ = ("closed", "closing", "host", "instance", "now", "open")
+    __slots__ = ("closed", "closed_before", "closing", "due", "host", "instance", "now", "open")
 
     def __init__(self, host: str, instance: str) -> None:
         self.host = host
@@ -110,16 +135,20 @@ class Place:
         self.open: dict[str, MessageLines] = {}
         self.closing: list[tuple[float, int, MessageLines, bool]] = []
         """A heap: when no more lines come of a message, a number, the message, and whether it may go on after all."""
-        self.closed: OrderedDict[str, float] = OrderedDict()
+        self.due = math.inf
+        """When the first of them comes."""
+        self.closed: dict[str, float] = {}
         """When the latest messages that are through had ended."""
+        self.closed_before: dict[str, float] = {}
+        """The same of those before. Two plain dictionaries, the older one dropped as a whole, cost half of an ordered one."""
 
 
 class Source:
     """One process that writes lines."""
 
     __slots__ = (
-        "daemon", "host", "instance", "left", "pid", "place", "plain", "queued", "reads_all", "receiving", "service",
-        "shapes", "silent",
+        "daemon", "first", "first_kind", "host", "initials", "instance", "is_smtpd", "left", "pid", "place", "plain", "queued",
+        "reads_all", "receiving", "second", "second_kind", "service", "shapes", "silent",
     )  # fmt: skip
 
     def __init__(self, place: Place, host: str, instance: str, service: str, daemon: str, pid: int) -> None:  # noqa: PLR0917  # a record's fields
@@ -138,6 +167,16 @@ class Source:
         """Any of its lines may speak of a message."""
         self.silent = not (self.queued or self.plain or self.reads_all)
         """None of its lines does."""
+        self.is_smtpd = self.shapes is SMTPD
+        self.initials: i64 = -1 if lines.all else sum({1 << (ord(key[0]) & _LOW) for key in lines.plain if key})
+        """Bits of the first characters of `plain`, by their lowest five: most other lines differ in them."""
+        usual = [(start_code(key), kind) for key, kind in self.queued.items() if kind != SELDOM]
+        usual += [(_NO_START, SELDOM)] * 2
+        self.first: i64 = usual[0][0]
+        """The start of its usual lines of messages, and their kind; what is neither this nor the second is in `queued`."""
+        self.first_kind: i64 = usual[0][1]
+        self.second: i64 = usual[1][0]
+        self.second_kind: i64 = usual[1][1]
         self.left: deque[tuple[float, str]] = deque(maxlen=_LEFT)
         """Of an smtpd: when and how its latest clients have left, in the line's words."""
         self.receiving: MessageLines | None = None
@@ -145,15 +184,26 @@ class Source:
 
     def record(self, time: float, text: str) -> LogRecord:
         """That of one of its lines."""
-        return LogRecord(time, self.host, self.instance, self.service, self.daemon, self.pid, text)
+        return _make(LogRecord, (time, self.host, self.instance, self.service, self.daemon, self.pid, text))
+
+
+class Header:
+    """What stands behind the stamp of a line, up to the pid: whose line it is."""
+
+    __slots__ = ("offset", "source")
+
+    def __init__(self, source: Source, offset: float) -> None:
+        """`offset`: seconds by which its ISO stamps are ahead of UTC."""
+        self.source = source
+        self.offset = offset
 
 
 class MessageLines:
     """The lines of one queue id in their order in the log."""
 
     __slots__ = (
-        "activated", "flat", "folded", "last", "lines", "linked", "named", "number", "orderly", "place", "queue_id", "receiver",
-        "refused",
+        "activated", "flat", "folded", "last", "life", "lines", "linked", "named", "number", "orderly", "place", "queue_id",
+        "receiver", "refused",
     )  # fmt: skip
 
     def __init__(self, place: Place, queue_id: str, number: int) -> None:
@@ -161,6 +211,7 @@ class MessageLines:
         self.place = place
         self.number = number
         self.queue_id = queue_id
+        self.life: i64 = _NEW
         self.lines: list[Any] = []
         """Four items a line: time, `Source`, kind, and what stands behind the queue id, or the fact where it was READ. One
         flat list, as a tuple a line would double it.
@@ -184,7 +235,7 @@ class MessageLines:
         self.linked: list[MessageLines] | None = None
         """With this one itself: those that may be the same message under other queue ids."""
 
-    def add(self, time: float, source: Source, kind: int, said: Any) -> None:
+    def add(self, time: float, source: Source, kind: "i64", said: Any) -> None:
         """One line more."""
         if time >= self.last:
             self.last = time
@@ -195,14 +246,29 @@ class MessageLines:
         lines.append(source)
         lines.append(kind)
         lines.append(said)
-        if kind == NAMED:
-            self.named = self.named or said.startswith("message-id=")
+        if kind == DELIVERED:
+            if self.life != _QUEUED:
+                self.life = _UNUSUAL
         elif kind == ACTIVATED:
-            self.activated = self.activated or said.endswith(" (queue active)")
-            if len(self.lines) >= self.flat + _FOLDED:
+            if self.life != _QUEUED:
+                self.life = _UNUSUAL
+            active: str = said
+            self.activated = self.activated or active.endswith(" (queue active)")
+            if len(lines) >= self.flat + _FOLDED:
                 self._fold()
-        elif kind == READ and said.__class__ is Rejected:
-            self.refused = True
+        elif kind == NAMED:
+            self.life = _QUEUED if self.life <= _BEGUN else _UNUSUAL
+            name: str = said
+            self.named = self.named or name.startswith("message-id=")
+        elif kind == CAME:
+            self.life = _BEGUN if self.life == _NEW else _UNUSUAL
+        elif kind == GONE:
+            end: str = said
+            self.life = _ENDED if self.life == _QUEUED and end == "removed" else _UNUSUAL
+        else:
+            self.life = _UNUSUAL
+            if kind == READ and said.__class__ is Rejected:
+                self.refused = True
 
     def _fold(self) -> None:
         lines, texts = self.lines, []
@@ -233,14 +299,7 @@ class MessageLines:
 
     def is_usual(self) -> bool:
         """Whether its lines, in their order, are those of the usual life: it has ended then, whatever else they say."""
-        lines = self.lines
-        if not self.orderly or lines[-1] != "removed":
-            return False
-        kinds = lines[2::4]
-        first = 1 if kinds[0] == CAME else 0  # notifications begin at cleanup
-        if len(kinds) < first + 2 or kinds[first] != NAMED or kinds[-1] != GONE:
-            return False
-        return all(kind in {ACTIVATED, DELIVERED} for kind in kinds[first + 1 : -1])
+        return self.orderly and self.life == _ENDED
 
     def facts(self) -> Iterator[Fact]:
         """What the lines say; those that say nothing are left out."""

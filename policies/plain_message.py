@@ -8,7 +8,7 @@ import math
 from itertools import pairwise
 from operator import itemgetter
 from sys import intern
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from parsers.postfix.delivery import usual_attempt
 from parsers.postfix.facts import (
@@ -40,7 +40,12 @@ from policies.message_lines import (
 from policies.message_record import End, Hop, MessageRecord, Notification, RecipientOutcome
 from policies.open_message import HEADERS
 
+if TYPE_CHECKING:  # compiled code counts with such numbers as C does; there are none where it is interpreted
+    from mypy_extensions import i64
+
 _make: Final = tuple.__new__
+_REMOVED: Final = End.REMOVED
+"""To ask the enumeration for it takes as long as a comparison of two texts."""
 _ACTIVATED: Final = SHAPES[ACTIVATED].match
 _CAME: Final = SHAPES[CAME].match
 _LOGGED_IN: Final = shape_of(SMTPD, "client-logged-in").match
@@ -50,35 +55,37 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
     """The record, or None where the life was not plain. `window`: seconds by which lines may be out of order."""
     lines.unfold()
     items = lines.lines if lines.orderly else _in_order(lines.lines, window)
-    place, queue_id = lines.place, lines.queue_id
-    hop = _make(Hop, (place.host, place.instance, queue_id))
-    client_host = client_address = sasl_username = message_id = notification_of = ""
+    queue_id = lines.queue_id
+    hop = _make(Hop, (lines.place.host, lines.place.instance, queue_id))
+    client_host = client_address = sasl_username = message_id = notification_of = active_text = ""
     sender: str | None = None
-    size = activations = 0
-    expired = named = False
-    end: End | None = None
-    outcomes: dict[tuple[str, str], RecipientOutcome] = {}
-    again: dict[tuple[str, str], tuple[Any, Any]] = {}
+    size = 0
+    expired = named = activated = ended = False
+    end = _REMOVED
+    outcomes: dict[Any, RecipientOutcome] = {}
     more: _More | None = None
     first = True
     arrival = 0.0
     left_at = math.inf
     """When the client had gone, of a message that was not yet named: it is none if it is not queued at once."""
     time = 0.0
-    for place_of_line in range(0, len(items), 4):
-        if end is not None:
+    at: i64 = 0
+    items_end: i64 = len(items)
+    while at < items_end:
+        if ended:
             return None
-        time = items[place_of_line]
-        source: Source = items[place_of_line + 1]
-        kind: int = items[place_of_line + 2]
-        said = items[place_of_line + 3]
+        time = items[at]
+        source: Source = items[at + 1]
+        kind: i64 = items[at + 2]
         if kind == DELIVERED:
+            said: str = items[at + 3]
             recipient, orig_to, relay_host, relay_address, _, _, _, _, _, dsn, status, reason = usual_attempt(
                 said, 0, len(said), len(queue_id) + 2 + len(said)
             )
             if not status:
                 odd = source.shapes.read(source.record(time, f"{queue_id}: {said}"))
                 if not isinstance(odd, DeliveryAttempt):
+                    at += 4
                     continue
                 recipient, orig_to, relay_host, relay_address = (
                     odd.recipient,
@@ -89,17 +96,17 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
                 dsn, status, reason = odd.dsn, odd.status, odd.reason
             if first:
                 return None
-            key = recipient, orig_to
+            key: Any = (recipient, orig_to) if orig_to else recipient
             before = outcomes.get(key)
             attempts, begun = 1, time
-            line = time, source.pid, said
             if before is not None:
-                if line in again[key]:
+                copy = _copied(items, at)
+                if copy == _UNCERTAIN:
+                    return None
+                if copy:
+                    at += 4
                     continue
                 attempts, begun = before.attempts + 1, before.first_attempt
-                again[key] = line, again[key][0]
-            else:
-                again[key] = line, None
             outcomes[key] = _make(
                 RecipientOutcome,
                 (
@@ -108,58 +115,103 @@ def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  #
                 ),
             )  # fmt: skip
         elif kind == ACTIVATED:
-            active = usual_active(said, 0, len(said)) or _odd_active(said)
-            if active is None or first or time > left_at + window:
+            active_now: str = items[at + 3]
+            if first or time > left_at + window:
                 return None
+            if active_now != active_text:  # a message that is deferred says the same each time
+                active = usual_active(active_now, 0, len(active_now)) or _odd_active(active_now)
+                if active is None:
+                    return None
+                active_text = active_now
+                if not activated:
+                    sender, size, _ = active
             left_at = math.inf
-            if not activations:
-                sender, size, _ = active
-            activations += 1
+            activated = True
         elif kind == NAMED:
-            if not said.startswith("message-id=") or "\n" in said or named or activations:
+            name: str = items[at + 3]
+            if not name.startswith("message-id=") or "\n" in name or named or activated:
                 return None
             if first:
                 arrival = time
             named, first = True, False
-            message_id = said[11:]
+            message_id = name[11:]
         elif kind == CAME:
             if not first:
                 return None
-            client = _client(said)
+            client = _client(items[at + 3])
             if client is None:
                 return None
             client_host, client_address, sasl_username = client
             arrival, first = time, False
         elif kind == GONE:
-            if said != "removed" or first or left_at < math.inf:
+            gone: str = items[at + 3]
+            if gone != "removed" or first or left_at < math.inf:
                 return None
-            end = End.DELETED if source.daemon == "postsuper" else End.EXPIRED if expired else End.REMOVED
+            ended = True
+            if source.daemon == "postsuper":
+                end = End.DELETED
+            elif expired:
+                end = End.EXPIRED
         elif kind != READ:
             return None
-        elif said.__class__ is NonDeliveryNotification and said.queue_id != queue_id:
-            notification_of = said.queue_id
-        elif first:
-            return None
-        elif said.__class__ is ClientDisconnected:
-            if activations:
-                return None
-            left_at = time
-        elif said.__class__ is MessageExpired:
-            expired = expired or source.daemon != "postsuper"
         else:
-            more = more or _More()
-            if not more.takes(said, queued=activations > 0):
+            fact: Any = items[at + 3]
+            if fact.__class__ is NonDeliveryNotification and fact.queue_id != queue_id:
+                notification_of = fact.queue_id
+            elif first:
                 return None
-    if end is None:
+            elif fact.__class__ is ClientDisconnected:
+                if activated:
+                    return None
+                left_at = time
+            elif fact.__class__ is MessageExpired:
+                expired = expired or source.daemon != "postsuper"
+            else:
+                more = more or _More()
+                if not more.takes(fact, queued=activated):
+                    return None
+        at += 4
+    if not ended:
         return None
+    headers: tuple[tuple[str, str], ...] = ()
+    dkim_domains: tuple[str, ...] = ()
+    notifications: tuple[Notification, ...] = ()
+    if more is not None:
+        headers, dkim_domains, notifications = more.headers, more.dkim_domains, more.notifications
     return _make(
         MessageRecord,
         (
             (hop,), True, end, arrival, time, sender, message_id, client_host, client_address, sasl_username, size,
-            tuple(outcomes.values()), *((more.headers, more.dkim_domains, more.notifications) if more else ((), (), ())),
-            notification_of,
+            tuple(outcomes.values()), headers, dkim_domains, notifications, notification_of,
         ),
     )  # fmt: skip
+
+
+_UNCERTAIN: Final = 2
+
+
+def _copied(items: list[Any], at: "i64") -> "i64":
+    """Whether the delivery there, of a recipient that had one before, is the line before once more: 1, or 0, or `_UNCERTAIN`
+    where others came in the same moment, for a copy is known by the recipient's last two lines alone.
+    """
+    time: float = items[at]
+    source: Source = items[at + 1]
+    said: str = items[at + 3]
+    others = False
+    place: i64 = at - 4
+    while place >= 0:
+        then: float = items[place]
+        if then != time:
+            break
+        kind: i64 = items[place + 2]
+        if kind == DELIVERED:
+            before: str = items[place + 3]
+            whose: Source = items[place + 1]
+            if before == said and whose.pid == source.pid:
+                return _UNCERTAIN if others else 1
+            others = True
+        place -= 4
+    return 0
 
 
 def _in_order(items: list[Any], window: float) -> list[Any]:

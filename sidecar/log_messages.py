@@ -12,7 +12,7 @@ from policies.message_json import message_json
 from policies.message_lines import WANTED, MessageLines
 from policies.message_record import MessageRecord
 from sidecar.bulk import Part, parts, processors, seldom_collected
-from sidecar.message_reading import FEW, made_of
+from sidecar.message_reading import FEW, HERE, made_of
 
 R = TypeVar("R")
 
@@ -41,11 +41,12 @@ class MessageLog:
         self.refusals: Counter[str] = Counter()
         """Once all is read: see `BulkLifecycle.refusals`."""
 
-    def made(self, make: Callable[[list[MessageRecord]], R], few: int = FEW) -> Iterator[R]:
+    def made(self, make: Callable[[list[MessageRecord]], R], few: int | None = None) -> Iterator[R]:
         """What `make` makes of some messages at a time, in the order of their ends: `few`, or more. Raises ParseError.
 
         Other processes may call it: what it gives is pickled.
         """
+        few = few or (FEW if self._helpers else HERE)
         yield from made_of(self._found(), make, helpers=self._helpers, few=few)
 
     def _found(self) -> Iterator[list[MessageRecord | MessageLines]]:

@@ -22,6 +22,8 @@ from sidecar.bulk import ParseError, seldom_collected
 
 FEW: Final = 500
 """Messages that are worth being sent to another process."""
+HERE: Final = 32
+"""Messages read at a time where there is no other process: of more, lines and records leave the processor's caches."""
 _MANY: Final = 4
 """Times so many wait for the others before this process reads some itself."""
 _AHEAD: Final = 64
@@ -73,6 +75,9 @@ class _Desk(Generic[R]):
 
     def _hand_out(self, waiting: list[MessageRecord | MessageLines]) -> list[MessageRecord | MessageLines]:
         """To whoever has nothing to do, else a part to this process once many wait. Gives what still waits."""
+        if not self._wanted:
+            self._results.append([self._make(read_messages(waiting))])
+            return []
         many = len(waiting) >= self._few * _MANY
         if many and not self._helpers:
             self._helpers = [self._ending.enter_context(_Helper(self._make)) for _ in range(self._wanted)]

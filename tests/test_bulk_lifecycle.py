@@ -1,6 +1,7 @@
 """A whole log's messages read in bulk are those of the lifecycle, line by line: on its cases, shuffled, doubled, damaged."""
 
 import gc
+import itertools
 import random
 import re
 import tomllib
@@ -16,6 +17,7 @@ import pytest
 from benchmarks import mail_log
 from benchmarks.mail_log import Style, write_log
 from parsers.log import LogReader
+from parsers.postfix.facts import Rejected
 from policies.bulk_lifecycle import BulkLifecycle
 from policies.lifecycle import Lifecycle
 from policies.message_lines import WANTED, MessageLines
@@ -177,6 +179,102 @@ def test_bulk_of_messages_that_are_deferred_for_days() -> None:
                 lines.append(say("bounce", queue_id) + "sender delay notification: 4bBNC10001zLNH")
     lines.append(begin.format(6, 12, 0, "qmgr", "3F2A81C0B7") + "removed")
     expect_same([line.encode("utf-8", "surrogateescape") for line in lines], 50)
+
+
+SAID = {
+    "a": "smtp[9]: {}: to=<one@b.example>, relay=none, delay=1, delays=1/0/0/0, dsn=4.4.1, status=deferred (timed out)",
+    "b": "smtp[9]: {}: to=<two@b.example>, relay=none, delay=1, delays=1/0/0/0, dsn=4.4.1, status=deferred (timed out)",
+    "c": "smtp[8]: {}: to=<one@b.example>, relay=none, delay=1, delays=1/0/0/0, dsn=4.4.1, status=deferred (timed out)",
+    "d": "local[9]: {}: to=<one@b.example>, orig_to=<one>, relay=local, delay=1, delays=1/0/0/0, dsn=2.0.0, status=sent (ok)",
+    "e": "smtp[9]: {}: to=<one@b.example>, relay=none, delay=1, delays=1/0/0/0, dsn=4.4.1, status=deferred (refused)",
+    "q": "qmgr[7]: {}: from=<a@a.example>, size=9, nrcpt=2 (queue active)",
+}
+
+
+@pytest.mark.parametrize("moments", ["0000", "0011", "0001"])
+def test_bulk_of_deliveries_and_copies_in_one_moment(moments: str) -> None:
+    """A copy of a line is known by the recipient's last two lines, whichever stand between."""
+    lines = []
+    for number, some in enumerate(itertools.product(SAID, repeat=4)):
+        queue_id = f"{number:05X}B"
+        say = "2025-06-01T12:{:02}:{:02}.{}00000+00:00 mx1 postfix/".format
+        minute = number // 60 % 60, number % 60
+        lines += [
+            f"{say(*minute, 0)}smtpd[5]: {queue_id}: client=a.example[192.0.2.1]",
+            f"{say(*minute, 0)}cleanup[6]: {queue_id}: message-id=<1@a.example>",
+            f"{say(*minute, 0)}{SAID['q'].format(queue_id)}",
+            *(say(*minute, moment) + SAID[one].format(queue_id) for one, moment in zip(some, moments, strict=True)),
+            f"{say(*minute, 2)}qmgr[7]: {queue_id}: removed",
+        ]
+    expect_same(encoded(lines), 100)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "(250 2.0.0 Ok: queued as {})",
+        "(250 2.0.0 Ok: queued as {}",
+        "(250 2.0.0 Ok: queued as {}) ) ",
+        "(250 2.0.0 from MTA(smtp:[127.0.0.1]:10025): 250 2.0.0 Ok: queued as {})",
+        "(forwarded as {})",
+        "(ed as {})",
+        "({})",
+        "(250 queued as {} and thanks)",
+        "(250 queued as  {})",
+        "(250 queued  as {})",
+        "(250 queued as {}, or queued as 0000F)",
+        "(250 queued as {}é)",
+        "(250 queued as é{0} queued as {0})",
+        "(250 queued as <{}>)",
+        "(250 queued as )",
+        "()",
+        ")",
+        "(",
+        "(250 queued as {}-" + "0" * 64 + ")",
+        "(250 queued as {}" + "0" * 60 + ")",
+    ],
+)
+def test_bulk_of_an_answer_that_may_name_the_next_queue_id(answer: str) -> None:
+    begin = "2025-06-01T12:00:0{}.000000+00:00 mx1 postfix/{}: {}: "
+    lines = [
+        begin.format(0, "smtpd[5]", "0000A") + "client=a.example[192.0.2.1]",
+        begin.format(0, "cleanup[6]", "0000A") + "message-id=<1@a.example>",
+        begin.format(1, "qmgr[7]", "0000A") + "from=<a@a.example>, size=9, nrcpt=1 (queue active)",
+        begin.format(2, "smtpd[5]", "0000B") + "client=localhost[127.0.0.1]",
+        begin.format(2, "cleanup[6]", "0000B") + "message-id=<1@a.example>",
+        begin.format(3, "smtp[8]", "0000A") + "to=<one@b.example>, relay=127.0.0.1[127.0.0.1]:10025, delay=1,"
+        f" delays=1/0/0/0, dsn=2.0.0, status=sent {answer.format('0000B')}",
+        begin.format(3, "qmgr[7]", "0000A") + "removed",
+        begin.format(4, "qmgr[7]", "0000B") + "from=<a@a.example>, size=9, nrcpt=1 (queue active)",
+        begin.format(5, "smtp[9]", "0000B") + "to=<one@b.example>, relay=b.example[192.0.2.2]:25, delay=1, delays=1/0/0/0,"
+        " dsn=2.0.0, status=sent (250 ok dirdel)",
+        begin.format(5, "qmgr[7]", "0000B") + "removed",
+    ]  # fmt: skip
+    expect_same(encoded(lines))
+    expect_same(encoded([*lines[:3], *lines[5:7], *lines[3:5], *lines[7:]]))
+
+
+def test_refusals_are_counted_as_the_grammar_reads_them() -> None:
+    """Of everything that daemons say in the cases, as it stands and of what never had a queue id."""
+    lines = []
+    for path in MAILLOG:
+        one = tomllib.loads(path.read_text())
+        tag, text = str(one["tag"]), str(one["text"])
+        if "\n" not in text:
+            _, _, rest = text.partition(": ")
+            begin = f"2025-06-01T12:00:00.000000+00:00 mx1 {tag}: "
+            lines += [f"{begin}{said}".encode("utf-8", "surrogateescape") for said in (text, f"NOQUEUE: {rest}")]
+    reader = LogReader(zone=UTC, reference=NOON + 3600, only=WANTED)
+    wanted = Counter(
+        fact.code
+        for line in lines
+        for fact in reader.facts(line)
+        if isinstance(fact, Rejected) and fact.action == "reject" and not fact.queue_id
+    )
+    lifecycle = BulkLifecycle(LogReader(zone=UTC, reference=NOON + 3600, only=WANTED))
+    lifecycle.read(b"\n".join([*lines, *lines]) + b"\n")  # the second time all processes are known
+    assert lifecycle.refusals == Counter({code: 2 * number for code, number in wanted.items()})
+    assert wanted.total() > 10
 
 
 def test_what_is_through_is_not_kept() -> None:

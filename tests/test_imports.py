@@ -46,6 +46,7 @@ HARMLESS_NAMES = {
     "sys": {"intern"},
     "codecs": {"getincrementaldecoder"},
     "email.utils": {"parsedate_tz"},
+    "mypy_extensions": {"i64"},  # a name for the type checker and the compiler alone
 }
 """Modules of which only these names are harmless."""
 
