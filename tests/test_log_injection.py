@@ -62,6 +62,15 @@ def external(local: str) -> str:
 
 
 COUNTING = LogReader(zone=UTC, only=(), counting=True)
+ALONE = LogReader(zone=UTC, only=[DeliveryAttempt])
+"""For which the process of the line is mostly a known one."""
+OTHERS = (
+    b"2025-06-01T12:00:00Z mx1 postfix/qmgr[1]: 3F2A81C0B7: from=<: to=<a@b>, size=1, nrcpt=1 (queue active)\n"
+    b"2025-06-01T12:00:00Z mx1 postfix/smtp[1]: Trusted TLS connection established to mx[::1]:25: TLSv1.3 with cipher X (1/1 bits)\n"
+    b"2025-06-01T12:00:00Z mx1 postfix/smtpd[1]: connect from mx[::1]\n\n_(: to=\n(\n: to=<("
+    b"\n"
+)
+"""Lines without a delivery that have something of one."""
 
 
 def read(daemon: str, text: str) -> Fact | None:
@@ -70,6 +79,9 @@ def read(daemon: str, text: str) -> Fact | None:
     fact = parse(record)
     line = f"2025-06-01T12:00:00Z mx1 postfix/{daemon}[1]: {text}\n".encode()
     assert LogReader(zone=UTC).block_facts(line + line) == ([fact, fact] if fact else [])
+    alone = [fact, fact] if isinstance(fact, DeliveryAttempt) else []
+    assert LogReader(zone=UTC, only=[DeliveryAttempt]).block_facts(line + line) == alone
+    assert ALONE.block_facts(OTHERS + line + OTHERS + line) == alone
     before = COUNTING.known
     assert COUNTING.block_facts(line + line) == []
     assert COUNTING.known - before == (Counter({type(fact).__name__: 2}) if fact else Counter())
@@ -110,7 +122,18 @@ def test_delivery(pieces: tuple[str, str | None, str, str, str, str]) -> None:
 
 
 PLACES: tuple[tuple[str, ...], ...] = (
-    ("to=<a@b>", "to=<>", "to=<a, b@c>", 'to=<"x>, relay=y"@z>', "to=a@b", "to=<a (b@c>", "to=<a<b>", "to=<a>b>"),
+    (
+        "to=<a@b>",
+        "to=<>",
+        "to=<a, b@c>",
+        'to=<"x>, relay=y"@z>',
+        "to=a@b",
+        "to=<a (b@c>",
+        "to=<a<b>",
+        "to=<a>b>",
+        "to=<a",
+        "to=<",
+    ),
     ("", "orig_to=<c@d>", 'orig_to=<"c d"@e>', "orig_to=c", "orig_to=<c>d>", "orig_to=<"),
     (
         "relay=mx[::1]:25",
@@ -120,6 +143,9 @@ PLACES: tuple[tuple[str, ...], ...] = (
         "relay=mx,b",
         "relay=x (y",
         "relay=mx[1]:250000",
+        "relay=x,",
+        "relay=,c",
+        "relay=a>b, conn_use=1",
         "delay=1",
     ),
     ("", "conn_use=2", "conn_use=0", "conn_use=", "conn_use=1234567890", "conn_use=x", "tls=may"),
@@ -133,7 +159,7 @@ PLACES: tuple[tuple[str, ...], ...] = (
         "delays=.",
         "delay=1",
     ),
-    ("", "tls=may", "tls=", "tls=dane:may?", "tls=a,b", "new=key"),
+    ("", "tls=may", "tls=", "tls=dane:may?", "tls=a,b", "tls=a(b", "new=key"),
     ("dsn=2.0.0", "dsn=4.7.28", "dsn=4.7", "dsn=5.1.1234", "dsn=2.0.0 "),
     ("status=sent", "status=", "status=a(b", "status=SOFT bounce", "status=sent,"),
     (" (x)", " ()", " (", "", "(x)", " (x) ", " (x (in reply to DATA command)", " (a, b (c) d", " (and)"),
@@ -149,7 +175,9 @@ def test_pairs_as_they_should_be_and_otherwise(pieces: tuple[str, ...], swapped:
         pairs[-1], pairs[-2] = pairs[-2], pairs[-1]
     text = f"{QUEUE_ID}: {', '.join(filter(None, pairs))}{rest}"
     fact = read("smtp", text)
-    short = usual_delivery(1748779200.0, "mx1", "postfix", "", "smtp", 1, text, 0, len(QUEUE_ID), len(text))
+    short = usual_delivery(
+        1748779200.0, "mx1", "postfix", "", "smtp", 1, QUEUE_ID, text, 0, len(QUEUE_ID) + 2, len(text)
+    )
     assert short in {None, fact}
 
 
@@ -162,9 +190,23 @@ def test_what_is_usual_is_read_the_short_way() -> None:
         )
         lines = f"x: y\n{text}\n({text}"
         stop = 5 + len(text)
-        short = usual_delivery(1748779200.0, "mx1", "postfix", "", "smtp", 1, lines, 5, 5 + len(QUEUE_ID), stop)
+        begin = 5 + len(QUEUE_ID) + 2
+        short = usual_delivery(1748779200.0, "mx1", "postfix", "", "smtp", 1, QUEUE_ID, lines, 5, begin, stop)
         assert short is not None
         assert short == read("smtp", text)
+
+
+def test_a_delivery_that_is_cut_anywhere() -> None:
+    text = (
+        f"{QUEUE_ID}: to=<a@b>, orig_to=<c@d>, relay=mx[::1]:25, conn_use=2, delay=0, delays=0/0/0/0, tls=may, dsn=4.0.0"
+        ", status=deferred (host mx[::1] said: 450 (in reply to RCPT TO command))"
+    )
+    lines = f"{text}, , , ((>>"
+    for stop in range(len(QUEUE_ID) + 2, len(text)):
+        fact = read("smtp", text[:stop])
+        begin = len(QUEUE_ID) + 2
+        short = usual_delivery(1748779200.0, "mx1", "postfix", "", "smtp", 1, QUEUE_ID, lines, 0, begin, stop)
+        assert short in {None, fact}
 
 
 PEERS = (

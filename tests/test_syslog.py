@@ -454,6 +454,21 @@ def test_journal_export() -> None:
     assert (reader.lines, reader.unknown.total()) == (3, 0)
 
 
+def test_deliveries_alone_of_exported_entries() -> None:
+    """An entry's lines stay together, wherever blocks are cut and whatever line stands between entries."""
+    delivery = b"3F2A81C0B7: to=<a@b>, relay=none, delay=0, delays=0/0/0/0, dsn=2.0.0, status=sent (x)"
+    entry = EXPORTED.replace(b"3F2A81C0B7: removed", delivery)
+    usual = b"Jun  1 12:00:00 mx1 postfix/qmgr[77]: " + delivery + b"\n"
+    log = usual + entry + EXPORTED + usual + BINARY + usual + entry
+    every = LogReader(zone=UTC, reference=REFERENCE)
+    wanted = [fact for fact in every.block_facts(log) if isinstance(fact, DeliveryAttempt)]
+    assert len(wanted) == 5
+    for cut in [place + 1 for place, byte in enumerate(log) if byte == ord("\n")]:
+        one = LogReader(zone=UTC, reference=REFERENCE, only=[DeliveryAttempt])
+        assert [*one.block_facts(log[:cut]), *one.block_facts(log[cut:])] == wanted
+        assert one.lines == every.lines == 7
+
+
 def test_an_exported_entry_without_an_end_takes_no_other_line_with_it() -> None:
     reader = LogReader(zone=UTC, reference=REFERENCE)
     line = b"Jun  1 12:00:00 mx1 postfix/qmgr[77]: 3F2A81C0B7: removed\n"
