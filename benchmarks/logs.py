@@ -4,16 +4,14 @@
 
 CPU time (user and system) of whole processes, interpreter and imports and all, the least of the rounds, which take
 turns; modules stay compiled from one process to the next, as installed ones do. pflogsumm is told of the second
-instance, as without it it would not count its lines.
+instance, as without it it would not count its lines. What only the comparison needs, argparse and subprocess among it, is
+loaded where it is used: it is no part of what is measured.
 """
 
-import argparse
 import json
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -230,6 +228,9 @@ class Run:
     """One command to its end: CPU seconds, wall seconds, largest resident size in MB, and what it printed."""
 
     def __init__(self, *command: str) -> None:
+        import subprocess  # noqa: PLC0415  # no part of what is measured
+        import tempfile  # noqa: PLC0415  # as above
+
         began = time.perf_counter()
         with tempfile.TemporaryFile() as out:
             child = subprocess.Popen(command, stdout=out, env=_ENVIRONMENT)
@@ -245,7 +246,7 @@ class Run:
 
 
 def ours(name: str, *paths: Path, processes: int = 1) -> Run:
-    return Run(sys.executable, __file__, "--work", name, "--processes", str(processes), *map(str, paths))
+    return Run(sys.executable, __file__, "--work", name, str(processes), *map(str, paths))
 
 
 def compare(path: Path, truth: Counter[str], rounds: int) -> None:
@@ -269,13 +270,15 @@ def compare(path: Path, truth: Counter[str], rounds: int) -> None:
 
 def side_by_side(path: Path, rounds: int) -> None:
     """One file by two processes, against two processes that read a file each: lines a second."""
+    import subprocess  # noqa: PLC0415  # no part of what is measured
+
     together, apart = [], []
     for _ in range(rounds):
         together.append(ours("tracked, with metrics", path, processes=2).wall)
         began = time.perf_counter()
         children = [
             subprocess.Popen(
-                [sys.executable, __file__, "--work", "tracked, with metrics", str(path)],
+                [sys.executable, __file__, "--work", "tracked, with metrics", "1", str(path)],
                 stdout=subprocess.DEVNULL,
                 env=_ENVIRONMENT,
             )
@@ -326,19 +329,20 @@ def large(path: Path, gigabytes: float, directory: Path) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--work"]:
+        name, processes, *paths = sys.argv[2:]
+        print(json.dumps(work(name, [Path(path) for path in paths], int(processes))))
+        return
+    import argparse  # noqa: PLC0415  # no part of what is measured
+    import tempfile  # noqa: PLC0415  # as above
+
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--lines", type=int, default=500_000)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--gigabytes", type=float, default=1.0, help="of the large file; 0: none")
-    arguments.add_argument("--work", help=argparse.SUPPRESS)
-    arguments.add_argument("--processes", type=int, default=1, help=argparse.SUPPRESS)
-    arguments.add_argument("files", nargs="*", type=Path, help=argparse.SUPPRESS)
     said = arguments.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a file
-    if said.work:
-        print(json.dumps(work(said.work, said.files, said.processes)))
-        return
-    from benchmarks.mail_log import Style, write_log  # noqa: PLC0415  # not to be loaded by what is measured
+    from benchmarks.mail_log import Style, write_log  # noqa: PLC0415  # as above
 
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

@@ -34,7 +34,7 @@ READERS: Final = {
         "--tz",
         "UTC",
     ),
-    "tracked, with metrics": (sys.executable, str(_HERE / "logs.py"), "--work", "tracked, with metrics"),
+    "tracked, with metrics": (sys.executable, str(_HERE / "logs.py"), "--work", "tracked, with metrics", "1"),
 }
 _PIECE: Final = 1 << 20
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import tzinfo
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from parsers.clock import STAMP, Clock
@@ -52,10 +53,9 @@ _LINE: Final = re.compile(
 """BSD and ISO, with FreeBSD's `<mail.info>`, BusyBox' `mail.info`, Solaris' `[ID …]`, and the column of 8 characters
 that container images have rsyslog write in place of the host (`INFO    `); some write no host.
 """
-_RFC5424: Final = re.compile(
+_RFC5424: Final = (
     rf"1 (?P<stamp>{STAMP}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) (?P<pid>\S{{1,128}}) \S{{1,64}} "
-    r'(?:-|(?>(?:\[(?>(?:[^"\]]|"(?>(?:[^"\\]|\\.)*)")*)\])+))(?: \ufeff?(?P<text>.*))?',
-    re.ASCII | re.DOTALL,
+    r'(?:-|(?>(?:\[(?>(?:[^"\]]|"(?>(?:[^"\\]|\\.)*)")*)\])+))(?: \ufeff?(?P<text>.*))?'
 )
 _PRIORITY: Final = re.compile(r"<\d{1,3}>", re.ASCII)
 _CONTAINER: Final = re.compile(
@@ -67,9 +67,13 @@ _CONTAINER: Final = re.compile(
     re.ASCII,
 )
 """What docker, its compose, its syslog driver and kubernetes put before a line: a stamp, a stream, a name."""
-_REPEATED_LAST: Final = re.compile(
-    rf"(?P<stamp>{STAMP}) (?P<host>\S{{1,255}}) last message repeated (?P<times>\d{{1,9}}) times?", re.ASCII
-)
+_REPEATED_LAST: Final = rf"(?P<stamp>{STAMP}) (?P<host>\S{{1,255}}) last message repeated (?P<times>\d{{1,9}}) times?"
+
+
+@cache
+def _seldom(expression: str) -> re.Pattern[str]:
+    """Of lines that most logs have none of: made when the first one comes."""
+    return re.compile(expression, re.ASCII | re.DOTALL)
 
 
 class Repeated(NamedTuple):
@@ -103,11 +107,11 @@ class Syslog:
         if text.startswith('{"') and (entry := _journal_entry(text)):
             return self.read_journal(entry)
         text, outer = _unwrapped(text)
-        if match := _LINE.fullmatch(text) or _RFC5424.fullmatch(text):
+        if match := _LINE.fullmatch(text) or _seldom(_RFC5424).fullmatch(text):
             return self._record(match, outer)
         if outer and (match := _LINE.fullmatch(f"{outer} {text}")):  # a container whose syslog writes no stamp
             return self._record(match, outer)
-        if (match := _REPEATED_LAST.fullmatch(text)) and (time := self.clock.read(match["stamp"])) is not None:
+        if (match := _seldom(_REPEATED_LAST).fullmatch(text)) and (time := self.clock.read(match["stamp"])) is not None:
             return Repeated(time, match["host"], int(match["times"]))
         return None
 

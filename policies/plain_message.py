@@ -46,9 +46,9 @@ if TYPE_CHECKING:  # compiled code counts with such numbers as C does; there are
 _make: Final = tuple.__new__
 _REMOVED: Final = End.REMOVED
 """To ask the enumeration for it takes as long as a comparison of two texts."""
-_ACTIVATED: Final = SHAPES[ACTIVATED].match
-_CAME: Final = SHAPES[CAME].match
-_LOGGED_IN: Final = shape_of(SMTPD, "client-logged-in").match
+_ACTIVATED: Final = SHAPES[ACTIVATED]
+_CAME: Final = SHAPES[CAME]
+_LOGGED_IN: Final = shape_of(SMTPD, "client-logged-in")
 
 
 def plain_record(lines: MessageLines, window: float) -> MessageRecord | None:  # noqa: PLR0915  # one life, from its first line to its last
@@ -223,7 +223,7 @@ def _in_order(items: list[Any], window: float) -> list[Any]:
 
 
 def _odd_active(said: str) -> tuple[str, int, int] | None:
-    match = _ACTIVATED(said)
+    match = _ACTIVATED.match(said)
     return match and (match[1], int(match[2]), int(match[3]))
 
 
@@ -233,9 +233,9 @@ def _client(said: str) -> tuple[str, str, str] | None:
     if usual is not None:
         host, address, _, username = usual
         return host, address, username
-    if match := _CAME(said):
+    if match := _CAME.match(said):
         return None if match[4] else (match[1], match[2], "")
-    match = _LOGGED_IN(said)
+    match = _LOGGED_IN.match(said)
     return match and (match[1], match[2], match[5].partition(", sasl_sender=")[0])
 
 

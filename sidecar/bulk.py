@@ -20,7 +20,7 @@ from parsers.log import LogReader
 from parsers.postfix.facts import Fact
 from parsers.record import LogRecord
 from parsers.syslog import Syslog
-from sidecar.rotation import DECOMPRESSORS, UNREADABLE
+from sidecar.compressed import DECOMPRESSORS, UNREADABLE
 
 STDIN: Final = Path("-")
 _BLOCK: Final = 1 << 16

@@ -76,7 +76,7 @@ class Reading:
     def read(self) -> bytes:
         """At most READ_SIZE bytes, b"" at the present end and while skipping.
 
-        Raises one of rotation.UNREADABLE.
+        Raises one of compressed.UNREADABLE.
         """
         data = self._text.read(min(self._skip, READ_SIZE) if self._skip else READ_SIZE)
         if len(self._head) < HEAD:

@@ -11,11 +11,12 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
+from sidecar.compressed import UNREADABLE
 from sidecar.config import ConfigError
 from sidecar.filewatch import on_network, watching
 from sidecar.log_batch import READ_SIZE, Batch, Position
 from sidecar.log_reading import Cut, Reading
-from sidecar.rotation import UNREADABLE, LogFile, Place, find, log_files, open_file
+from sidecar.rotation import LogFile, Place, find, log_files, open_file
 from sidecar.threads import in_thread
 
 QUICK = 1 << 16

@@ -4,28 +4,22 @@ A place in the log is described so that it is found again after its file was ren
 compressed. Nothing is followed here.
 """
 
-import bz2
-import gzip
 import hashlib
 import io
 import json
-import lzma
 import os
 import re
-import subprocess
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
+
+from sidecar.compressed import DECOMPRESSORS, UNREADABLE, Text
 
 HEAD = 512
 """Bytes that tell one file from another: some lines, each with its time."""
 
 CLOCK_STEP_NS = 2_000_000_000
 """Modification times are kept by some file systems and archives in steps of two seconds."""
-
-
-Text = io.FileIO | io.BufferedIOBase
 
 
 class Place(NamedTuple):
@@ -174,43 +168,3 @@ def _head_of(file: LogFile, length: int) -> str:
     except UNREADABLE:
         return "unreadable"
     return digest(head) if len(head) == length else "shorter"
-
-
-class _Zstd(io.RawIOBase):
-    """Text of a .zst file, by the program that compressed it: Python 3.11 has no decompressor."""
-
-    def __init__(self, stored: io.FileIO) -> None:
-        self._child = subprocess.Popen(
-            ["zstd", "-dc"], stdin=stored, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
-        )
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # RawIOBase.read hands in nothing else
-        assert self._child.stdout
-        data = self._child.stdout.read(len(buffer))
-        if not data and self._child.wait():
-            raise EOFError(f"zstd ended with status {self._child.returncode}")
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            assert self._child.stdout
-            self._child.stdout.close()
-            self._child.kill()
-            self._child.wait()
-        super().close()
-
-
-DECOMPRESSORS: Mapping[str, Callable[[io.FileIO], Text]] = {
-    ".gz": lambda stored: gzip.GzipFile(fileobj=stored),
-    ".xz": lzma.LZMAFile,
-    ".bz2": bz2.BZ2File,
-    ".zst": lambda stored: io.BufferedReader(_Zstd(stored), 1 << 16),
-}
-"""By the ending of the name."""
-
-UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
-"""What opening or reading a rotated file may raise."""

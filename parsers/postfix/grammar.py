@@ -9,14 +9,15 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum, auto
 from functools import cache, cached_property
-from typing import Final, NamedTuple
+from operator import methodcaller
+from typing import Any, Final, NamedTuple
 
 from parsers.postfix.facts import Diagnostic, Fact
 from parsers.postfix.tokens import CERTAIN_QUEUE_ID
 from parsers.record import LogRecord
 
-Match = Callable[[str], re.Match[str] | None]
-"""Of the whole text behind the lead."""
+Match = Callable[[str], Any]
+"""Of the whole text behind the lead: the match, or None; where nobody wants the fact, whether the start is there."""
 MakeFact = Callable[[LogRecord, str, re.Match[str]], Fact | None]
 """Makes the fact of a record, what led its text (queue id, severity, or "") and the match of the rest.
 
@@ -201,7 +202,7 @@ def _declared(fact: MakeFact) -> frozenset[type[Fact]]:
 
 def _passed_over(shape: Shape) -> Shape:
     """The shape with no more than a look at its start."""
-    return shape._replace(expression=re.escape(shape.start), whole=False, fact=None)
+    return shape._replace(fact=None)
 
 
 def _index(shapes: Iterable[Shape], lead: Lead, made: Collection[type[Fact]] | None = None) -> Index:
@@ -213,14 +214,39 @@ def _index(shapes: Iterable[Shape], lead: Lead, made: Collection[type[Fact]] | N
     for key in keys:
         assert len(key) == KEY or (not key and lead is not Lead.QUEUE_ID), f"a start needs {KEY} characters: {key!r}"
     choices = {key: [shape for shape in shapes if shape.start[:KEY] in {"", key}] for key in keys}
-    return {
-        key: tuple(_entry(shape, made) for shape in choice) if any(shape.fact for shape in choice) else ()
-        for key, choice in choices.items()
-    }
+    index: Index = {}
+    for key, choice in choices.items():
+        some = any(shape.fact for shape in choice)
+        index[key] = tuple(_entry(shape, made, index, key) for shape in choice) if some else ()
+    return index
 
 
-def _entry(shape: Shape, made: Collection[type[Fact]] | None) -> tuple[Match, MakeFact | None, type[Fact] | None]:
+def _entry(
+    shape: Shape, made: Collection[type[Fact]] | None, index: Index, key: str
+) -> tuple[Match, MakeFact | None, type[Fact] | None]:
+    if shape.fact is None:
+        return methodcaller("startswith", shape.start), None, None
+    match = _Unread(shape, index, key)
     # What is compiled may refuse a line and does not tell so in its types: it is asked.
     if made is not None and shape.made is None and len(makes := _makes(shape)) == 1 and not makes & set(made):
-        return shape.match, None, next(iter(makes))
-    return shape.match, shape.fact, None
+        return match, None, next(iter(makes))
+    return match, shape.fact, None
+
+
+class _Unread:
+    """Stands in an index for an expression until a line first asks for it, and then puts the expression there."""
+
+    # To make all expressions of the daemons that a log speaks of takes as long as to read ten thousand of its lines.
+    __slots__ = ("_index", "_key", "_shape")
+
+    def __init__(self, shape: Shape, index: Index, key: str) -> None:
+        self._shape = shape
+        self._index = index
+        self._key = key
+
+    def __call__(self, text: str) -> re.Match[str] | None:
+        match: Callable[[str], re.Match[str] | None] = self._shape.match
+        self._index[self._key] = tuple(
+            (match if entry[0] is self else entry[0], *entry[1:]) for entry in self._index[self._key]
+        )
+        return match(text)
