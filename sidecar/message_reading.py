@@ -13,7 +13,7 @@ from policies.message_lines import MessageLines
 from policies.message_record import MessageRecord
 
 if TYPE_CHECKING:
-    from sidecar.message_process import Helper
+    from sidecar.reading_process import ReadingProcess
 
 FEW: Final = 500
 """Messages that are worth being sent to another process."""
@@ -51,7 +51,7 @@ class _Desk(Generic[R]):
         self._wanted = helpers
         self._few = few
         self._ending = ending
-        self._helpers: list[Helper[R]] = []
+        self._helpers: list[ReadingProcess[R]] = []
         self._results: deque[list[R]] = deque()
         """In the order of the messages; one that is not there yet is empty."""
 
@@ -73,9 +73,9 @@ class _Desk(Generic[R]):
             return []
         many = len(waiting) >= self._few * _MANY
         if many and not self._helpers:
-            from sidecar.message_process import Helper  # noqa: PLC0415  # one process alone needs no multiprocessing
+            from sidecar.reading_process import ReadingProcess  # noqa: PLC0415  # one process alone needs no multiprocessing
 
-            self._helpers = [self._ending.enter_context(Helper(self._make)) for _ in range(self._wanted)]
+            self._helpers = [self._ending.enter_context(ReadingProcess(self._make)) for _ in range(self._wanted)]
         free = next((helper for helper in self._helpers if helper.result is None), None)
         if free is not None:
             self._results.append(free.take(waiting))

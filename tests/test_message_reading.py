@@ -17,11 +17,11 @@ from policies.bulk_lifecycle import BulkLifecycle, read_messages
 from policies.message_json import message_json
 from policies.message_lines import WANTED, MessageLines
 from policies.message_record import MessageRecord
-from sidecar import message_process
+from sidecar import reading_process
 from sidecar.bulk import ParseError, parts
 from sidecar.log_messages import MessageLog
-from sidecar.message_process import Unpacking, packed
 from sidecar.message_reading import made_of
+from sidecar.reading_process import Unpacking, packed
 from tests.test_bulk_lifecycle import damaged
 from tests.test_lifecycle import EVERYTHING, NOON, bsd, shuffled
 
@@ -96,7 +96,7 @@ def test_lines_go_from_one_process_to_another() -> None:
 
 
 def test_processes_that_are_many_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message_process, "_SOURCES", 2)
+    monkeypatch.setattr(reading_process, "_SOURCES", 2)
     unpacking = Unpacking()
     for lot in found(LOGS["busy"], 100):
         records = read_messages(lot)

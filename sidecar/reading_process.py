@@ -25,7 +25,7 @@ R = TypeVar("R")
 Some = Sequence[MessageRecord | MessageLines]
 
 
-class Helper(Generic[R]):
+class ReadingProcess(Generic[R]):
     """Another process that reads messages; it has one lot at a time, so that never both wait until the other listens."""
 
     def __init__(self, make: Callable[[list[MessageRecord]], R]) -> None:
@@ -37,7 +37,7 @@ class Helper(Generic[R]):
         self.result: list[R] | None = None
         """Where what it makes belongs; None while it has nothing to do."""
 
-    def __enter__(self) -> "Helper[R]":
+    def __enter__(self) -> "ReadingProcess[R]":
         return self
 
     def __exit__(self, *_: object) -> None:
