@@ -56,7 +56,7 @@ class Shape(NamedTuple):
 
     @property
     def match(self) -> Match:
-        return _matching(self.expression, self.whole)
+        return _compiled(self.expression, self.whole)
 
 
 @cache
@@ -64,20 +64,6 @@ def _compiled(expression: str, whole: bool) -> Match:  # noqa: FBT001  # a shape
     """Its pattern's method. Each once, as two daemons may have it."""
     pattern = re.compile(expression, re.ASCII)
     return pattern.fullmatch if whole else pattern.match
-
-
-@cache
-def _matching(expression: str, whole: bool) -> Match:  # noqa: FBT001  # a shape's
-    """The same, compiled when a line is tried: of most daemons whose lines a log has, usual lines are all that it has."""
-    found: Match | None = None
-
-    def match(text: str) -> re.Match[str] | None:
-        nonlocal found
-        if found is None:
-            found = _compiled(expression, whole)
-        return found(text)
-
-    return match
 
 
 KEY: Final = 3
