@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # the compiler alone needs it
     from mypy_extensions import i64
 
 _make: Final = tuple.__new__
+_RECORD: Final = LogRecord
+"""Compiled code looks for what was imported by its name each time."""
 _DELIVERED: Final[MakeFact] = delivery
 _REMOVED: Final[MakeFact] = queue_removed
 _NAMED: Final[MakeFact] = message_id
@@ -51,26 +53,26 @@ def usual_fact(  # noqa: PLR0917  # by name it takes longer
     if make is _REMOVED:
         if lines[begin:stop] != "removed":
             return None
-        record = _make(LogRecord, (time, host, instance, service, daemon, pid, lines[mark:stop]))
+        record = _make(_RECORD, (time, host, instance, service, daemon, pid, lines[mark:stop]))
         return _make(QueueRemoved, (record, lead, ""))
     if make is _NAMED:
         if lines[begin : begin + 11] != "message-id=":
             return None
-        record = _make(LogRecord, (time, host, instance, service, daemon, pid, lines[mark:stop]))
+        record = _make(_RECORD, (time, host, instance, service, daemon, pid, lines[mark:stop]))
         return _make(MessageIdentified, (record, lead, lines[begin + 11 : stop], False))
     if make is _ACTIVE:
         active = usual_active(lines, begin, stop)
         if active is None:
             return None
         sender, size, nrcpt = active
-        record = _make(LogRecord, (time, host, instance, service, daemon, pid, lines[mark:stop]))
+        record = _make(_RECORD, (time, host, instance, service, daemon, pid, lines[mark:stop]))
         return _make(QueueActive, (record, lead, sender, size, nrcpt))
     if make is _CLIENT and len(choice) > 1 and choice[1][1] is _LOGGED_IN:
         found = usual_client(lines, begin, stop)
         if found is None:
             return None
         client_host, address, method, username = found
-        record = _make(LogRecord, (time, host, instance, service, daemon, pid, lines[mark:stop]))
+        record = _make(_RECORD, (time, host, instance, service, daemon, pid, lines[mark:stop]))
         return _make(ClientIdentified, (record, queue_id(lead), client_host, address, method, username, ""))
     return None
 

@@ -80,7 +80,7 @@ class Part(NamedTuple):
                 for block in _reads(_opened(self, stack), self):
                     end = block.rfind(b"\n") + 1
                     if end:
-                        yield begun + block[:end]
+                        yield begun + memoryview(block)[:end]  # copied once
                         begun = block[end:]
                     elif len(begun) < _LONGEST:
                         begun += block

@@ -5,7 +5,6 @@ again: each text is read once.
 """
 
 import re
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from parsers.postfix.facts import Delays, DeliveryAttempt
@@ -14,6 +13,9 @@ from parsers.record import LogRecord
 
 _make: Final = tuple.__new__
 """Makes the hottest facts in half the time that their constructors take."""
+_RECORD: Final = LogRecord
+_ATTEMPT: Final = DeliveryAttempt
+"""Compiled code looks for what was imported by its name each time."""
 
 
 class Relay(NamedTuple):
@@ -86,7 +88,7 @@ def read_delays(text: str) -> Delays | None:
     if delays is None:
         try:
             a, b, c, d = text.split("/")
-            delays = Delays(float(a), float(b), float(c), float(d))
+            delays = _make(Delays, (float(a), float(b), float(c), float(d)))
         except ValueError:
             return None
         if len(_delays) >= _REMEMBERED:
@@ -118,58 +120,85 @@ def delivery(record: LogRecord, queue_id: str, match: re.Match[str]) -> Delivery
     )  # fmt: skip
 
 
-_NAMED: Final[dict[str, tuple[re.Pattern[str], Callable[[str], Any]]]] = {
-    name: (re.compile(rf"{name}({value})", re.ASCII), read)
-    for name, value, read in (
-        (">, relay=", r"[^,]*+", read_relay),
-        (", conn_use=", r"\d{1,9}", int),
-        (", delay=", r"-?[\d.]++", read_seconds),
-        (", delays=", r"[\d./]++", read_delays),
-    )
-}
-"""What the expression of the usual form takes behind a name up to the next comma, and who reads it."""
-_ENDING: Final = re.compile(rf"(?:, tls=([^,(]*+))?, dsn={_OUTCOME.pattern} ", re.ASCII)
-"""What stands between `delays=` and the first parenthesis."""
-# Texts with their names, as they stand in a line: who finds one here need not compare the name. Any, so that compiled
-# code hands numbers on as the objects that lie here.
-_relay_texts: Final[dict[str, Any]] = {}
-_use_texts: Final[dict[str, Any]] = {}
-_delay_texts: Final[dict[str, Any]] = {}
-_delays_texts: Final[dict[str, Any]] = {}
-_endings: Final[dict[str, Any]] = {}
+class _Times(NamedTuple):
+    """`delay=` and `delays=`."""
+
+    delay: float
+    delays: Delays
 
 
-def _read(known: dict[str, Any], name: str, text: str) -> Any:
-    """What a text says, where it is of this name and the expression takes it, else None."""
-    form, read = _NAMED[name]
-    match = form.fullmatch(text)
-    value = read(match[1]) if match else None
-    if value is not None:
-        _remember(known, text, value)
-    return value
-
-
-def _read_ending(text: str) -> tuple[str, str, str] | None:
+class _Ending(NamedTuple):
     """`tls=`, "" where there is none, `dsn=` and `status=`."""
-    match = _ENDING.fullmatch(text)
+
+    tls: str
+    dsn: str
+    status: str
+
+
+# What the expression of the usual form takes, from one of its commas to another or to the parenthesis.
+_RELAY_TEXT: Final = re.compile(r">, relay=([^,]*+)", re.ASCII)
+_USE_TEXT: Final = re.compile(r", conn_use=(\d{1,9})", re.ASCII)
+_TIMES_TEXT: Final = re.compile(r", delay=(-?[\d.]++), delays=([\d./]++)", re.ASCII)
+_ENDING_TEXT: Final = re.compile(rf"(?:, tls=([^,(]*+))?, dsn={_OUTCOME.pattern} ", re.ASCII)
+# Texts with their names, as they stand in a line: who finds one here need not compare the name.
+_relay_texts: Final[dict[str, Relay]] = {}
+_use_texts: Final[dict[str, Any]] = {}
+_times_texts: Final[dict[str, _Times]] = {}
+_ending_texts: Final[dict[str, _Ending]] = {}
+
+
+def _read_relay(text: str) -> Relay | None:
+    match = _RELAY_TEXT.fullmatch(text)
+    relay = read_relay(match[1]) if match else None
+    if relay is not None:
+        if len(_relay_texts) >= _REMEMBERED:
+            _relay_texts.clear()
+        _relay_texts[text] = relay
+    return relay
+
+
+def _read_use(text: str) -> Any:
+    """The number as the object that is kept, so that compiled code makes no other one; None where there is none."""
+    match = _USE_TEXT.fullmatch(text)
     if match is None:
         return None
-    ending = match[1] or "", match[2], match[3]
-    _remember(_endings, text, ending)
+    if len(_use_texts) >= _REMEMBERED:
+        _use_texts.clear()
+    _use_texts[text] = int(match[1])
+    return _use_texts[text]
+
+
+def _read_times(text: str) -> _Times | None:
+    match = _TIMES_TEXT.fullmatch(text)
+    if match is None:
+        return None
+    delay_text: str
+    delays_text: str
+    delay_text, delays_text = match.groups()
+    delay, delays = read_seconds(delay_text), read_delays(delays_text)
+    if delay is None or delays is None:
+        return None
+    if len(_times_texts) >= _REMEMBERED:
+        _times_texts.clear()
+    _times_texts[text] = times = _make(_Times, (delay, delays))
+    return times
+
+
+def _read_ending(text: str) -> _Ending | None:
+    match = _ENDING_TEXT.fullmatch(text)
+    if match is None:
+        return None
+    if len(_ending_texts) >= _REMEMBERED:
+        _ending_texts.clear()
+    _ending_texts[text] = ending = _Ending(match[1] or "", match[2], match[3])
     return ending
-
-
-def _remember(known: dict[str, Any], text: str, value: Any) -> None:
-    if len(known) >= _REMEMBERED:
-        known.clear()
-    known[text] = value
 
 
 _Attempt = tuple[str, str, str, str, Any, Any, Any, Any, str, str, str, str]
 _OTHERWISE: Final[_Attempt] = ("", "", "", "", None, None, None, None, "", "", "", "")
 
 
-def usual_attempt(lines: str, begin: int, stop: int, length: int) -> _Attempt:  # noqa: PLR0915  # field by field
+def usual_attempt(lines: str, begin: int, stop: int, length: int) -> _Attempt:  # field by field
     """What the delivery in `lines` says whose `to=` begins at `begin`: recipient, original one, the relay's host, address
     and port, `conn_use`, delay, `Delays`, `tls`, dsn, status and reason. `length`: of its text, with the queue id. Where
     the status is empty it has another form.
@@ -190,7 +219,7 @@ def usual_attempt(lines: str, begin: int, stop: int, length: int) -> _Attempt:  
     if comma < 0:
         return _OTHERWISE
     text = lines[close:comma]
-    relay: tuple[str, str, Any, Any] | None = _relay_texts.get(text)
+    relay = _relay_texts.get(text)
     if relay is None:
         if lines[close : close + 12] == ">, orig_to=<":
             begin = close + 12
@@ -202,40 +231,30 @@ def usual_attempt(lines: str, begin: int, stop: int, length: int) -> _Attempt:  
             if comma < 0:
                 return _OTHERWISE
             text = lines[close:comma]
-        relay = _relay_texts.get(text) or _read(_relay_texts, ">, relay=", text)
-        if relay is None:
-            return _OTHERWISE
-    conn_use: Any = None
+        relay = _relay_texts.get(text) or _read_relay(text)
     end = lines.find(",", comma + 2, stop)
-    if end < 0:
+    if relay is None or end < 0:
         return _OTHERWISE
-    text = lines[comma:end]
-    delay = _delay_texts.get(text)
-    if delay is None:
-        if ord(lines[comma + 2]) == _OF_CONN_USE:
-            conn_use = _use_texts.get(text) or _read(_use_texts, ", conn_use=", text)
-            comma = end
-            end = lines.find(",", comma + 2, stop)
-            if conn_use is None or end < 0:
-                return _OTHERWISE
-            text = lines[comma:end]
-            delay = _delay_texts.get(text)
-        if delay is None:
-            delay = _read(_delay_texts, ", delay=", text)
-    comma = lines.find(",", end + 2, stop)
-    paren = lines.find("(", comma, stop) if comma > 0 else -1
+    conn_use: Any = None
+    if ord(lines[comma + 2]) == _OF_CONN_USE:
+        text = lines[comma:end]
+        conn_use = _use_texts.get(text) or _read_use(text)
+        comma = end
+        end = lines.find(",", comma + 2, stop)
+        if conn_use is None or end < 0:
+            return _OTHERWISE
+    end = lines.find(",", end + 2, stop)
+    paren = lines.find("(", end, stop) if end > 0 else -1
     if paren < 0:
         return _OTHERWISE
-    text = lines[end:comma]
-    delays = _delays_texts.get(text)
-    if delays is None:
-        delays = _read(_delays_texts, ", delays=", text)
-    text = lines[comma:paren]
-    ending: tuple[str, str, str] | None = _endings.get(text)
-    if ending is None:
-        ending = _read_ending(text)
-    if delay is None or delays is None or ending is None:
+    text = lines[comma:end]
+    times = _times_texts.get(text) or _read_times(text)
+    text = lines[end:paren]
+    ending = _ending_texts.get(text) or _read_ending(text)
+    if times is None or ending is None:
         return _OTHERWISE
+    delay: Any
+    delay, delays = times
     tls, dsn, status = ending
     host, address, port, _ = relay
     if ord(lines[stop - 1]) == _CLOSING and ord(lines[stop - 2]) != _COMMAND_END:
@@ -258,9 +277,9 @@ def usual_delivery(  # noqa: PLR0917  # by name it takes longer
     if not status:
         return None
     return _make(
-        DeliveryAttempt,
+        _ATTEMPT,
         (
-            _make(LogRecord, (time, host, instance, service, daemon, pid, lines[mark:stop])), queue_id, recipient,
+            _make(_RECORD, (time, host, instance, service, daemon, pid, lines[mark:stop])), queue_id, recipient,
             orig_to, relay_host, address, port, conn_use, delay, delays, tls, dsn, status, reason, (),
         ),
     )  # fmt: skip
