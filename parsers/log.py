@@ -247,7 +247,8 @@ class LogReader:
                     facts += some
         self.lines += number
         self._last = Counted(passed, host) if passed else last
-        self._known.update(counted)
+        for kind, times in _numbers(counted).items():
+            self._known[kind] += times
         return self._counted(facts)
 
     def journal_facts(self, entry: Mapping[str, Any]) -> Sequence[Fact]:
@@ -314,11 +315,10 @@ class LogReader:
 
     def _counted(self, facts: list[Fact]) -> Sequence[Fact]:
         """Count them; tell those that are wanted."""
-        if len(facts) == 1:  # a line by itself: `update` takes longer to begin than to count
-            self._known[type(facts[0])] += 1
-        else:
-            self._known.update(map(type, facts))
-        if not self._counting or self._only is None:
+        kinds = _numbers([type(fact) for fact in facts])
+        for kind, times in kinds.items():
+            self._known[kind] += times
+        if not self._counting or self._only is None or self._only.issuperset(kinds):
             return facts
         only = self._only
         return [fact for fact in facts if type(fact) in only]
@@ -333,6 +333,15 @@ class LogReader:
 
 def _repeats(times: int) -> int:
     return min(max(times, 1), _REPEATS)
+
+
+def _numbers(kinds: list[type[Fact]]) -> dict[type[Fact], int]:
+    """How often each of them is there."""
+    # `Counter.update` takes twice as long, and a block has few kinds, so that most numbers are small.
+    numbers: dict[type[Fact], int] = {}
+    for kind in kinds:
+        numbers[kind] = numbers.get(kind, 0) + 1
+    return numbers
 
 
 def _delivers(text: str, place: int) -> bool:

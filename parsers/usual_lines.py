@@ -148,14 +148,16 @@ def usual_client(lines: str, begin: int, stop: int) -> tuple[str, str, str, str]
     return host, address, method, lines[end + 16 : stop].partition(", sasl_sender=")[0]
 
 
-_PEER: Final = re.compile(PEER, re.ASCII)
+_CONNECT: Final = re.compile(rf"connect from {PEER}", re.ASCII)
+_DISCONNECT: Final = re.compile(rf"disconnect from {PEER}", re.ASCII)
 _COUNTS: Final = re.compile(r"(?: [a-z]+=[0-9/]+)*", re.ASCII)
 _TLS_PEER: Final = re.compile(
     r"(?:Anonymous|Untrusted|Trusted|Verified) TLS connection (?:established|reused) (?:from|to) [^\[\s]*\[[^\]]*\]",
     re.ASCII,
 )
 _CIPHER: Final = re.compile(r"(?::\d{1,5})?: \S+ with cipher \S+ \(\d{1,6}/\d{1,6} bits\)[ -~]{0,200}", re.ASCII)
-_peers: Final[set[str]] = set()
+_connects: Final[set[str]] = set()
+_disconnects: Final[set[str]] = set()
 _counts: Final[set[str]] = set()
 _tls_peers: Final[set[str]] = set()
 _ciphers: Final[set[str]] = set()
@@ -172,14 +174,11 @@ def usual_count(kind: type[Fact], lines: str, mark: int, stop: int) -> bool:
     fact, which is the first that such a line is tried for.
     """
     if kind is _CONNECTED:
-        return lines[mark : mark + 13] == "connect from " and _fits(_peers, _PEER, lines[mark + 13 : stop])
+        return _fits(_connects, _CONNECT, lines[mark:stop])
     if kind is _DISCONNECTED:
         end = lines.find("]", mark, stop) + 1
         return (
-            end > 0
-            and lines[mark : mark + 16] == "disconnect from "
-            and _fits(_peers, _PEER, lines[mark + 16 : end])
-            and _fits(_counts, _COUNTS, lines[end:stop])
+            end > 0 and _fits(_disconnects, _DISCONNECT, lines[mark:end]) and _fits(_counts, _COUNTS, lines[end:stop])
         )
     if kind is _ENCRYPTED:
         end = lines.find("]", mark, stop) + 1
