@@ -130,9 +130,9 @@ class LogReader:
         """What lines say. `literal`: those that do not hold it are left out. `each`: what a line adds to `lines`."""
         # Profiles. Interpreted, of QueueRemoved, the shortest, 1,900 ns a line: its stamp 150, its process 80, its shape 430,
         # its match 250, the record 230, the fact 320. Compiled, deliveries alone of a log of which they are a sixth, 3,300
-        # instructions a line in here (callgrind): to find lines and parentheses 400, and of each delivery 9,000 for what it
-        # says (of those its six lookups, seven cuts and five finds 3,600, record and fact 2,100) and 4,500 for its envelope.
-        # By time (3.11 log, 0.28 s): start 0.08, to read the file 0.025, here 0.17. To look in each block for the literal,
+        # instructions a line in here (callgrind): to find lines and parentheses 320, and of each delivery 9,000 for what it
+        # says (of those its three lookups, six cuts and five finds 3,600, record and fact 2,000) and 4,200 for its envelope.
+        # By time (3.11 log, 0.25 s): start 0.05, to read the file 0.025, here 0.16. To look in each block for the literal,
         # the marker of the journal and the number of lines were 0.05 until each line was seen once. `split` of blocks was 970
         # instructions a line, `bytes.count` 790, the expression with its groups and their reading 2,300. An expression for
         # whole lines in whole blocks was no faster in sum; one for all frequent shapes of a daemon cost the others as much as
