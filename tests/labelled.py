@@ -79,3 +79,5 @@ ROWS = [row for path in sorted(HEARD.glob("*.txt")) for row in read(path)]
 REPLIES = [row for row in ROWS if row.command]
 PUBLISHED_ROWS = [row for path in sorted(PUBLISHED.glob("*.txt")) for row in read(path)]
 PUBLISHED_REPLIES = [row for row in PUBLISHED_ROWS if row.command]
+MISREAD_ROWS = read(PUBLISHED.parent / "misread.txt")
+"""Published too, and labelled as early; each is known to be read otherwise."""
