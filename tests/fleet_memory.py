@@ -12,6 +12,8 @@ class Memory:
         self.texts: dict[str, str] = {}
         self.life = 1
         self.at = 1.7e9
+        self.ahead = 0.0
+        """Seconds by which its clock is."""
         self.cut_off: set[str] = set()
         self.loses_answers_to: set[str] = set()
         """Whose next swap is done, and the answer to it lost."""
@@ -31,7 +33,7 @@ class Way:
 
     async def read(self, names: Sequence[str]) -> list[Read]:
         memory = self._reached()
-        return [Read(str(memory.life), memory.at, memory.texts.get(name, "")) for name in names]
+        return [Read(str(memory.life), memory.at + memory.ahead, memory.texts.get(name, "")) for name in names]
 
     async def swap(self, swaps: Sequence[Swap]) -> list[Read | None]:
         answers: list[Read | None] = []
@@ -48,7 +50,7 @@ class Way:
 
     async def texts(self, names: Sequence[str]) -> tuple[float, list[str]]:
         memory = self._reached()
-        return memory.at, [memory.texts.get(name, "") for name in names]
+        return memory.at + memory.ahead, [memory.texts.get(name, "") for name in names]
 
     async def put(self, name: str, text: str) -> None:
         self._reached().texts[name] = text

@@ -47,14 +47,18 @@ class Change:
 
     def done(self, book: Book, *, at: float) -> Book | None:
         """As the store does it when it gets there; None: it does not."""
-        led = book.lead is not None and book.lead.expires > at >= book.settled
+        led = book.lead is not None and at + 100 * LEASE >= book.lead.expires > at >= book.settled
         same = outer(book, led=self.new is None) == self.known
         mine = book.lent().get(self.wish.host)
         if not same or not (led or self.new is not None):
             return None
         if (mine.expires if mine else None) != (self.mine.expires if self.mine else None):
             return None
-        shares = {host: share for host, share in book.lent().items() if share.expires > at or host == self.wish.host}
+        shares = {
+            host: share
+            for host, share in book.lent().items()
+            if at + 100 * LEASE >= share.expires > at or host == self.wish.host
+        }
         written = replace(self.new if self.new is not None else book, shares=shares)
         return lend(written, self.wish, self.pooled, at=at)
 
@@ -367,6 +371,13 @@ class Fleet(RuleBasedStateMachine):
         kept = {"all": (self.store.roll, self.store.book), "some": self.store.kept, "none": (None, None)}[memory]
         self.store.name, self.store.clock = f"server-{self.servers}", clock
         self.store.roll, self.store.book = kept
+
+    @rule(seconds=st.sampled_from([3_600.0, 864_000.0]))
+    def clock_set_back(self, seconds: float) -> None:
+        """The store's clock was ahead, and is put right: what is in it was written by the one before."""
+        for store in (self.store, self.other):
+            if store is not None:
+                store.clock -= seconds
 
     @rule()
     def replicated(self) -> None:

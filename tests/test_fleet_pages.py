@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from parsers.feeds.dnsbl import Severity
 from policies.figures import Kind
-from policies.fleet.page import CLAIM, SEEN_FOR, Hand, Page, Sight, Told, merged, of_fleet, said
+from policies.fleet.page import CLAIM, SEEN_FOR, Claim, Hand, Page, Sight, Told, merged, of_fleet, said
 from policies.fleet.terms import GRACE
 from policies.fleet.trouble import ENTERED, PAGES_MAX, Entry, Troubles
 from policies.incidents import MESSAGES_A_DAY, Incident, Member, Phase
@@ -642,6 +642,39 @@ def test_what_is_over_is_no_page_for_what_is_merely_like_it(fleet: Fleet) -> Non
     fleet.passes(4.0)
     assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED, NoteKind.OPENED]
     assert two.page == SENDER[0]
+
+
+def test_a_page_that_a_clock_wrote_which_was_set_back_since_is_sent_all_the_same(fleet: Fleet) -> None:
+    """The store's clock was days ahead when people were told, and when a host that is gone by now was about to say more."""
+    one, two, gone = fleet.hosts
+    fleet.memory.ahead = 10 * 86_400.0
+    for host in (one, gone):
+        host.sees()
+    fleet.passes(4.0)
+    page = Page.read(fleet.memory.texts[PAGE + KEY])
+    claim = Claim("mx2", page.token + 1, fleet.memory.at + fleet.memory.ahead + CLAIM)
+    fleet.memory.texts[PAGE + KEY] = page._replace(claims={"chat": claim}, token=claim.token).text()
+    gone.running = False
+    fleet.memory.ahead = 0.0
+    one.severity = None
+    fleet.passes(SEEN_FOR + CLAIM + 8.0)
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED]
+    two.sees()
+    fleet.passes(8.0)
+    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED, NoteKind.REOPENED]
+
+
+def test_troubles_that_a_clock_entered_which_was_set_back_since_keep_no_others_away(fleet: Fleet) -> None:
+    one, two, _ = fleet.hosts
+    far = fleet.memory.at + 10 * 86_400.0
+    fleet.memory.texts[TROUBLES] = Troubles({f"old-{number}": Entry(far, ()) for number in range(PAGES_MAX)}).text()
+    one.alerts, two.alerts = (SHARE,), (SENDER,)
+    one.sees()
+    fleet.passes(4.0)
+    two.sees()
+    fleet.passes(4.0)
+    assert set(Troubles.read(fleet.memory.texts[TROUBLES]).entries) == {KEY}
+    assert fleet.people.messages == [NoteKind.OPENED]
 
 
 class Story(RuleBasedStateMachine):

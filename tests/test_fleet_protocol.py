@@ -9,7 +9,7 @@ from policies.fleet.book import Book, Had, Lead, Share, Wish, Word, attend
 from policies.fleet.replica import Contact, Replica
 from policies.fleet.roll import Asking, Member, Roll, Standing, enrol
 from policies.fleet.row import Row
-from policies.fleet.terms import ALONE_AFTER, LEASE, NEVER, REDUCED
+from policies.fleet.terms import ALONE_AFTER, GRACE, LEASE, LONGEST_PAUSE, NEVER, REDUCED
 from policies.key import Key
 from policies.limit import Aftermath
 from policies.subqueue import State
@@ -332,3 +332,58 @@ def test_a_host_that_never_had_a_majority_goes_on_alone_too() -> None:
     assert not contact.standing.quorate
     assert not contact.is_alone(now=5.0 + ALONE_AFTER - 0.1)
     assert contact.is_alone(now=5.0 + ALONE_AFTER)
+
+
+FAR = 10 * 86_400.0
+"""Seconds: the clock of the store was so far ahead, or somebody wrote so."""
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [
+        replace(BOOK, lead=Lead("gone", 7, FAR)),
+        replace(BOOK, shares={"gone": Share(10.0, 5, FAR)}),
+        replace(BOOK, settled=FAR),
+        replace(BOOK, row=ROW._replace(state=State.PAUSED, since=FAR, until=FAR + 60.0)),
+        replace(BOOK, row=ROW._replace(state=State.PROBING, since=FAR), lead=Lead("gone", 7, FAR)),
+    ],
+    ids=["lead", "share", "settled", "pause", "probe"],
+)
+def test_what_a_clock_wrote_that_was_set_back_since_keeps_nobody_waiting(ahead: Book) -> None:
+    book, at = ahead, 0.0
+    while at < 60.0 + GRACE + 2 * LEASE:
+        book, at = come(book, "one", at, need=5), at + 2.0
+    assert book.lead is not None
+    assert book.lead.host == "one"
+    assert book.row.state is (ahead.row.state if ahead.row.state is not State.PAUSED else State.PROBING)
+    if book.row.state is State.RAMPING:
+        assert book.lent()["one"].rate == ROW.ceiling
+    began = come(ahead, "one", 0.0, need=5)
+    assert began.lead is None  # whoever leads by that book goes on until that runs out
+    assert not began.lent()
+
+
+def test_no_pause_is_longer_than_a_week_nor_than_it_was() -> None:
+    told = ROW._replace(state=State.PAUSED, since=1_000.0, until=FAR + FAR)
+    paused = Row.of(told.values())
+    assert paused.left(at=1_000.0) == LONGEST_PAUSE
+    replica = Replica(ROW, pause_ends=0.0)
+    replica.heard(paused._replace(serial=9, until=1_060.0), at=-FAR, now=5.0)
+    assert replica.pause_ends == 65.0
+    ordered = come(BOOK, "one", 0.0, order=State.PAUSED, pause=FAR)
+    assert ordered.row.until == LONGEST_PAUSE
+
+
+def test_who_was_there_by_a_clock_that_was_set_back_since_has_to_come_again() -> None:
+    roll = Roll(
+        "store", FAR, {"gone": Member(FAR, FAR, 0.1), "one": Member(FAR, FAR, 0.1), "two": Member(FAR, FAR, 0.1)}
+    )
+    assert not roll.standing(at=0.0).quorate
+    assert roll.standing(at=0.0).reserved == pytest.approx(0.3)
+    for at in (0.0, 1.0):
+        for host in ("one", "two"):
+            met = FAR if not at else 0.5
+            roll = enrol(roll, Asking(host, "store", met, met, 0.1, {}), server="store", at=at)
+    assert roll.standing(at=1.0).quorate
+    assert roll.standing(at=1.0).reserved == pytest.approx(0.1)
+    assert set(roll.forgetting("gone", at=1.0).members) == {"one", "two"}

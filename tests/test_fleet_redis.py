@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from policies.fleet.book import Book, Lead
 from policies.fleet.roll import Roll
 from policies.subqueue import State, SubQueue
 from sidecar.fleet import redis_store
@@ -230,6 +231,49 @@ def test_without_a_store_at_the_start_each_host_goes_by_itself_and_they_meet_lat
             assert part.rate(7.0) == 7.0
             async with running_server(tmp_path):
                 await until(lambda: fleet[1].state() == "paused")
+
+    asyncio.run(scene())
+
+
+def test_a_clock_of_the_server_that_was_set_back_keeps_no_mail_waiting(tmp_path: Path) -> None:
+    """All that stands in the store is days ahead, and a host that is gone has the lead."""
+    ahead = 10 * 86_400.0
+
+    async def scene() -> None:
+        async with (
+            running_server(tmp_path) as server,
+            sidecars(server.url, 2, scale=QUICK) as fleet,
+            store_at(server.url) as stranger,
+        ):
+            fleet[0].open()
+            await until(lambda: fleet[1].state() != "closed")
+            for each in fleet:
+                _holds(each, 10)
+            await until(lambda: any(map(_may_probe, fleet)) and not any(map(_is_alone, fleet)))
+
+            async def was_ahead() -> bool:
+                roll, book = await stranger.read([ROLL, f"book:{KEY}"])
+                known, found = Roll.read(roll.text), Book.read(book.text)
+                later = {
+                    name: it._replace(met=it.met + ahead, agreed=it.agreed + ahead)
+                    for name, it in known.members.items()
+                }
+                far = replace(
+                    found,
+                    settled=roll.at + ahead,
+                    lead=Lead("gone", found.token + 1, roll.at + ahead),
+                    token=found.token + 1,
+                )
+                texts = (replace(known, settled=roll.at + ahead, members=later).text(), far.text())
+                swaps = [
+                    Swap(name, read, text)
+                    for name, read, text in zip((ROLL, f"book:{KEY}"), (roll, book), texts, strict=True)
+                ]
+                return await stranger.swap(swaps) == [None, None]
+
+            await until(was_ahead)
+            await until(lambda: not any(map(_may_probe, fleet)))
+            await until(lambda: any(map(_may_probe, fleet)) and not any(map(_is_alone, fleet)))
 
     asyncio.run(scene())
 

@@ -95,16 +95,18 @@ def lend(
         before = allowance.loans if allowance is not None else {}
         kept = {host: loan._replace(until=at + reserved) for host, loan in before.items()}
         allowance = Allowance(server, at + reserved + _NEARLY_ALL * wish.drain, kept)
-    rest = {host: left(loan, at=at, drain=wish.drain) for host, loan in allowance.loans.items() if host != wish.host}
+    settled = min(allowance.settled, at + reserved + _NEARLY_ALL * wish.drain)  # its clock may have been set back
+    known = {host: loan._replace(until=min(loan.until, at + reserved)) for host, loan in allowance.loans.items()}
+    rest = {host: left(loan, at=at, drain=wish.drain) for host, loan in known.items() if host != wish.host}
     others = {host: loan for host, loan in rest.items() if loan.part >= LEAST or loan.want >= LEAST}
     part = wish.held
-    if may_grow and (all_declared or at >= allowance.settled):
+    if may_grow and (all_declared or at >= settled):
         free = pool - part - sum(loan.part for loan in others.values())
         part += max(0.0, min(fair(others, wish.want, pool) - part, free))
     loans: Mapping[str, Loan] = others
     if part >= LEAST or wish.want >= LEAST:
         loans = {**others, wish.host: Loan(part, wish.want, at + reserved)}
-    return Allowance(server, allowance.settled, loans)
+    return Allowance(server, settled, loans)
 
 
 def faded(seconds: float, drain: float) -> float:

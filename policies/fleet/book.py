@@ -219,12 +219,24 @@ def pool(book: Book, standing: Standing, *, at: float) -> float | None:
 
 
 def _of_this_store(book: Book | None, known: Row, *, server: str, at: float) -> Book:
-    """Begin anew where the store lived another life when the book was written: what that lent runs out meanwhile."""
+    """Begin anew where the store lived another life when the book was written: what that lent runs out meanwhile.
+
+    So as well where its clock was set back since: by it nothing of that would run out for as long as it was ahead.
+    """
     if book is None:
         return Book(server, at + GRACE, _first(known, at), token=known.serial)
-    if book.server != server:
+    if book.server != server or _is_ahead(book, at):
         return Book(server, at + GRACE, _by_this_clock(book.row, at), token=book.token)
     return book
+
+
+def _is_ahead(book: Book, at: float) -> bool:
+    """Whether it has times that nobody can have written by `at`; a lead without end is one of which the end is not known."""
+    ends = [share.expires for share in book.lent().values()]
+    if book.lead is not None and book.lead.expires != math.inf:
+        ends.append(book.lead.expires)
+    late = max(ends, default=at) > at + 2 * LEASE
+    return late or book.settled > at + 2 * GRACE or book.row.since > at + LEASE
 
 
 def _first(known: Row, at: float) -> Row:

@@ -357,7 +357,7 @@ class Host:
         if part is None:
             if row.state is State.CLOSED:
                 return
-            part = self.parts[row.key] = Part(self, Replica(row, pause_ends=steady + max(0.0, row.until - at)))
+            part = self.parts[row.key] = Part(self, Replica(row, pause_ends=steady + row.left(at=at)))
         elif not part.replica.heard(row, at=at, now=steady):
             return
         self._reconcile(part, now=now)

@@ -120,6 +120,22 @@ class Page(NamedTuple):
         hands = {name: getattr(self, name)._asdict() for name in _HANDS}
         return json.dumps(self._asdict() | parts | hands, separators=(",", ":"), sort_keys=True)
 
+    def by_clock(self, at: float) -> Self:
+        """Take what lies ahead of `at` as of now: the store's clock was ahead when it was written, and nobody need wait for it again."""
+        return self._replace(
+            sights={
+                host: each._replace(at=min(each.at, at), since=min(each.since, at))
+                for host, each in self.sights.items()
+            },
+            told={
+                name: each._replace(at=min(each.at, at), messages=tuple(min(one, at) for one in each.messages))
+                for name, each in self.told.items()
+            },
+            claims={name: each for name, each in self.claims.items() if each.until <= at + 2 * CLAIM},
+            acked=self.acked._replace(at=min(self.acked.at, at)),
+            closed=self.closed._replace(at=min(self.closed.at, at)),
+        )
+
     def seen(self, *, at: float) -> dict[str, Sight]:
         """By host, who sees it."""
         return {host: each for host, each in self.sights.items() if each.severity and at - each.at < SEEN_FOR}

@@ -128,7 +128,7 @@ class Replica:
         if row.era != self.row.era:
             self._refused_in, self._by_itself = None, False
         if row.state is State.PAUSED:
-            self.pause_ends = now + max(0.0, row.until - at)
+            self.pause_ends = now + row.left(at=at)
             self._lead = self._share = _NONE
         self.row = row
         return True

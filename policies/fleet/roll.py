@@ -53,8 +53,8 @@ class Roll:
     members: Mapping[str, Member]
 
     def standing(self, *, at: float) -> Standing:
-        here = sum(at - member.met < SILENT_AFTER for member in self.members.values())
-        cut_off = sum(member.alone for member in self.members.values() if at - member.agreed >= SILENT_AFTER)
+        here = sum(_is_lately(member.met, at) for member in self.members.values())
+        cut_off = sum(member.alone for member in self.members.values() if not _is_lately(member.agreed, at))
         return standing_of(here, len(self.members), cut_off)
 
     def without(self, host: str) -> Self:
@@ -66,11 +66,11 @@ class Roll:
         member = self.members.get(host)
         if member is None:
             raise ValueError(f"{host} is no host of the fleet; known are {', '.join(sorted(self.members))}")
-        if at < self.settled:
+        if _is_before(at, self.settled):
             raise ValueError(
                 f"the store began anew: who is there is known in {self.settled - at:.0f} s; wanted after that"
             )
-        if at - member.met < SILENT_AFTER:
+        if _is_lately(member.met, at):
             raise ValueError(
                 f"{host} was there {at - member.met:.0f} s ago; wanted one that is gone: stop its core first"
             )
@@ -105,10 +105,11 @@ def enrol(roll: Roll | None, asking: Asking, *, server: str, at: float) -> Roll:
     if roll is None or roll.server != server:
         roll = Roll(server, at + GRACE, _unheard(roll.members if roll else {}))
     members = dict(roll.members)
-    if at < roll.settled:
+    if _is_before(at, roll.settled):
         members = {**_unheard(asking.known), **members}
     members = {host: it for host, it in members.items() if at - max(it.met, roll.settled) < FORGOTTEN_AFTER}
     mine = members.pop(asking.host, Member(NEVER, NEVER, 0.0))
+    mine = mine._replace(met=_said(mine.met, at), agreed=_said(mine.agreed, at))
     same = asking.server == server
     share = max(0.0, min(REDUCED / (len(members) + 1), 1 - sum(other.alone for other in members.values())))
     members[asking.host] = Member(
@@ -117,6 +118,21 @@ def enrol(roll: Roll | None, asking: Asking, *, server: str, at: float) -> Roll:
         max(share, asking.alone),  # should the answer be lost, it goes on with what it has
     )
     return Roll(server, roll.settled, members)
+
+
+def _is_lately(time: float, at: float) -> bool:
+    """Whether it is hardly before `at`, and not far ahead of it: the store's clock may have been set back since."""
+    return abs(at - time) < SILENT_AFTER
+
+
+def _is_before(at: float, settled: float) -> bool:
+    """Whether a store began anew so lately that not all hosts need have come; a time far ahead was written by a clock that was set back."""
+    return at < settled <= at + 2 * GRACE
+
+
+def _said(time: float, at: float) -> float:
+    """Take a time that may have been written by `at`; one far ahead says nothing."""
+    return time if time < at + SILENT_AFTER else NEVER
 
 
 def offered(roll: Roll, host: str) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 from policies.fleet import reading
+from policies.fleet.terms import LONGEST_PAUSE
 from policies.key import Key
 from policies.subqueue import State
 
@@ -59,7 +60,7 @@ class Row(NamedTuple):
             era=self.era + (state is State.PAUSED),
             serial=self.serial + 1,
             since=at if state is not self.state else self.since,
-            until=at + pause if state is State.PAUSED else self.until,
+            until=at + min(pause, LONGEST_PAUSE) if state is State.PAUSED else self.until,
             host=host,
             version=VERSION,
             exploring=exploring,
@@ -70,6 +71,10 @@ class Row(NamedTuple):
         """Give the row of a pause that comes down to its short one, at `at` of the store's clock."""
         until = max(at, min(self.until, self.since + self.short))
         return self._replace(until=until, serial=self.serial + 1, host=host, version=VERSION, short=0.0)
+
+    def left(self, *, at: float) -> float:
+        """Tell how many seconds of its pause are left at `at`: never more than all of it, for the store's clock may have been set back."""
+        return max(0.0, min(self.until - at, self.until - self.since))
 
     def supersedes(self, other: Self) -> bool:
         """Whether this is the one to believe: the later one; of two as late (two stores were written) the careful one."""
@@ -106,6 +111,7 @@ class Row(NamedTuple):
         if not values["ceiling"] > 0:
             raise ValueError(f"a row of the fleet has the ceiling {values['ceiling']!r}; wanted messages/s above 0")
         known = {name: values[name] for name in cls._fields}
+        known["until"] = min(known["until"], known["since"] + LONGEST_PAUSE)
         return cls(**{**known, "key": Key.read(values["key"]), "state": State(values["state"])})
 
     @classmethod

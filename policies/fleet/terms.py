@@ -17,6 +17,8 @@ DUE_AFTER = 0.7 * ROUND
 """What was asked for so long ago is asked for again in this round: rounds begin a little early, and unevenly."""
 REDUCED = 0.5
 """Part of the fleet's budget that all hosts together take when each is alone."""
+LONGEST_PAUSE = 7 * 86_400.0
+"""Whoever asks for it: by then all mail that was held has left for its age, several times over."""
 FORGOTTEN_AFTER = 86_400.0
 """A host of which nothing was heard for so long is no member any more: a majority is not to wait for it for ever."""
 NEVER = -1e18

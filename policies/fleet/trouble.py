@@ -62,26 +62,32 @@ class Troubles(NamedTuple):
         live = [
             (not any(sign.key in keys for sign in entry.signs), page)
             for page, entry in self.entries.items()
-            if entry.until > at and page != incident.dedup_key and _belong(entry.signs, ours)
+            if _is_live(entry, at) and page != incident.dedup_key and _belong(entry.signs, ours)
         ]
         return [incident.dedup_key, *(page for _, page in sorted(live))]
 
     def goes_on(self, name: str, page: Page, *, at: float) -> bool:
         """Whether somebody sees it, or has just entered it and not yet said so."""
-        young = name in self.entries and self.entries[name].until > at + KEPT - SOON
+        entry = self.entries.get(name)
+        young = entry is not None and _is_live(entry, at) and entry.until > at + KEPT - SOON
         return bool(page.seen(at=at)) or (young and not page.sights)
 
     def entered(self, page: str, incident: Incident, *, at: float) -> Self:
         """Enter what an incident is about, unless that stands there for long enough."""
         was = self.entries.get(page, Entry(0.0, ()))
-        known = {sign.key: sign for sign in was.signs} if was.until > at else {}
+        known = {sign.key: sign for sign in was.signs} if _is_live(was, at) else {}
         new = [sign for sign in _signs(incident) if sign.key not in known]
-        if was.until >= at + KEPT - ENTERED and (not new or len(known) >= SIGNS_MAX):
+        if _is_live(was, at) and was.until >= at + KEPT - ENTERED and (not new or len(known) >= SIGNS_MAX):
             return self
         signs = (*known.values(), *new)[:SIGNS_MAX]
-        live = sorted((entry.until, key) for key, entry in self.entries.items() if entry.until > at and key != page)
+        live = sorted((entry.until, key) for key, entry in self.entries.items() if _is_live(entry, at) and key != page)
         kept = {key: self.entries[key] for _, key in live[-(PAGES_MAX - 1) :]}
         return type(self)({**kept, page: Entry(at + KEPT, signs)})
+
+
+def _is_live(entry: Entry, at: float) -> bool:
+    """Whether it counts; one that was written by a clock which was ahead does not for longer than any other."""
+    return at < entry.until <= at + KEPT + SOON
 
 
 def _belong(theirs: Sequence[Sign], ours: Sequence[Sign]) -> bool:

@@ -19,13 +19,14 @@ from sidecar.fleet.redis_store import KEPT, STAND, Read, RedisStore, read_of
 # as that host knows it: what is late must not undo what came after it. What it writes over it is as long as that, if it can be.
 # What all shares come to stands behind them (`"sums":"WHEN RATE NEED SHARES"`), for a while: shares that run out are in it a little
 # longer, so less is lent, not more. Whoever swaps the text leaves that out, and so has it added up anew.
+# A lead of more than AHEAD seconds was written by a clock that was set back since: hosts then read all of the book, and begin it anew.
 _SHARE = (
     STAND
     + """
 local life, known, name, mine, need, pool, counts, lease, kept, whole, settled, head, tail = unpack(ARGV)
 local now = stand()
 local text, at = now[4], tonumber(now[2]) + tonumber(now[3]) / 1e6
-local WIDTH, SUMMED_FOR, MARK, ENDS = 72, 0.5, '},"sums":"', ',"token":'
+local WIDTH, SUMMED_FOR, AHEAD, MARK, ENDS = 72, 0.5, 600, '},"sums":"', ',"token":'
 local _, from = string.find(text, '"shares":{', 1, true)
 if now[1] ~= life or not from then return now end
 local upto, slot = string.find(text, MARK, from, true)
@@ -40,7 +41,7 @@ if head then
   if redis.sha1hex(before .. after) ~= known then return now end
 else
   local ends = tonumber(string.match(before, '"lead":%["[^"]*",%d+,([^%]]*)%]') or '')
-  if not ends or ends <= at or at < tonumber(settled) then return now end
+  if not ends or ends <= at or ends > at + AHEAD or at < tonumber(settled) then return now end
   local outline = string.gsub(before, '("lead":%["[^"]*",%d+),[^%]]*', '%1', 1) .. after
   if redis.sha1hex(outline) ~= known then return {now[1], now[2], now[3], before .. '{' .. after, ''} end
 end

@@ -48,8 +48,12 @@ end
 local function renewed(was)
   local met, agreed = ARGV[8], ARGV[9]
   if ARGV[11] == '1' then
-    met = (tonumber(was[1]) or 0) > tonumber(met) and was[1] or met
-    agreed = (tonumber(was[2]) or 0) > tonumber(agreed) and was[2] or agreed
+    local function later(said, is)
+      said = tonumber(said) or 0
+      return said > tonumber(is) and said < at + silent_after
+    end
+    met = later(was[1], met) and was[1] or met
+    agreed = later(was[2], agreed) and was[2] or agreed
   end
   return met, agreed
 end
@@ -87,8 +91,8 @@ end
 
 local members, here, alone, others, was = 0, 0, 0, 0, nil
 local function count(met, agreed, part)
-  if at - met < silent_after then here = here + 1 end
-  if at - agreed >= silent_after then alone = alone + part end
+  if math.abs(at - met) < silent_after then here = here + 1 end
+  if math.abs(at - agreed) >= silent_after then alone = alone + part end
 end
 for host, met, agreed, part in string.gmatch(text, '[{,]"([^"]*)":%[([^,%]]*),([^,%]]*),([^,%]]*)') do
   members = members + 1
