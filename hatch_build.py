@@ -49,10 +49,19 @@ def compile_all() -> bool:
         print("no C compiler: the sources are used as they are, at two thirds of the speed", file=sys.stderr)  # noqa: T201
         return False
     # In a process of its own: setuptools and mypy end theirs when something is wrong.
-    done = subprocess.run([sys.executable, __file__, "--compile"], cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
+    # What they say there is told only then: mypy's errors go to standard output, as does all that setuptools does.
+    done = subprocess.run(
+        [sys.executable, __file__, "--compile"],
+        cwd=ROOT,
+        check=False,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
     shutil.rmtree(ROOT / "build", ignore_errors=True)
     if done.returncode:
         remove_all()
+        print(done.stdout, file=sys.stderr)  # noqa: T201
         print("not compiled, see above: the sources are used as they are, at two thirds of the speed", file=sys.stderr)  # noqa: T201
     return not done.returncode
 
