@@ -451,6 +451,21 @@ def test_who_comes_to_see_it_after_it_was_taken_on_knows_that_and_not_of_what_is
     assert late.acked_by == ""
 
 
+@pytest.mark.parametrize("before", [0.0, 1.0, 4.0])
+def test_what_is_taken_on_before_the_store_knows_who_sees_it_is_taken_on_by_all(fleet: Fleet, before: float) -> None:
+    first, second, late = fleet.hosts
+    second.sees()
+    fleet.passes(before)
+    first.sees()
+    first.acked_by = "root"
+    assert "mx0" in first.by_hand(closed=False, who="root")
+    fleet.passes(8.0)
+    late.sees()
+    fleet.passes(8.0)
+    assert [second.acked_by, late.acked_by] == ["host mx0 (root)"] * 2
+    assert fleet.people.messages == [NoteKind.OPENED]
+
+
 def test_what_was_closed_once_is_not_closed_again_when_it_comes_back_without_the_store(fleet: Fleet) -> None:
     *_, late = fleet.hosts
     late.sees()

@@ -38,6 +38,8 @@ PASS_ON: Final = 60.0
 """Seconds without success after which a host leaves it to another that sees the same."""
 _SEND: Final = CONNECT_SECONDS + ANSWER_SECONDS + 5.0
 """Seconds that one sending takes at most."""
+_BEFORE: Final = 0.001
+"""Seconds by which an incident is seen before it is taken on."""
 
 
 class Store(page_names.Store, Protocol):
@@ -179,7 +181,12 @@ class SharedPages:
             page = self._pages.get(key, Page())
             at, who = self._now(), f"host {self.host} ({who})"
             new = page.closed._replace(at=at, who=who)
-            self._pages[key] = page._replace(closed=new) if closed else page._replace(acked=new)
+            if closed:
+                page = page._replace(closed=new)
+            else:  # the store may not know yet that we see it, and what is done before anybody does is of a trouble before
+                mine = Mine(incident.id, incident.severity, len(incident.about))
+                page = look(page, self.host, mine, at=at - _BEFORE)._replace(acked=new)
+            self._pages[key] = page
             seen = sorted({*page.seen(at=at), self.host})
         self.happened()
         return seen
