@@ -2,14 +2,15 @@
 
 import json
 from dataclasses import replace
+from random import Random
 
 import pytest
 
 from policies.fleet.book import Book, Had, Lead, Share, Wish, Word, attend
 from policies.fleet.replica import Contact, Replica
-from policies.fleet.roll import Asking, Member, Roll, Standing, enrol
+from policies.fleet.roll import Asking, Member, Roll, Standing, concerns_one, enrol
 from policies.fleet.row import Row
-from policies.fleet.terms import ALONE_AFTER, GRACE, LEASE, LONGEST_PAUSE, NEVER, REDUCED
+from policies.fleet.terms import ALONE_AFTER, FORGOTTEN_AFTER, GRACE, LEASE, LONGEST_PAUSE, NEVER, REDUCED
 from policies.key import Key
 from policies.limit import Aftermath
 from policies.subqueue import State
@@ -291,6 +292,22 @@ def test_who_was_not_heard_of_for_a_day_is_no_member() -> None:
     roll = Roll("store", 0.0, {"gone": Member(NEVER, NEVER, 0.2), "late": Member(50_000.0, 50_000.0, 0.2)})
     assert set(enrol(roll, asking("one"), server="store", at=86_399.0).members) == {"gone", "late", "one"}
     assert set(enrol(roll, asking("one"), server="store", at=86_400.0).members) == {"late", "one"}
+
+
+def test_who_comes_to_a_roll_or_is_forgotten_can_be_told_without_writing_it() -> None:
+    random, at, found = Random(1), 1e9, []
+    for _ in range(500):
+        ages = [random.choice([0.0, 5.0, FORGOTTEN_AFTER, 2 * FORGOTTEN_AFTER]) for _ in range(3)]
+        met = {name: random.choice([at - age, NEVER]) for name, age in zip(("one", "two", "three"), ages, strict=True)}
+        members = {name: Member(met[name], NEVER, 0.1) for name in random.sample(list(met), random.randrange(4))}
+        settled = random.choice([5.0, -5.0, -FORGOTTEN_AFTER, -2 * FORGOTTEN_AFTER])
+        roll = Roll(random.choice(["store", "store", "another"]), at + settled, members)
+        known = {name: Member(NEVER, NEVER, 0.1) for name in random.sample(list(met), random.randrange(4))}
+        asks = Asking(random.choice(["one", "four"]), "store", at, at, 0.1, known)
+        names = enrol(roll, asks, server="store", at=at).members.keys()
+        found.append(concerns_one(roll, asks, server="store", at=at))
+        assert found[-1] == (roll.server == "store" and names == roll.members.keys() | {asks.host})
+    assert 100 < sum(found) < 400
 
 
 def test_who_knows_nothing_of_a_key_speaks_of_now() -> None:

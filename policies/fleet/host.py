@@ -28,6 +28,7 @@ _ALMOST = 0.5
 """Seconds by which a pause here and the fleet's may end apart."""
 _LEAST = 1.0
 """Messages/s that a fleet begins with where no pace is known."""
+_NONE = Aftermath()
 _MOST_AT_ONCE = 10_000
 """Messages that a host may have had accepted between two looks; more is a count that began anew."""
 
@@ -38,6 +39,7 @@ class Part:
     __slots__ = (
         "_host",
         "_others",
+        "_written",
         "accepted",
         "asked",
         "before",
@@ -77,6 +79,8 @@ class Part:
         self._others = 0
         self.heard: dict[str, int] = {}
         """What other hosts have had accepted, as we heard last."""
+        self._written: tuple[Row | None, str] = (None, "")
+        """A row, and how it is written: hundreds of books are looked at again and again whose rows have not changed."""
 
     @property
     def shared(self) -> bool:
@@ -103,6 +107,14 @@ class Part:
             return wish
         return wish._replace(order=self.order, pause=self.pause)
 
+    def written(self) -> str:
+        """Give the row that we know as its book has it."""
+        row, text = self._written
+        if row is not self.replica.row:
+            row = self.replica.row
+            self._written = row, (text := sorted_json(row.values()))
+        return text
+
     def is_settled(self) -> bool:
         """Whether there is nothing that the fleet still has to hear from us."""
         return not self.replica.has_news and self.word is None and self.order is None
@@ -111,15 +123,16 @@ class Part:
         """Give the time at which to look at the book again, by our steady clock."""
         if not self.is_settled():  # we said so, and do not know whether it was heard
             return self.asked + DUE_AFTER
+        if not self.wants_some(now=now):
+            return self.asked + RECONCILED
         row = self.replica.row
         waits = row.state is State.PAUSED and now < self.replica.pause_ends and self.had == self.had_told
-        wanted = self.wants_some(now=now) and not waits and row.state is not State.CLOSED
-        return self.asked + (DUE_AFTER if wanted else RECONCILED)
+        return self.asked + (RECONCILED if waits or row.state is State.CLOSED else DUE_AFTER)
 
     def wants_some(self, *, now: float) -> bool:
         """Whether the book has, or is to have, anything of ours."""
-        leads = self.replica.token(now=now) is not None
-        return leads or self.had != self.had_told or bool(self.need) or self.replica.has_share
+        replica = self.replica
+        return bool(self.need) or replica.has_share or self.had != self.had_told or replica.token(now=now) is not None
 
     def learn_of(self, book: Book, name: str, elsewhere: int | None) -> int:
         """Take what others need and have had accepted; how much that is since the last time."""
@@ -244,18 +257,19 @@ class Host:
                 del self.parts[key]
                 self.urgent.discard(key)
                 continue
-            if sub is not None and isinstance(sub.machine, SubQueue) and sub.machine.fleet is part:
-                lately, part.accepted = sub.machine.taken - part.accepted, sub.machine.taken
-                part.need = 0 if sub.machine.state is State.PAUSED else sub.held + max(0, lately)
-                self._lead(sub.machine, part, now)
-                part.had = _had(sub.machine, part)
+            machine = sub.machine if sub is not None else None
+            if sub is not None and isinstance(machine, SubQueue) and machine.fleet is part:
+                lately, part.accepted = machine.taken - part.accepted, machine.taken
+                part.need = 0 if machine.state is State.PAUSED else sub.held + max(0, lately)
+                self._lead(machine, part, now)
+                part.had = _had(machine, part)
             if key in self.urgent or part.ask_again(now=now) <= now:
                 due.append(key)
         return due
 
     def _lead(self, machine: SubQueue, part: Part, now: float) -> None:
-        token, row = part.replica.token(now=now), part.replica.row
-        if token is None or machine.state is not State.RAMPING:
+        row = part.replica.row
+        if machine.state is not State.RAMPING or (token := part.replica.token(now=now)) is None:
             return
         if row.state is State.PROBING or (row.ceiling, row.exploring) != (machine.pace, machine.exploring):
             part.word = Word(token, State.RAMPING, machine.pace, machine.exploring)
@@ -270,12 +284,14 @@ class Host:
 
         Of what is left, many hosts, who all do this at once after a restart, look again at different times of the next RECONCILED.
         """
-        for row in rows.values():
-            self.heard(row, at=at, now=now)
+        for key, row in rows.items():
+            if (part := self.parts.get(key)) is None or part.replica.row is not row:
+                self.heard(row, at=at, now=now)
         steady = self.steady()
         for key, part in self.parts.items():
             row = part.replica.row
-            lacks = key not in rows or row.supersedes(rows[key])
+            there = rows.get(key)
+            lacks = there is None or (there is not row and row.supersedes(there))
             if not part.shared or (lacks and row.host == self.name) or not part.is_settled():
                 self.urgent.add(key)
             elif self.is_of_many and not part.wants_some(now=steady):
@@ -289,8 +305,8 @@ class Host:
 
     def as_known(self, key: Key, glance: Glance) -> Row | None:
         """Give the row of a book that was glanced at, if it is as we know it."""
-        row = part.replica.row if (part := self.parts.get(key)) is not None else None
-        return row if row is not None and glance.row == sorted_json(row.values()) else None
+        part = self.parts.get(key)
+        return part.replica.row if part is not None and glance.row == part.written() else None
 
     def looked(self, key: Key, glance: Glance, *, at: float) -> bool:
         """Take a look at a book, at `at` of the store's clock; whether it is as we know it, needs nobody and teaches nothing."""
@@ -367,7 +383,9 @@ class Host:
     def is_news(self, row: Row) -> bool:
         """Whether it is later than what we know of its key; of one that is over and forgotten nothing is."""
         part = self.parts.get(row.key)
-        return row.supersedes(part.replica.row) if part is not None else row.state is not State.CLOSED
+        if part is None:
+            return row.state is not State.CLOSED
+        return row is not part.replica.row and row.supersedes(part.replica.row)
 
     def _reconcile(self, part: Part, *, now: float) -> None:
         """Have our sub-queue stand where the fleet's stands, unless we have something to say first."""
@@ -469,9 +487,9 @@ def _had(machine: SubQueue, part: Part) -> Had | None:
     """What became of what was under way: of this era only, until mail leaves again."""
     row = part.replica.row
     waits = machine.state in (State.PAUSED, State.PROBING) and row.state in (State.PAUSED, State.PROBING)
-    if not waits or part.paused_in != row.era or machine.aftermath == Aftermath():
+    if not waits or part.paused_in != row.era or (aftermath := machine.aftermath) == _NONE:
         return None
-    return Had(row.era, machine.aftermath)
+    return Had(row.era, aftermath)
 
 
 def _unknown(sub: OpenSubQueue, machine: SubQueue) -> Row:

@@ -50,6 +50,10 @@ def made(values: V, what: str, make: Callable[[V], T]) -> T:
 
 def number(value: object, *, least: float = -_GREATEST) -> float:
     """Take a number. Raises ValueError for anything else, and for less than `least`."""
+    if (
+        type(value) is float and least <= value <= _GREATEST
+    ):  # as nearly all are: of a book of hundreds of hosts, thousands
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _GREATEST:
         raise ValueError(f"{value!r:.40}; wanted a number from {least:g} up")
     return float(value)
@@ -57,6 +61,8 @@ def number(value: object, *, least: float = -_GREATEST) -> float:
 
 def whole(value: object, *, least: int = 0) -> int:
     """Take a whole number. Raises ValueError, as `number`."""
+    if type(value) is int and value >= least:
+        return value
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{value!r:.40}; wanted a whole number from {least} up")
     return value

@@ -44,11 +44,15 @@ class Contact:
 
     def answered(self, roll: Roll, *, at: float, sent: float, now: float) -> None:
         """The roll was written by our question, which we sent at `sent`."""
+        self.read(roll, at=at)
+        self.renewed(roll.standing(at=at), at=at, sent=sent, now=now)
+
+    def read(self, roll: Roll, *, at: float) -> None:
+        """The roll stood so at `at`, and who is of it and their parts do since our question wrote our entry."""
         if roll.server != self.server:
             self.agreed = NEVER
         self.roll, self.roll_at, self.server = roll, at, roll.server
         self.alone = offered(roll, self.host)
-        self.renewed(roll.standing(at=at), at=at, sent=sent, now=now)
 
     def renewed(self, standing: Standing, *, at: float, sent: float, now: float) -> None:
         """Our entry was written, and nothing else of the roll than the times of entries has changed."""

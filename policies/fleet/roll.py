@@ -135,6 +135,17 @@ def _said(time: float, at: float) -> float:
     return time if time < at + SILENT_AFTER else NEVER
 
 
+def concerns_one(roll: Roll, asking: Asking, *, server: str, at: float) -> bool:
+    """Whether `enrol` would leave who is on the roll as it is, but for the host that asks."""
+    if roll.server != server or (
+        _is_before(at, roll.settled) and not asking.known.keys() <= roll.members.keys() | {asking.host}
+    ):
+        return False
+    if at - roll.settled < FORGOTTEN_AFTER:
+        return True
+    return all(at - member.met < FORGOTTEN_AFTER for host, member in roll.members.items() if host != asking.host)
+
+
 def offered(roll: Roll, host: str) -> float:
     """Tell which part of a budget a host may take on its own, from the answer that says so."""
     others = sum(member.alone for name, member in roll.members.items() if name != host)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from policies.fleet.book import Book, Glance, attend
 from policies.fleet.host import CROWD, Host
-from policies.fleet.roll import Roll, enrol
+from policies.fleet.roll import Roll, concerns_one, enrol
 from policies.fleet.row import Row, pushed_text, read_pushed
 from policies.fleet.terms import DUE_AFTER, NEVER, ROUND
 from policies.key import Key
@@ -193,7 +193,7 @@ class Exchange:
             if read is None:
                 other, sent = await self._enter(self.host.contact.server), again
             elif (roll := self._taken(read)) is not None and self._is_of(roll, read.server, read.at):
-                other, sent = await self._enter(read.server), again
+                other, sent = await self._enter(read.server, roll, read.at), again
             else:
                 other = await self._rewrite(read, roll, sent)
             if other is None:
@@ -214,16 +214,16 @@ class Exchange:
 
     def _is_of(self, roll: Roll, server: str, at: float) -> bool:
         """Whether nobody comes to that roll or is forgotten, by our asking, but we."""
-        names = enrol(roll, self.host.contact.asking(), server=server, at=at).members.keys()
-        return roll.server == server and names == roll.members.keys() | {self.host.name}
+        return concerns_one(roll, self.host.contact.asking(), server=server, at=at)
 
-    async def _enter(self, server: str) -> Read | None:
-        """Write our own entry; what stands there if that could not be done."""
+    async def _enter(self, server: str, read: Roll | None = None, read_at: float = NEVER) -> Read | None:
+        """Write our own entry; what stands there if that could not be done. `read`: the roll, if it was just read."""
         contact, sent = self.host.contact, self.host.steady()
         asking = contact.asking()
         members = len(asking.known)
         self._wrote.add(asking.met if asking.server == server else NEVER)
-        whole = contact.server != server or sent - self._roll_read >= members / ENTRIES_A_SECOND
+        old = contact.server != server or sent - self._roll_read >= members / ENTRIES_A_SECOND
+        whole = read is None and old
         told = await self._roll.enter(server, self._outline, asking, whole=whole)
         if isinstance(told, Read):
             self._outline = ""
@@ -231,6 +231,9 @@ class Exchange:
         self._look_for_a_twin(told.met, told.server)
         self._wrote = {asking.met if asking.server == server else NEVER}
         if not told.text:
+            if read is not None:
+                contact.read(read, at=read_at)
+                self._roll_read = sent
             contact.renewed(told.standing, at=told.at, sent=sent - told.age, now=self.host.steady())
         elif (
             roll := self._known(Roll.read, told.text)

@@ -106,7 +106,9 @@ class RedisStore:
         self._owner = Owner(self._cluster.nodes, self.key("roll")) if self._cluster is not None else None
         self.fleet_server: Callable[[], str] = lambda: ""
         """Tells the life of the server that the fleet goes by; "" where that is not known now."""
-        self.redis, self._watchers = self.clients(wait=ANSWER_WITHIN)
+        # All that is asked is asked in `answering`. A wait of the client's own would be a task for each question that is sent, and a
+        # timer for each answer.
+        self.redis, self._watchers = self.clients(wait=None)
 
     def clients(self, *, wait: float | None) -> tuple[Redis, list[Redis]]:
         """Make a client of the server, and those of the Sentinels that tell where it is."""
@@ -146,13 +148,14 @@ class RedisStore:
         return [read_of(found) if found else None for found in await self.run(calls)]
 
     async def texts(self, names: Sequence[str]) -> tuple[float, list[str]]:
-        """Read texts as `read` does, cheaply for the server; and its time. Raises StoreSilent."""
-        (stand,) = await self.read(names[:1])
+        """Read texts, one or more, as `read` does, cheaply for the server; and its time by then. Raises StoreSilent."""
         async with self.answering():
             pipe = self.redis.pipeline(transaction=False)
-            for name in names:
+            pipe.eval(_READ, 1, self.key(names[0]))
+            for name in names[1:]:
                 pipe.get(self.key(name))
-            return stand.at, [str(text or "") for text in await pipe.execute()]
+            first, *rest = await pipe.execute()
+            return (stand := read_of(first)).at, [stand.text, *(str(text or "") for text in rest)]
 
     async def put(self, name: str, text: str) -> None:
         """Write a text that nobody else writes. Raises StoreSilent."""
