@@ -50,9 +50,8 @@ def made(values: V, what: str, make: Callable[[V], T]) -> T:
 
 def number(value: object, *, least: float = -_GREATEST) -> float:
     """Take a number. Raises ValueError for anything else, and for less than `least`."""
-    if (
-        type(value) is float and least <= value <= _GREATEST
-    ):  # as nearly all are: of a book of hundreds of hosts, thousands
+    # As nearly all are: a book of hundreds of hosts has thousands.
+    if type(value) is float and least <= value <= _GREATEST:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _GREATEST:
         raise ValueError(f"{value!r:.40}; wanted a number from {least:g} up")
