@@ -18,7 +18,7 @@ from parsers.postfix.grammar import KEY, Choice
 from parsers.record import LogRecord
 from parsers.speakers import BSD, ISO, Speakers
 from parsers.syslog import Syslog
-from parsers.usual_lines import digits, usual_count, usual_fact
+from parsers.usual_lines import digits, has_zone, usual_count, usual_fact
 
 _REPEATED: Final = re.compile(r"message repeated (\d{1,9}) times: \[ ?(.*)\]", re.ASCII)
 _REPEATS: Final = 10_000
@@ -181,6 +181,8 @@ class LogReader:
                 start = read_time(second) if bsd else wall_second(second)
             header = lines[at + end : mark] if mark > at + end else ""
             process = known.get(header) or self.speakers.find(header)
+            if process is not None and end >= ISO and not has_zone(lines, at, at + end):
+                process = None
             micro = digits(lines, at + ISO + 1, at + end) if end > ISO and process is not None else 0
             if process is None or start is None or micro < 0:
                 some, last = self._any_line(lines[at:stop], Counted(passed, host) if passed else last)

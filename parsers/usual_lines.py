@@ -24,6 +24,7 @@ from parsers.postfix.qmgr import queue_active, queue_removed
 from parsers.postfix.smtpd import client, client_logged_in
 from parsers.postfix.tokens import PEER, queue_id
 from parsers.record import LogRecord
+from parsers.speakers import ISO
 
 if TYPE_CHECKING:  # the compiler alone needs it
     from mypy_extensions import i64
@@ -95,6 +96,17 @@ def digits(text: str, begin: int, end: int) -> int:
     return number
 
 
+def has_zone(text: str, begin: "i64", end: "i64") -> bool:
+    """Whether the ISO stamp that begins there has a zone at `end`, and between seconds and zone a point or nothing."""
+    sign: i64 = ord(text[end])
+    zone = sign == _PLUS or sign == _UTC or sign == _MINUS  # noqa: PLR1714  # compiled code makes a tuple of them
+    return zone and (end == begin + ISO or ord(text[begin + ISO]) == _POINT)
+
+
+_PLUS: Final = ord("+")
+_MINUS: Final = ord("-")
+_UTC: Final = ord("Z")
+_POINT: Final = ord(".")
 _ZERO: Final = ord("0")
 _QUEUE_ACTIVE: Final = " (queue active)"
 

@@ -31,6 +31,7 @@ from parsers.postfix.facts import (
 from parsers.postfix.grammar import KEY
 from parsers.postfix.tokens import PEER
 from parsers.speakers import BSD, ISO
+from parsers.usual_lines import has_zone
 from policies.lifecycle import MOST, PATIENCE, WINDOW, Lifecycle
 from policies.log_order import BACK
 from policies.message_lines import CAME, DELIVERED, GONE, READ, SELDOM, Header, MessageLines, Place, Source
@@ -185,7 +186,7 @@ class BulkLifecycle:
             found = known.get(header)
             if found is None:
                 found = self._learn(header)
-            if found is None or not dated:
+            if found is None or not dated or (cut >= ISO and not has_zone(text, at, at + cut)):
                 self._take_line(text[at:stop])
                 second, width = _NO_SECOND, 1
                 continue

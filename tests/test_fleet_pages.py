@@ -815,3 +815,18 @@ Story.TestCase.settings = settings(
     max_examples=20, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestStory = Story.TestCase
+
+
+def test_by_a_clock_that_was_set_back_what_people_did_keeps_its_order() -> None:
+    ahead = Page(told={"chat": Told(4000.0, "")}, acked=Hand(5000.0, "ann"), closed=Hand(3000.0))
+    page = ahead.by_clock(1400.0)
+    assert page.is_acked
+    assert page.closed.at < page.told["chat"].at < page.acked.at <= 1400.0
+    assert page.by_clock(1400.0) == page
+
+
+def test_a_copy_of_before_the_clock_was_set_back_does_not_undo_what_was_said_since() -> None:
+    there = Page(told={"chat": Told(1401.0, "")})  # people know that it is over
+    copy = Page(told={"chat": Told(5000.0, "warning"), "mail": Told(5000.0, "warning")})  # of a host that was away
+    page = merged(there, copy.without_ahead(there, 1402.0)).by_clock(1402.0)
+    assert [page.open_for(name) for name in ("chat", "mail")] == [False, True]

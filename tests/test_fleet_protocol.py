@@ -404,3 +404,11 @@ def test_who_was_there_by_a_clock_that_was_set_back_since_has_to_come_again() ->
     assert roll.standing(at=1.0).quorate
     assert roll.standing(at=1.0).reserved == pytest.approx(0.1)
     assert set(roll.forgetting("gone", at=1.0).members) == {"one", "two"}
+
+
+def test_a_pause_that_is_ordered_again_is_a_new_one() -> None:
+    days = 86_400.0
+    first = ROW.changed(State.PAUSED, host="mx1", at=0.0, pause=5 * days)
+    again = first.changed(State.PAUSED, host="mx1", at=4 * days, pause=5 * days)
+    assert Row.read(again.text()).until == 9 * days
+    assert Row.read(again.text()).left(at=7 * days) == 2 * days

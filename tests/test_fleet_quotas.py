@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policies.buckets import Quotas
 from policies.engine import Engine
-from policies.fleet.allowance import APART, HOLDS, UNASKED, WHOLE, Wish, lend
+from policies.fleet.allowance import APART, HOLDS, UNASKED, WHOLE, Allowance, Wish, lend
 from policies.fleet.host import Host
 from policies.fleet.roll import Roll, enrol
 from policies.fleet.terms import REDUCED
@@ -360,3 +360,14 @@ def test_hosts_at_a_real_store_let_in_what_one_bucket_does(tmp_path: Path) -> No
             await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(scene())
+
+
+def test_a_quota_that_drains_soon_on_one_host_does_not_shorten_what_another_was_lent() -> None:
+    def come(allowance: Allowance | None, host: str, want: float, drain: float, at: float) -> Allowance:
+        return lend(allowance, Wish(host, 0.0, want, drain), WHOLE, may_grow=True, all_declared=True, server="s", at=at)
+
+    day, minute = 86_400.0, 60.0  # a changed config has come to one of three
+    book = come(None, "a", 1.0, day, 0.0)
+    assert book.part("a") == 1.0
+    book = come(come(book, "b", 0.0, minute, 1.0), "c", 1.0, day, 2.0)
+    assert book.part("c") <= WHOLE - 1.0 + 1e-9

@@ -475,3 +475,33 @@ def test_an_exported_entry_without_an_end_takes_no_other_line_with_it() -> None:
     assert len(reader.block_facts(b"__CURSOR=x\n" + line + line + b"\n" + line)) == 3
     assert reader.unknown == {NO_ENVELOPE: 1}
     assert reader.lines == 5
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        "2025-06-01T12:00:01",  # rsyslog's, without a zone: of the log's zone, also of a process that wrote BSD stamps before
+        "2025-06-01T12:00:01.123",
+        "2025-06-01 12:00:01",
+        "2025-06-01T12:00:01:123+02:00",
+        "2025-06-01T12:00:01,123+02:00",
+        "2025-06-01T12:00:01.12x+02:00",
+        "2025-06-01T12:00:01.123+02:00",
+        "2025-06-01T12:00:01.123Z",
+        "2025-06-01T12:00:01+02:00",
+    ],
+)
+@pytest.mark.parametrize(
+    "before", ["Jun  1 12:00:00", "2025-06-01T12:00:00.456+02:00", "2025-06-01T12:00:00+02:00", "2025-06-01T12:00:01Z"]
+)
+def test_a_stamp_of_another_form_is_read_as_by_itself(before: str, stamp: str) -> None:
+    rest = " mx1 postfix/qmgr[7]: 3F2A81C0B7: removed"
+
+    def reader() -> LogReader:
+        return LogReader(zone=ZoneInfo("Europe/Berlin"), reference=1_748_779_201.0)
+
+    alone, after = reader(), reader()
+    for _ in range(2):
+        after.facts(f"{before}{rest}".encode())
+    wanted = [fact.record.time for fact in alone.facts(f"{stamp}{rest}".encode())]
+    assert [fact.record.time for fact in after.facts(f"{stamp}{rest}".encode())] == wanted

@@ -33,6 +33,10 @@ _NEARLY_ALL: Final = 2.0
 """So many more times a quota drains until of what a store forgot a twentieth is in use."""
 
 
+_LONGEST_DRAIN: Final = 86_400.0
+"""Seconds: a quota of a day."""
+
+
 class Loan(NamedTuple):
     part: float
     want: float
@@ -95,8 +99,10 @@ def lend(
         before = allowance.loans if allowance is not None else {}
         kept = {host: loan._replace(until=at + reserved) for host, loan in before.items()}
         allowance = Allowance(server, at + reserved + _NEARLY_ALL * wish.drain, kept)
-    settled = min(allowance.settled, at + reserved + _NEARLY_ALL * wish.drain)  # its clock may have been set back
-    known = {host: loan._replace(until=min(loan.until, at + reserved)) for host, loan in allowance.loans.items()}
+    # Its clock may have been set back. But other hosts' quotas may drain longer, as long as a changed config has not come to all.
+    longest = max(wish.drain, _LONGEST_DRAIN)
+    settled = min(allowance.settled, at + HOLDS + (1 + _NEARLY_ALL) * longest)
+    known = {host: loan._replace(until=min(loan.until, at + HOLDS + longest)) for host, loan in allowance.loans.items()}
     rest = {host: left(loan, at=at, drain=wish.drain) for host, loan in known.items() if host != wish.host}
     others = {host: loan for host, loan in rest.items() if loan.part >= LEAST or loan.want >= LEAST}
     part = wish.held

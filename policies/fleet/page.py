@@ -20,6 +20,8 @@ SEEN_FOR: Final = 600.0
 RENEWED: Final = 60.0
 CLAIM: Final = 60.0
 """Seconds for which one host alone may speak over a channel; then another does, unless it was renewed or said."""
+_AS_THEY_CAME: Final = 1e-6
+"""Of the time between them, what lies ahead keeps so much, and so its order."""
 OWN_KINDS: Final = frozenset({Kind.HOST, Kind.CHANNEL})
 """Of what is about one host alone."""
 
@@ -122,19 +124,30 @@ class Page(NamedTuple):
 
     def by_clock(self, at: float) -> Self:
         """Take what lies ahead of `at` as of now: the store's clock was ahead when it was written, and nobody need wait for it again."""
+        times = [each.at for parts in (self.sights, self.told) for each in parts.values()]
+        latest = max(*times, self.acked.at, self.closed.at)
+
+        def taken(time: float) -> float:  # in the order in which it came: an acknowledgement stays behind what it is of
+            return time if time <= at else at - max(0.0, latest - time) * _AS_THEY_CAME
+
         return self._replace(
             sights={
-                host: each._replace(at=min(each.at, at), since=min(each.since, at))
-                for host, each in self.sights.items()
+                host: each._replace(at=taken(each.at), since=taken(each.since)) for host, each in self.sights.items()
             },
             told={
-                name: each._replace(at=min(each.at, at), messages=tuple(min(one, at) for one in each.messages))
+                name: each._replace(at=taken(each.at), messages=tuple(map(taken, each.messages)))
                 for name, each in self.told.items()
             },
             claims={name: each for name, each in self.claims.items() if each.until <= at + 2 * CLAIM},
-            acked=self.acked._replace(at=min(self.acked.at, at)),
-            closed=self.closed._replace(at=min(self.closed.at, at)),
+            acked=self.acked._replace(at=taken(self.acked.at)),
+            closed=self.closed._replace(at=taken(self.closed.at)),
         )
+
+    def without_ahead(self, other: Self, at: float) -> Self:
+        """Give it without what it has from a clock that was ahead of `at`, where `other` has what was said since."""
+        since = {name for name, each in other.told.items() if each.at <= at}
+        told = {name: each for name, each in self.told.items() if name not in since or each.at <= at + CLAIM}
+        return self._replace(told=told)
 
     def seen(self, *, at: float) -> dict[str, Sight]:
         """By host, who sees it."""

@@ -59,7 +59,9 @@ class Row(NamedTuple):
             ceiling=ceiling or self.ceiling,
             era=self.era + (state is State.PAUSED),
             serial=self.serial + 1,
-            since=at if state is not self.state else self.since,
+            since=at
+            if state is not self.state or state is State.PAUSED
+            else self.since,  # each pause is one of its own
             until=at + min(pause, LONGEST_PAUSE) if state is State.PAUSED else self.until,
             host=host,
             version=VERSION,

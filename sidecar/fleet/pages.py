@@ -349,7 +349,8 @@ class SharedPages:
         """What becomes of a page with what we know and see."""
         with self._lock:
             copy = self._pages.get(key, Page())
-            page = merged(self._readable(read.text) or Page(), copy).by_clock(at)
+            there = self._readable(read.text) or Page()
+            page = merged(there, copy.without_ahead(there, at)).by_clock(at)
             if incident is not None and incident.opened_at > page.opened_at:
                 page = page._replace(title=incident.title, category=incident.category, opened_at=incident.opened_at)
             own = None
