@@ -1,6 +1,7 @@
 """Messages of a log read by several processes: one puts the lines to their messages, others read what they say.
 
-It keeps the order of the messages. The log is not cut, so nothing has to be joined, a compressed one and standard input are shared as well, and all comes out as from one process.
+It keeps the order of the messages. The log is not cut, so nothing has to be joined, a compressed one and standard input
+are shared as well, and all comes out as from one process.
 """
 
 import contextlib

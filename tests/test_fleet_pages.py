@@ -1,9 +1,6 @@
 """One page for the fleet: people hear of everything, from one host, and of its end when it is over on all."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,220 +11,23 @@ from parsers.feeds.dnsbl import Severity
 from policies.figures import Kind
 from policies.fleet.page import CLAIM, SEEN_FOR, Claim, Hand, Page, Sight, Told, merged, of_fleet, said
 from policies.fleet.terms import GRACE
-from policies.fleet.trouble import ENTERED, PAGES_MAX, Entry, Troubles
 from policies.incidents import MESSAGES_A_DAY, Incident, Member, Phase
-from policies.note import MESSAGES, Note, NoteKind
-from sidecar.channels import Channel
-from sidecar.config import ChannelConfig, ChannelKind
+from policies.note import NoteKind
 from sidecar.fleet import pages
-from sidecar.fleet.page_names import PAGE, TROUBLES
-from sidecar.fleet.pages import ALONE_AFTER, PASS_ON, SharedPages
-from sidecar.fleet.redis_store import Read, Swap
-from sidecar.incident_store import ChannelState, Posted
-from tests.alert_world import note
-from tests.fleet_memory import Memory, Way
-
-KEY = "pf-rep:log:google:deferrals"
-CHAT = Channel(ChannelConfig("chat", ChannelKind.SLACK, url_file="/nowhere"), "mx")
-OVER = {NoteKind.RESOLVED}
-SHARE = (KEY, Kind.PROVIDER, "google")
-SENDER = ("pf-rep:google-postmaster:example.com:spam-rate", Kind.STREAM, "example.com@google")
-OTHER = ("pf-rep:senderscore:192.0.2.1:score", Kind.ADDRESS, "192.0.2.1")
-CHAIN = ("pf-rep:google-postmaster:example.com:dmarc", Kind.DOMAIN, "example.com")
-YAHOO = ("pf-rep:log:yahoo:deferrals", Kind.PROVIDER, "yahoo")
-REFUSED = ("pf-rep:log:example.net:hard-bounces", Kind.DOMAIN, "example.net")
-
-
-async def _here(call: Any) -> Any:
-    return call()
-
-
-class Rows:
-    """What `IncidentStore` keeps of it; it outlives its process."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, Posted] = {}
-        self.known: set[int] = set()
-        self.texts: dict[str, str] = {}
-        self.named: dict[int, str] = {}
-        self.broken_since = 0.0
-
-    def pages(self) -> dict[str, str]:
-        return dict(self.texts)
-
-    def put_pages(self, texts: dict[str, str], gone: Sequence[str] = ()) -> None:
-        self.texts.update(texts)
-        for key in gone:
-            self.texts.pop(key, None)
-
-    def pages_of(self) -> dict[int, str]:
-        return dict(self.named)
-
-    def put_pages_of(self, pages: dict[int, str], gone: Sequence[int] = ()) -> None:
-        self.named.update(pages)
-        for number in gone:
-            self.named.pop(number, None)
-
-    def unsettled(self) -> list[Posted]:
-        return [row for number, row in self.rows.items() if number not in self.known]
-
-    def settled(self, ids: Sequence[int]) -> None:
-        self.known.update(ids)
-
-    def withdraw(self, id_: int, *, why: str, now: float) -> None:
-        if self.rows[id_].state == "queued":
-            self.rows[id_] = self.rows[id_]._replace(state="dropped", why=why, done_at=now)
-
-    def post_page(self, note: Note, channel: str, *, page: str, now: float) -> int:
-        number = len(self.rows) + 1
-        self.rows[number] = Posted(number, number, channel, note.incident, note.kind, note, "queued", 0, now, 0.0, 0.0,
-                                   handed=False, why="", page=page)  # fmt: skip
-        return number
-
-    def channel(self, _: str) -> ChannelState:
-        return ChannelState(self.broken_since, self.broken_since)
-
-    def thread(self, _: str, __: int) -> str:
-        return ""
-
-    def put_thread(self, *_: object) -> None:
-        raise AssertionError("there is no thread")
-
-
-@dataclass
-class Mx:
-    """One host, its incident, and its way to the store and to people."""
-
-    memory: Memory
-    people: "People"
-    name: str
-    rows: Rows = field(default_factory=Rows)
-    severity: Severity | None = None
-    number: int = 0
-    running: bool = True
-    reaches_people: bool = True
-    acked_by: str = ""
-    alerts: tuple[tuple[str, Kind, str], ...] = (SHARE,)
-    """What fires here, in the order in which it did: key, kind and what it is about."""
-    heard: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        way: Any = Way(self.memory, self.name)
-        rows: Any = self.rows
-        at = lambda: self.memory.at  # noqa: E731  # one clock for all: skew is the store's business
-        self.shared = SharedPages(self.name, way, rows, [CHAT], steady=at, clock=at)
-
-    # As a desk.
-
-    def incidents(self) -> list[Incident]:
-        if not self.number:
-            return []
-        severity = self.severity or Severity.ERROR
-        members = tuple(
-            Member(key, "deferrals", what, kind, severity, True, 0.0, 0.0, 0.0, "google defers")  # it fires
-            for key, kind, what in self.alerts
-        )
-        phase = Phase.OPEN if self.severity else Phase.RESOLVED
-        return [
-            Incident(self.number, members[0].key, phase, "google defers", "throttling", severity, "", "", 0.0, self.memory.at,
-                     members=members, acked_by=self.acked_by)
-        ]  # fmt: skip
-
-    def page_note(self, number: int, kind: NoteKind) -> Note:
-        return note(kind, number, self.severity or Severity.ERROR)
-
-    def follow(self, _: int, *, closed: bool, who: str) -> None:
-        if closed:
-            self.severity = None
-        else:
-            self.acked_by = who
-
-    def happened(self, _: int, what: str) -> None:
-        self.heard.append(what)
-
-    def wake_outbox(self) -> None:
-        """It is asked at each tick."""
-
-    # What goes on.
-
-    def sees(self, severity: Severity = Severity.ERROR) -> None:
-        self.number += self.severity is None
-        self.severity, self.acked_by = severity, ""
-
-    def round(self) -> None:
-        with pytest.raises(StopIteration):  # nothing of it waits for anything here
-            self.shared.round(self).send(None)
-
-    def send(self) -> None:
-        """What the outbox does."""
-        for number, row in self.rows.rows.items():
-            if row.state != "queued" or not self.reaches_people:
-                continue
-            if not self.shared.may_send(row):
-                self.rows.withdraw(number, why="", now=self.memory.at)
-                continue
-            self.people.told.append((self.memory.at, self.name, row.kind, row.note))
-            self.rows.rows[number] = row._replace(state="sent")
-
-    def by_hand(self, *, closed: bool, who: str) -> list[str]:
-        return self.shared.by_hand(self.incidents()[0], closed=closed, who=who)
-
-    @property
-    def page(self) -> str:
-        return self.rows.named[self.number]
-
-    def restart(self) -> None:
-        self.running = True
-        self.start()
-
-
-class People:
-    def __init__(self) -> None:
-        self.told: list[tuple[float, str, NoteKind, Note]] = []
-
-    @property
-    def messages(self) -> list[NoteKind]:
-        return [kind for _, _, kind, _ in self.told if kind in MESSAGES]
-
-    @property
-    def believe_that_it_goes_on(self) -> bool:
-        return bool(self.pages_open)
-
-    @property
-    def pages_open(self) -> set[str]:
-        last = {note.dedup_key: kind for *_, kind, note in self.told if kind in MESSAGES}
-        return {page for page, kind in last.items() if kind not in OVER}
-
-    def of_page(self, page: str) -> list[NoteKind]:
-        return [kind for *_, kind, note in self.told if note.dedup_key == page and kind in MESSAGES]
-
-
-class Fleet:
-    def __init__(self, count: int = 3) -> None:
-        self.memory, self.people = Memory(), People()
-        self.hosts = [Mx(self.memory, self.people, f"mx{number}") for number in range(count)]
-
-    def seen(self) -> set[str]:
-        """The pages that somebody sees, as the store has it."""
-        pages = {name: Page.read(text) for name, text in self.memory.texts.items() if name.startswith(PAGE)}
-        return {name.removeprefix(PAGE) for name, page in pages.items() if page.seen(at=self.memory.at)}
-
-    def passes(self, seconds: float, step: float = 2.0) -> None:
-        ends = self.memory.at + seconds
-        while self.memory.at < ends:
-            self.memory.at += step
-            for host in self.hosts:
-                if host.running:
-                    host.round()
-                    host.send()
+from sidecar.fleet.page_names import PAGE
+from sidecar.fleet.pages import ALONE_AFTER, PASS_ON
+from tests.fleet_pages_world import (
+    KEY,
+    SENDER,
+    SHARE,
+    Fleet,
+    here,
+)
 
 
 @pytest.fixture(autouse=True)
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "in_thread", _here)
+    monkeypatch.setattr(pages, "in_thread", here)
 
 
 @pytest.fixture(name="fleet")
@@ -530,135 +330,6 @@ def test_who_says_that_it_goes_on_makes_it_no_better() -> None:
     assert page.told["pager"].severity == "warning"
 
 
-def test_the_same_trouble_is_one_page_whichever_alert_showed_it_first(fleet: Fleet) -> None:
-    one, two, three = fleet.hosts
-    one.alerts, two.alerts, three.alerts = (SHARE,), (SENDER,), (OTHER,)
-    one.sees()
-    fleet.passes(4.0)
-    two.sees()
-    fleet.passes(4.0)
-    assert fleet.people.messages == [NoteKind.OPENED]
-    assert two.page == KEY
-    assert any(KEY in each for each in two.heard)
-    three.sees()
-    fleet.passes(4.0)
-    assert fleet.people.messages == [NoteKind.OPENED] * 2  # another trouble
-    assert {note.dedup_key for *_, note in fleet.people.told} == {KEY, OTHER[0]}
-    one.severity = None
-    fleet.passes(60.0)
-    assert fleet.people.messages == [NoteKind.OPENED] * 2
-    two.severity = None
-    fleet.passes(6.0)
-    (over,) = (note for *_, kind, note in fleet.people.told if kind is NoteKind.RESOLVED)
-    assert over.dedup_key == KEY  # for a pager, who has opened it
-
-
-def test_what_an_incident_is_about_later_is_known_as_well(fleet: Fleet) -> None:
-    one, two, three = fleet.hosts
-    one.alerts, two.alerts, three.alerts = (SHARE,), (SENDER,), (CHAIN,)
-    one.sees()
-    fleet.passes(4.0)
-    one.alerts = (SHARE, SENDER)
-    fleet.passes(4.0)
-    three.sees()  # of the sender, not of the provider
-    fleet.passes(4.0)
-    assert fleet.people.messages == [NoteKind.OPENED]
-
-
-def test_two_that_see_it_in_one_moment_have_one_page(fleet: Fleet) -> None:
-    fleet.hosts[0].alerts, fleet.hosts[1].alerts = (SENDER,), (SHARE,)
-    for host in fleet.hosts[:2]:
-        host.sees()
-    fleet.passes(30.0)
-    assert fleet.people.messages == [NoteKind.OPENED]
-
-
-def test_an_incident_stays_at_its_page_over_a_restart_and_a_store_that_forgot(fleet: Fleet) -> None:
-    one, two, three = fleet.hosts
-    one.alerts, two.alerts, three.alerts = (SHARE,), (SENDER,), (SENDER,)
-    one.sees()
-    fleet.passes(4.0)
-    two.sees()
-    fleet.passes(4.0)
-    two.restart()
-    fleet.memory.texts, fleet.memory.life = {}, 2
-    one.running = False
-    fleet.passes(30.0)
-    assert two.page == KEY
-    three.sees()
-    one.running = True
-    fleet.passes(30.0)
-    assert three.page == KEY
-    assert fleet.people.messages == [NoteKind.OPENED]
-
-
-def test_what_merely_comes_at_one_time_is_one_trouble_only_where_it_is_of_two_kinds(fleet: Fleet) -> None:
-    one, two, three = fleet.hosts
-    one.alerts, two.alerts, three.alerts = (SHARE,), (YAHOO,), (REFUSED,)
-    for host in fleet.hosts:
-        host.sees()
-        fleet.passes(4.0)
-    assert {note.dedup_key for *_, note in fleet.people.told} == {SHARE[0], YAHOO[0]}
-    assert three.page in {SHARE[0], YAHOO[0]}
-
-
-def test_what_goes_on_under_the_same_key_is_the_page_whatever_else_is_like_it(fleet: Fleet) -> None:
-    one, two, three = fleet.hosts
-    one.alerts, two.alerts, three.alerts = (SHARE,), (SENDER,), (SENDER,)
-    two.sees()
-    fleet.passes(4.0)
-    fleet.memory.texts[TROUBLES] = ""  # as a host of an older version, which enters nothing
-    one.sees()
-    fleet.passes(4.0)
-    three.sees()
-    fleet.passes(4.0)
-    assert three.page == SENDER[0]
-    assert fleet.people.messages == [NoteKind.OPENED] * 2
-
-
-def test_where_others_are_always_quicker_people_are_told_all_the_same(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    swapped = Way.swap
-
-    async def beaten(way: Way, swaps: Sequence[Swap]) -> list[Read | None]:
-        if TROUBLES in {swap.name for swap in swaps}:
-            known = Troubles.read(way.memory.texts.get(TROUBLES) or "{}").entries
-            others = {**known, f"other-{len(known)}": Entry(way.memory.at + ENTERED, ())}
-            way.memory.texts[TROUBLES] = Troubles(others).text()
-        return await swapped(way, swaps)
-
-    monkeypatch.setattr(Way, "swap", beaten)
-    fleet.hosts[0].sees()
-    fleet.passes(4.0)
-    assert KEY not in Troubles.read(fleet.memory.texts[TROUBLES]).entries
-    assert fleet.people.messages == [NoteKind.OPENED]
-
-
-def test_of_what_was_entered_the_latest_is_kept(fleet: Fleet) -> None:
-    troubles, (host, *_) = Troubles(), fleet.hosts
-    for number in range(PAGES_MAX + 5):
-        host.alerts, host.number = ((f"key-{number}", Kind.DOMAIN, f"{number}.example"),), number + 1
-        troubles = troubles.entered(f"key-{number}", host.incidents()[0], at=float(number))
-    assert len(troubles.entries) == PAGES_MAX
-    assert Troubles.read(troubles.text()) == troubles
-    again = troubles.entered(f"key-{number}", host.incidents()[0], at=float(number) + ENTERED / 2)
-    assert again is troubles  # nothing to write
-
-
-def test_what_is_over_is_no_page_for_what_is_merely_like_it(fleet: Fleet) -> None:
-    one, two, _ = fleet.hosts
-    one.alerts, two.alerts = (SHARE,), (SENDER,)
-    one.sees()
-    fleet.passes(30.0)
-    one.severity = None
-    fleet.passes(4.0)
-    two.sees()
-    fleet.passes(4.0)
-    assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED, NoteKind.OPENED]
-    assert two.page == SENDER[0]
-
-
 def test_a_page_that_a_clock_wrote_which_was_set_back_since_is_sent_all_the_same(fleet: Fleet) -> None:
     """The store's clock was days ahead when people were told, and when a host that is gone by now was about to say more."""
     one, two, gone = fleet.hosts
@@ -679,19 +350,6 @@ def test_a_page_that_a_clock_wrote_which_was_set_back_since_is_sent_all_the_same
     assert fleet.people.messages == [NoteKind.OPENED, NoteKind.RESOLVED, NoteKind.REOPENED]
 
 
-def test_troubles_that_a_clock_entered_which_was_set_back_since_keep_no_others_away(fleet: Fleet) -> None:
-    one, two, _ = fleet.hosts
-    far = fleet.memory.at + 10 * 86_400.0
-    fleet.memory.texts[TROUBLES] = Troubles({f"old-{number}": Entry(far, ()) for number in range(PAGES_MAX)}).text()
-    one.alerts, two.alerts = (SHARE,), (SENDER,)
-    one.sees()
-    fleet.passes(4.0)
-    two.sees()
-    fleet.passes(4.0)
-    assert set(Troubles.read(fleet.memory.texts[TROUBLES]).entries) == {KEY}
-    assert fleet.people.messages == [NoteKind.OPENED]
-
-
 class Story(RuleBasedStateMachine):
     """Hosts see and do not, die and come back; the store is away, forgets, loses answers; people are out of reach."""
 
@@ -700,7 +358,7 @@ class Story(RuleBasedStateMachine):
     @initialize()
     def begins(self) -> None:
         self.patched = pytest.MonkeyPatch()
-        self.patched.setattr(pages, "in_thread", _here)
+        self.patched.setattr(pages, "in_thread", here)
         self.fleet = Fleet()
         self.fleet.hosts[1].alerts = (SENDER,)
         self.fleet.hosts[2].alerts = (SENDER, SHARE)
