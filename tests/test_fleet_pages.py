@@ -488,3 +488,12 @@ def test_a_copy_of_before_the_clock_was_set_back_does_not_undo_what_was_said_sin
     copy = Page(told={"chat": Told(5000.0, "warning"), "mail": Told(5000.0, "warning")})  # of a host that was away
     page = merged(there, copy.without_ahead(there, 1402.0)).by_clock(1402.0)
     assert [page.open_for(name) for name in ("chat", "mail")] == [False, True]
+
+
+@pytest.mark.parametrize("ahead", [0.005, 86_400.0])
+def test_an_acknowledgement_stays_behind_the_sight_that_it_is_of(ahead: float) -> None:
+    now = 1_800_000_000.0
+    sight = Sight(now + ahead, "error", now + ahead - 0.001, 1)
+    page = Page(sights={"mx0": sight}, acked=Hand(now + ahead, "ann")).by_clock(now)
+    assert page.acked.at > page.sights["mx0"].since
+    assert page.seen(at=now)

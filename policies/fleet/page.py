@@ -20,8 +20,8 @@ SEEN_FOR: Final = 600.0
 RENEWED: Final = 60.0
 CLAIM: Final = 60.0
 """Seconds for which one host alone may speak over a channel; then another does, unless it was renewed or said."""
-_AS_THEY_CAME: Final = 1e-6
-"""Of the time between them, what lies ahead keeps so much, and so its order."""
+_AS_THEY_CAME: Final = 1e-3
+"""Of the time between them, what lies ahead keeps so much, and so its order: a millisecond is left even of seconds since 1970."""
 OWN_KINDS: Final = frozenset({Kind.HOST, Kind.CHANNEL})
 """Of what is about one host alone."""
 
@@ -123,12 +123,15 @@ class Page(NamedTuple):
         return json.dumps(self._asdict() | parts | hands, separators=(",", ":"), sort_keys=True)
 
     def by_clock(self, at: float) -> Self:
-        """Take what lies ahead of `at` as of now: the store's clock was ahead when it was written, and nobody need wait for it again."""
+        """Take what lies far ahead of `at` as of now: the store's clock was ahead when it was written, and nobody need wait for it again.
+
+        What is hardly ahead a host has written that only guessed the store's time.
+        """
         times = [each.at for parts in (self.sights, self.told) for each in parts.values()]
         latest = max(*times, self.acked.at, self.closed.at)
 
         def taken(time: float) -> float:  # in the order in which it came: an acknowledgement stays behind what it is of
-            return time if time <= at else at - max(0.0, latest - time) * _AS_THEY_CAME
+            return time if time <= at + CLAIM else at - max(0.0, latest - time) * _AS_THEY_CAME
 
         return self._replace(
             sights={
